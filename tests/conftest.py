@@ -25,11 +25,11 @@ from cluster.supervision.command_signals import restore_signal_handlers
 from trainer.start.opening import open_folder
 from transloom.cli.exit_code import keep_exit_code
 
-keep_exit_code()  # this process is a driver of Ray again and again
+keep_exit_code()  # this process connects to Ray repeatedly as a driver
 
 os.environ.pop("WANDB_MODE", None)  # the recipes say it
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-# As on machines of users: not in UTC, a quarter of an hour beside whole hours, and devices chosen.
+# As on machines of users: not in UTC, a quarter of an hour off whole hours, and devices chosen.
 os.environ["TZ"] = "Asia/Kathmandu"
 time.tzset()
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
@@ -48,8 +48,8 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
-# Half a million objects of libraries and of the tests themselves stay until the end; to look
-# through them for garbage again and again took a tenth of the time.
+# Half a million objects of libraries and of the tests themselves stay until the end; the repeated
+# search through them for garbage took a tenth of the time.
 gc.disable()
 
 
@@ -144,7 +144,7 @@ def multi30k() -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, for the tests of a file that look at pages."""
+    """Chromium, for the tests of a file that open pages."""
     from support.dashboard.browser import chromium
 
     with chromium() as started:
@@ -378,7 +378,7 @@ def fresh_extensions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def another_users_process() -> Iterator[int]:
-    """The id of a process that this one may not send signals to, whoever runs the tests."""
+    """Return the id of a process that this one may not send signals to, for any user."""
     if os.geteuid() != 0:
         yield 1  # init is root's
         return

@@ -58,10 +58,10 @@ def test_ruff_skips_no_source():
     assert [path for path in SOURCES if path not in checked] == []
 
 
-PRINTER = "foundation/terminal.py"  # shows strangers' text visibly and never as markup
+PRINTER = "foundation/terminal.py"  # shows untrusted text visibly and never as markup
 # Runs by itself on another machine, into the log of a job, and what is read there is shown visibly.
 SENT_ELSEWHERE = "cluster/ray/head_probe.py"
-# What would reach a terminal, a log or a page beside it: what is imported, and what is called.
+# Sources of text for a terminal, a log or a page: imported modules, and called functions.
 ONLY_THERE = {
     "rich.console.Console",
     "rich.text.Text",
@@ -200,7 +200,7 @@ def test_nothing_that_is_read_can_execute():
 
 
 def test_recipes_of_runs_are_read_as_untrusted():
-    """Which commands run nothing that they name: tests/transloom/cli/test_untrusted_runs.py."""
+    """Commands that run no code that a run names: tests/transloom/cli/test_untrusted_runs.py."""
     trusting = re.compile(r"\bload_recipe\([^)]*\.recipe\b|\w*Recipe\.of\b|\bload_extensions\(")
     users = {str(p.relative_to(ROOT)) for p in SOURCES if trusting.search(p.read_text())}
     assert users == {
@@ -221,7 +221,7 @@ def test_no_test_undoes_the_patches_of_its_fixtures():
 
 
 def test_no_file_says_where_it_was_made():
-    """Neither what people write nor what was recorded, in text or not."""
+    """This holds for written and recorded files, in text or not."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -300,7 +300,7 @@ BY_NAME = re.compile(
 
 
 def test_nothing_installs_transloom_by_its_name():
-    """Until it is published; docs/release.md says what changes then."""
+    """This holds until it is published; docs/release.md says what changes then."""
     pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
     folders = ("docs", "scripts", "deploy", "recipes")
     pages += [path for folder in folders for path in (ROOT / folder).rglob("*")]
@@ -377,7 +377,7 @@ def test_the_rule_finds_asserted_durations(body, is_found):
     assert bool(asserted_durations(f"def test():\n    {body}")) is is_found
 
 
-# Their only statement is that nothing is raised. Tests beside them say when something is.
+# Their only statement is that nothing is raised. Other tests nearby say when something is.
 RAISE_NOTHING = {
     "test_a_file_that_the_user_names_and_owns_is_used",
     "test_damage_never_raises_anything_else",

@@ -59,16 +59,16 @@ def test_a_lock_has_what_the_project_asks_for(name: str) -> None:
     assert_all_are_held(wanted, versions)
 
 
-def test_what_is_built_with_is_locked() -> None:
+def test_build_requirements_are_locked() -> None:
     wanted = asked_for(PROJECT["dependency-groups"]["build"] + PROJECT["build-system"]["requires"])
     assert_all_are_held(wanted, locked("build"))
 
 
-def test_what_the_lab_adds_is_locked() -> None:
+def test_lab_requirements_are_locked() -> None:
     assert_all_are_held(asked_for(PROJECT["dependency-groups"]["lab"]), locked("lab"))
 
 
-def test_what_transloom_knows_the_insides_of_is_exact_and_the_rest_a_range() -> None:
+def test_libraries_with_private_uses_are_pinned_and_the_rest_a_range() -> None:
     wanted = asked_for(PROJECT["project"]["dependencies"])
     exact = {name for name, allowed in wanted.items() if str(allowed).startswith("==")}
     assert exact == {"torch", "deepspeed", "ray", "sentencepiece", "webdataset"}

@@ -4,7 +4,7 @@ import pytest
 from support.machine_parts import lacks, missing
 
 
-def test_what_a_machine_lacks_is_named(monkeypatch):
+def test_missing_parts_of_a_machine_are_named(monkeypatch):
     monkeypatch.setattr("support.machine_parts._PATH", "")
     assert lacks("slurm") == "no slurmctld, slurmd, slurmstepd, sbatch, scancel, scontrol here"
     assert lacks("browser") == "no Chromium here"

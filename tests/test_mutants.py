@@ -104,7 +104,7 @@ def run(checkout, *arguments):
 
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
-def test_the_script_tells_what_survives(checkout):
+def test_the_script_prints_surviving_mutants(checkout):
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     code, said = run(checkout, "seen")
     assert code == 0
@@ -214,7 +214,7 @@ def test_the_seed_decides_and_changed_lines_come_more_often(sums):
     assert lines.count(10) > 15  # of five lines, each as likely without it
 
 
-def test_a_bug_is_shown_to_the_tests_beside_it_and_those_that_import_it(sums):
+def test_a_mutant_is_run_by_mirrored_tests_and_importers(sums):
     assert related_tests(sums, "trainer/sums.py") == ["tests/trainer/test_sums.py"]
     assert related_tests(sums, "trainer/page.js") == []
     (sums / "trainer" / "users.js").write_text('import { a } from "./page.js";\n')

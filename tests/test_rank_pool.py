@@ -93,7 +93,7 @@ def test_ranks_that_ended_between_jobs_are_replaced(pool: RankPool) -> None:
     assert pool.run(rank_of) == [0, 1]
 
 
-def test_the_ranks_of_a_pool_meet_where_nobody_else_can_be(pool: RankPool) -> None:
+def test_the_ranks_of_a_pool_meet_at_a_private_place(pool: RankPool) -> None:
     """Each start has a new file in the pool's private folder, and no port."""
     folder = Path(pool._folder.name)
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -43,7 +43,7 @@ def has_tests(path: Path) -> bool:
 
 @pytest.fixture
 def names_in_git():
-    """All files of the checkout that git tracks."""
+    """Return all files of the checkout that git tracks."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no checkout of git")
@@ -76,7 +76,7 @@ def test_the_expression_is_that_of_the_file_that_runs_the_target(target):
 
 
 def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git(names_in_git):
-    """An ignored or empty directory may still be on the disk of whoever moved its tests away."""
+    """An ignored or empty directory may still be on the disk of a user whose tests have moved."""
     files = map(Path, names_in_git)
     present = {str(path) for file in files for path in (file, *file.parents)}
     scripts = ("scripts/test", "scripts/lab", "scripts/oldest", "scripts/check")
@@ -109,7 +109,7 @@ def test_marks_that_no_target_or_several_select_are_refused(marks):
 
 
 class Item:
-    """A collected test, as far as the rules look at it."""
+    """A collected test, with the properties that the rules read."""
 
     def __init__(self, nodeid: str, *marks: str, fixtures: tuple[str, ...] = ()) -> None:
         self.nodeid = nodeid
@@ -163,7 +163,7 @@ def test_a_proof_has_no_other_target():
 
 
 def test_every_test_file_is_in_the_committed_tiers():
-    """Their numbers of tests are compared by scripts/test, which collects them anyway."""
+    """The numbers of tests are compared by scripts/test, which collects them anyway."""
     committed = json.loads(FILE.read_text(encoding="utf-8"))
     assert set(committed) == set(TARGETS)
     files = {file for counts in committed.values() for file in counts}

@@ -82,7 +82,7 @@ def test_an_invented_message_is_found(strings):
     assert not is_in(f"Ray is tired, because {VARIES}", strings)
 
 
-def test_what_is_computed_is_no_fixed_part():
+def test_computed_parts_of_a_message_are_not_fixed():
     strings = strings_of(
         '"""Ray is lost."""\nraise E(f"{n} of {m} " "ranks" + f" on {node}, lost")'
     )

@@ -24,7 +24,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_installed(unpacked: Path, program: str) -> str:
-    """What a program prints that imports the unpacked wheel, started in a folder of its own."""
+    """Return the output of a program that imports the unpacked wheel, in a separate folder."""
     elsewhere = unpacked.parent / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     result = run_python(program, cwd=elsewhere, PYTHONPATH=str(unpacked))

@@ -25,7 +25,7 @@ def imported_by(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_a_script_for_a_peer_finds_our_shared_packages_and_nothing_beside_them(tmp_path):
+def test_a_script_for_a_peer_finds_our_shared_packages_and_no_others(tmp_path):
     """The other folders of the repository stand for `datasets/`; `-S` leaves out .venv's own."""
     (tmp_path / "probe.py").write_text(PROBE)
     (tmp_path / "neighbour.py").touch()
@@ -38,7 +38,7 @@ def test_a_script_for_a_peer_finds_our_shared_packages_and_nothing_beside_them(t
 
 
 def test_no_file_is_named_like_a_package():
-    """A script's own folder comes first on the path of whoever runs the script by hand."""
+    """Python puts a script's folder first on the path when a user runs the script by hand."""
     ours = {path.stem for path in FILES}
     imported = set().union(*map(imported_by, FILES))
     packages = imported | set(importlib.metadata.packages_distributions())

@@ -71,7 +71,7 @@ def test_a_script_has_a_smoke_form(script):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(BENCHMARKS)))
 def test_a_file_compiles_and_what_it_imports_of_ours_exists(file):
-    """Also where a file imports a peer that is not installed here."""
+    """This holds also where a file imports a peer that is not installed here."""
     compile(file.read_text(), file, "exec")
     for node in nodes_of(file):
         if not isinstance(node, ast.ImportFrom) or not node.module:

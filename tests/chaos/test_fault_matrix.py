@@ -1,8 +1,8 @@
 """Every fault at every moment: the run finishes, and its curve is the undisturbed one.
 
 The long form of tests/integration/test_faults.py; `make chaos` runs it. The table of results is
-printed at the end. If TRANSLOOM_FAULT_TABLE names a file, it is appended to it, and each moment has
-a run of its own.
+printed at the end. If TRANSLOOM_FAULT_TABLE names a file, the table is appended to that file, and
+each moment has a separate run.
 """
 
 import os

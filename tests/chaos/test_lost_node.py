@@ -1,4 +1,4 @@
-"""A node dies with its data worker and the objects that lie there: the stream goes on as it was."""
+"""A node dies with its data worker and the objects stored there; the stream continues unchanged."""
 
 from dataclasses import replace
 from itertools import islice

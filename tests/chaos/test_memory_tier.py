@@ -1,4 +1,4 @@
-"""What becomes of the state in memory when ranks, agents, nodes or both copies of it are lost.
+"""The state in memory after ranks, agents, nodes or both copies of it are lost.
 
 Nodes are Ray nodes of this machine; each has its own folder in /dev/shm, which is removed with it.
 """
@@ -186,7 +186,7 @@ def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_memory_checkpoint(sta
 
 
 def test_a_small_shared_memory_is_named_and_the_run_goes_on(tmp_path, phrasebook):
-    """In a mount namespace whose /dev/shm has 64 MB; the state of this model needs more."""
+    """The mount namespace has a /dev/shm of 64 MB; the state of this model needs more."""
     if os.geteuid():
         pytest.skip("mounting needs root")
     values = tiny_values(phrasebook, max_steps=4)

@@ -50,7 +50,7 @@ def order_for(cluster, dice, number):
 
 
 def kill_one(cluster, dice):
-    """One of all processes of the run but its driver."""
+    """Kill one process of the run at random, but not its driver."""
     wait_until(lambda: any(cluster.actors(name) for name in ACTORS))
     victims = [process for name in ACTORS for process in cluster.actors(name)]
     try:

@@ -1,5 +1,5 @@
-"""What takes long to be noticed or cannot be undone: a driver that is paused, a head that is gone,
-a node that is lost without a word, the node of the driver drained. `make chaos` runs it.
+"""Losses that are noticed late or cannot be undone: a paused driver, a lost head, a node that is
+lost without a message, the drained node of the driver. `make chaos` runs these tests.
 """
 
 import os
@@ -25,7 +25,7 @@ TRANSLOOM = Path(sys.executable).parent / "transloom"
 
 
 class Training:
-    """`transloom train` on a cluster of its own, with warm spares."""
+    """Running `transloom train` on a separate cluster, with warm spares."""
 
     def __init__(self, head, recipe, run, *options):
         self.head, self.run = head, RunFolder(run)
@@ -57,7 +57,7 @@ class Training:
 
 @pytest.fixture
 def training(tmp_path, phrasebook):
-    """Starts a run on a cluster of its own, which ends with the test."""
+    """Start a run on a separate cluster, which ends with the test."""
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=100_000)))
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
@@ -132,7 +132,7 @@ def test_a_run_whose_driver_is_on_a_drained_node_leaves_75(training):
 
 
 def test_a_lost_node_costs_its_ranks_and_no_more(training):
-    """Its processes are gone at once, but Ray needs a quarter of a minute to say so."""
+    """The node's processes are gone at once, but Ray needs a quarter of a minute to notice."""
     run = training("cluster.ranks={min: 1, max: 2}", "cluster.cpus_per_rank=3")
     run.reach(5)
     node = run.head.add_node(cpus=3)

@@ -1,6 +1,6 @@
-"""What a change of each field means, all of them in one table.
+"""Meaning of a change of each field, with all fields in one table.
 
-A field that is missing here is added on purpose, by whoever knows: is a run with another value
+A field that is missing here is added on purpose, by its author: is a run with another value
 another run (identity), may a run go on with another value (continuable), or does the value change
 no sample (execution)? A wrong class would let one run follow two curves, or refuse to continue one.
 """
@@ -97,7 +97,7 @@ TABLE = {
 
 
 def table() -> Iterator[tuple[str, str]]:
-    """Each field's dotted name and its class, as the table has them."""
+    """Return the dotted name and the class of each field in the table."""
     for change, sections in TABLE.items():
         for section, names in sections.items():
             yield from ((f"{section}.{name}".lstrip("."), change) for name in names.split())

@@ -1,4 +1,4 @@
-"""Recipes that somebody made to do harm, or that say two things: each is refused by line."""
+"""Recipes that were made to do harm, or that contradict themselves: each is refused by line."""
 
 import os
 from pathlib import Path
@@ -90,13 +90,13 @@ def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str
         load_recipe(file, [f"{key}={HUGE}"])
 
 
-def test_a_field_with_a_bound_of_its_own_names_that_bound(tmp_path: Path) -> None:
+def test_a_field_with_a_special_bound_names_that_bound(tmp_path: Path) -> None:
     file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
     with pytest.raises(RecipeError, match=rf"model.width is {HUGE}: .* equal to 1000000"):
         load_recipe(file, [f"model.width={HUGE}"])
 
 
-def test_what_is_no_file_is_neither_opened_nor_waited_for(tmp_path: Path) -> None:
+def test_special_files_are_neither_opened_nor_waited_for(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.yaml"
     os.mkfifo(fifo)
     link = tmp_path / "link.yaml"

@@ -10,7 +10,7 @@ from cluster.recipe import load_recipe, run_name
 
 @pytest.fixture
 def recipe_file(tmp_path):
-    """Of two training corpora."""
+    """Return a recipe with two training corpora."""
     values = tiny_values(tmp_path / "dataset")
     first = values["data"]["train"][0]
     values["data"]["train"] = [first | {"name": "a"}, first | {"name": "b"}]
@@ -36,7 +36,7 @@ def test_a_place_beyond_the_list_is_named_with_its_length(recipe_file, override,
 LONG = "trainer.init_from=runs/the-parent-of-this-run@{}"  # of more than 24 characters
 
 
-def test_runs_whose_long_values_begin_alike_have_names_of_their_own(recipe_file):
+def test_runs_whose_long_values_begin_alike_differ_in_name(recipe_file):
     names = [run_name(recipe_file, [LONG.format(step)]) for step in (100, 200, 100)]
     assert names[0] == names[2] != names[1]
     assert names[0] == "tiny,trainer.init_from=runs_the-par~7ec3b7b9"  # finds the run again
@@ -49,7 +49,7 @@ def test_a_value_of_24_characters_is_whole_and_a_longer_one_is_cut(recipe_file):
         assert len(found) <= len("tiny,trainer.init_from=") + 24
 
 
-def test_runs_of_other_lists_have_names_of_their_own(recipe_file):
+def test_runs_of_other_lists_have_other_names(recipe_file):
     names = {run_name(recipe_file, [f"data.train.1.tag=<{tag}>"]) for tag in "ab"}
     assert len(names) == 2
     assert all(name.startswith("tiny,data.train=~") for name in names)

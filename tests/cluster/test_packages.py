@@ -21,7 +21,7 @@ def test_own_packages_come_before_those_of_the_current_folder(tmp_path: Path) ->
     answer = run_python(IMPORT_ALL, cwd=tmp_path)  # the first folder on the path, with -c
     assert answer.stdout.split() == [str(INSTALLATION / n / "__init__.py") for n in PACKAGES]
     lying = run_python(IMPORT_ALL, "model", cwd=tmp_path)
-    assert "decoy" in lying.stderr  # the decoys do lie on the path
+    assert "decoy" in lying.stderr  # the decoys are on the path
 
 
 def test_a_foreign_module_that_is_imported_already_is_named(tmp_path: Path) -> None:

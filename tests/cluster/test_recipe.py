@@ -112,7 +112,7 @@ def test_a_mistake_is_named_with_its_remedy(recipe_file, override, message):
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", ".inf", "-.inf", ".nan"])
-def test_what_is_not_finite_is_named_with_its_remedy(recipe_file, value):
+def test_a_value_that_is_not_finite_is_named_with_its_remedy(recipe_file, value):
     for key in ("trainer.gradient_clipping", "trainer.schedule.peak_learning_rate"):
         with pytest.raises(RecipeError, match=rf"{key} is '?-?(inf|nan)'?: .*a finite number"):
             load_recipe(recipe_file, [f"{key}={value}"])
@@ -159,7 +159,7 @@ def parts(annotation):
     return [annotation, *(p for inner in get_args(annotation) for p in parts(inner))]
 
 
-def test_what_is_wrong_is_quoted_in_bounds(recipe_file):
+def test_wrong_values_are_quoted_in_bounds(recipe_file):
     with pytest.raises(RecipeError, match=r"characters\)") as caught:
         load_recipe(recipe_file, ["tracking.wandb=" + "x" * 50_000])
     assert len(str(caught.value)) < 2_000
@@ -227,7 +227,7 @@ def test_every_field_is_read_by_something_other_than_its_config():
     )
     presets = [f"{network}.preset" for network in networks]
     assert sorted(unread(sections, reads)) == presets
-    # It is told whose field is read.
+    # Reads are recorded with the class of the field.
     assert ("Recipe", "name") in reads
     assert not {("TrackingConfig", "name"), ("TokenizerConfig", "name")} & reads
 

@@ -112,7 +112,7 @@ def manifest(dataset: Path) -> Manifest:
 def data_settings(
     data_config: Callable[..., PairDataConfig], tokenizer_config: TokenizerConfig
 ) -> Callable[..., DataSettings]:
-    """What a run on a dataset is fed; `seed` and any setting of the batching can be given."""
+    """Return the data settings of a run; `seed` and settings of batching are options."""
 
     def make(
         dataset: Path,

@@ -49,7 +49,7 @@ class Resources(HTMLParser):
 
 @pytest.mark.long
 def test_pages_load_nothing_from_elsewhere_and_link_to_files_that_exist(site):
-    # Exhibits are files of their own, which the tests of their commands check.
+    # Exhibits are separate files, which the tests of their commands check.
     pages = [page for page in site.rglob("*.html") if "exhibits" not in page.parts]
     assert site / "index.html" in pages
     for page in pages:

@@ -1,4 +1,4 @@
-"""What the copy task hides follows from seed, pass and example, whoever reads the example."""
+"""The tokens that the copy task hides depend on seed, pass and example alone."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def dataset(tmp_path_factory):
 
 
 def small(dataset, **changed):
-    """Its recipe with shards so small that an epoch has several windows."""
+    """Return the task's recipe, with shards so small that an epoch has several windows."""
     values = copy_values(dataset)
     values["data"] |= {"pairs_per_block": 64, "blocks_per_shard": 8}
     values["data"]["train"][0]["part"] = [0, 0.25]
@@ -39,7 +39,7 @@ def small(dataset, **changed):
 
 
 def hidden(dataset, epoch, *, backwards=False, **changed):
-    """What is fed of each example in an epoch: its ids and those with hidden tokens."""
+    """Return the input of each example in an epoch: its ids and those with hidden tokens."""
     settings = Recipe.of(small(dataset, **changed)).data_settings
     reader = WindowReader(*open_dataset(settings.data), settings)
     windows = range(reader.layout(epoch, 0).windows_per_epoch)
@@ -59,7 +59,7 @@ def hidden(dataset, epoch, *, backwards=False, **changed):
 def test_an_example_hides_the_same_wherever_it_is_read(dataset):
     first = hidden(dataset, 0)
     assert hidden(dataset, 0, backwards=True) == first
-    assert hidden(dataset, 0, window_shards=2) == first  # in other windows, beside others
+    assert hidden(dataset, 0, window_shards=2) == first  # in other windows, among other examples
     assert {number: text for number, (text, _) in hidden(dataset, 1).items()} == {
         number: text for number, (text, _) in first.items()
     }

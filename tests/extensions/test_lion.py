@@ -102,7 +102,7 @@ def test_long_vectors_on_any_number_of_threads(threads):
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_it_is_the_papers_algorithm(weight_decay):
-    """Beside the reference in fp64, 50 steps long."""
+    """Compare with the reference in fp64 for 50 steps."""
     ours = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH))
     theirs = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH, dtype=torch.float64))
     optimizer = Lion([{"params": [ours], "weight_decay": weight_decay}], **SETTINGS)
@@ -116,7 +116,7 @@ def test_it_is_the_papers_algorithm(weight_decay):
 
 
 def test_clipping_divides_the_gradient():
-    """In the second step alone: Lion does not notice a divisor that never changes."""
+    """Clip in the second step alone: Lion does not notice a divisor that never changes."""
     divisors = [1.0, 30.0, 1.0]
     clipped, by_hand = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(2))
     optimizers = [Lion([{"params": [p]}], **SETTINGS) for p in (clipped, by_hand)]
@@ -243,7 +243,7 @@ def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
             assert torch.equal(weight.flatten(), master.float())
 
 
-def test_what_lion_does_not_read_is_refused():
+def test_options_that_lion_does_not_read_are_refused():
     OptimizerConfig(type="lion", betas=(0.9, 0.99), weight_decay=0.1)
     message = "optimizer type 'lion' does not read epsilon, which is 1e-06: remove it"
     with pytest.raises(ValueError, match=message):

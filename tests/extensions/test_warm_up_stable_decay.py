@@ -35,7 +35,7 @@ def test_a_stable_part_that_ends_before_warm_up_is_refused():
 
 
 def test_options_are_kept_with_their_defaults():
-    """So another default of a later version is another run, and nobody has to remember it."""
+    """Therefore, a later version with another default makes another run without further code."""
     given = {"peak_learning_rate": 0.01, "stable_until_step": 5000}
     config = ScheduleConfig(type="warm_up_stable_decay", options=given)
     assert config.options == {**given, "warmup_steps": 4000, "half_life_steps": 5000.0}

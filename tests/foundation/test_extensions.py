@@ -79,7 +79,7 @@ def test_an_installed_package_has_its_version():
     assert found.version == sys.modules["numpy"].__version__
 
 
-def test_what_is_not_found_is_told_with_the_remedy(make):
+def test_a_missing_extension_is_reported_with_the_remedy(make):
     folder = make({"ext_other.py": ""})
     message = (
         rf"ext_nowhere is not found in .* or {folder}\. .* extension_folder .*{FOLDER_VARIABLE}"
@@ -92,7 +92,7 @@ def test_what_is_not_found_is_told_with_the_remedy(make):
     ("code", "reason"),
     [("import not_installed_here", "No module named"), ("1 / 0", "ZeroDivision"), ("(", "Syntax")],
 )
-def test_an_import_that_fails_is_told(make, code, reason):
+def test_an_import_that_fails_is_reported(make, code, reason):
     with pytest.raises(ExtensionError, match=rf"ext_broken cannot be imported: .*{reason}"):
         load_extensions(["ext_broken"], make({"ext_broken.py": code}))
 
@@ -141,7 +141,7 @@ def test_a_run_gets_only_what_it_was_trained_with(make, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ext_theirs", "ext_theirs.part"])
-def test_the_folder_that_a_run_names_is_told_as_a_shell_takes_it_and_not_used(make, name):
+def test_the_folder_that_a_run_names_is_quoted_for_a_shell_and_not_used(make, name):
     named = make({"ext_theirs.py": "value = 1"}, "it's theirs; true")
     with pytest.raises(ExtensionError, match="uses this folder only on request") as error:
         load_expected([name], None, named_folder=named)
@@ -151,7 +151,7 @@ def test_the_folder_that_a_run_names_is_told_as_a_shell_takes_it_and_not_used(ma
 
 
 @pytest.mark.parametrize("named", [None, "", "/nowhere", "a\0b", "~", "x" * 5000])
-def test_a_folder_without_the_extension_is_not_told(named):
+def test_a_folder_without_the_extension_is_not_named(named):
     with pytest.raises(ExtensionError, match=rf"that has ext_theirs: {FOLDER_VARIABLE}=FOLDER$"):
         load_expected(["ext_theirs"], None, named_folder=named)
 
@@ -165,7 +165,7 @@ def test_a_run_gets_its_extension_from_a_folder_of_the_user(make):
 
 
 def test_an_import_gives_the_files_that_were_hashed(make):
-    """Not those of another module of the same name, which this process imports."""
+    """The import does not give another module of the same name, which this process imports."""
     sys.path.insert(0, make({"ext_twice.py": "value = 'first'"}, "first"))
     first = import_module("ext_twice")
     second = make({"ext_twice.py": "value = 'second'"}, "second")
@@ -180,7 +180,7 @@ READ = "import pickle, sys; found = pickle.load(sys.stdin.buffer); print(found.{
 
 
 def in_another_process(pickled, attribute):
-    """What a new process finds in an object that it unpickles."""
+    """Return what a new process finds in an object that it unpickles."""
     return subprocess.run(
         [sys.executable, "-c", READ.format(attribute)],
         input=pickled,

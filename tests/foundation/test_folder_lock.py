@@ -33,7 +33,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_it_is_hidden_beside_the_target_and_removed(tmp_path):
+def test_the_lock_is_hidden_next_to_the_target_and_removed(tmp_path):
     target = tmp_path / "a" / "target"
 
     def fail():
@@ -48,7 +48,7 @@ def test_it_is_hidden_beside_the_target_and_removed(tmp_path):
     assert list(target.parent.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, holder):
+def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     target = tmp_path / "a" / "target[1]"
@@ -58,7 +58,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, holder):
         assert list(target.parent.iterdir()) == [folder]
 
 
-def test_what_a_living_process_uses_stays(tmp_path, holder):
+def test_files_of_a_live_process_stay(tmp_path, holder):
     with work_folder(tmp_path / "a" / "target[1]") as folder:
         assert (holder.folder / "half").is_file()
         assert folder != holder.folder
@@ -67,7 +67,7 @@ def test_what_a_living_process_uses_stays(tmp_path, holder):
 
 
 def test_a_file_system_without_locks_of_folders(tmp_path, monkeypatch):
-    """Nothing of others is removed there, because nothing shows whether it is used."""
+    """Files of other processes stay there, because nothing shows whether they are in use."""
 
     def refuse(descriptor, operation):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

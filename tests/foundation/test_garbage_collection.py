@@ -1,4 +1,4 @@
-"""Imports that nobody looks through: only while they last."""
+"""Disable garbage collection during imports, and only then."""
 
 import gc
 

@@ -235,7 +235,7 @@ def test_the_rest_of_a_text_stays() -> None:
     "part", ["://", "http://a", "://a:", "?a", "@", "authorization: ", "a:b@", "hooks.slack.com"]
 )
 def test_hostile_texts_are_cleaned_in_linear_time(part: str) -> None:
-    """Of a pattern that goes back and forth, this test would see no end: each step has a square."""
+    """A pattern that backtracks would need quadratic time, and this test would not end."""
     without_credentials(part * (2**18 // len(part)))
     without_credentials("http://" + part * (2**18 // len(part)))
 
@@ -263,7 +263,7 @@ def test_aliases_of_a_recipe_are_looked_at_once() -> None:
     check_all(circle)
 
 
-def test_what_earlier_versions_kept_loses_its_credentials() -> None:
+def test_credentials_are_removed_from_stored_urls() -> None:
     kept = {"files": ["https://u:p@host/x?sig=1", "https://host/y?raw=1", "a@b"], "n": 1, "m": None}
     assert strip_credentials(kept) == {
         "files": ["https://host/x", "https://host/y?raw=1", "a@b"],

@@ -1,4 +1,4 @@
-"""Threads of torch fall asleep soon where they wait, as libgomp itself says."""
+"""Waiting threads of torch sleep soon, as libgomp itself reports."""
 
 import re
 
@@ -18,7 +18,7 @@ import torch
 
 
 def spins(**environment: str) -> str | None:
-    """How often a thread looks whether it may go on, before it sleeps, in a command's process."""
+    """Return how often a thread of a command's process spins before it sleeps."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
             patch.delenv(name, raising=False)
@@ -31,7 +31,7 @@ def spins(**environment: str) -> str | None:
 
 
 @pytest.mark.long
-def test_a_command_has_threads_that_fall_asleep_soon() -> None:
+def test_idle_threads_of_a_command_sleep_soon() -> None:
     assert spins() == "10000"
 
 
@@ -40,5 +40,5 @@ def test_a_command_has_threads_that_fall_asleep_soon() -> None:
     ("environment", "expected"),
     [({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
 )
-def test_what_the_environment_says_counts_more(environment, expected) -> None:
+def test_environment_variables_take_precedence(environment, expected) -> None:
     assert spins(**environment) == expected

@@ -7,7 +7,7 @@ import pytest
 from foundation.periodic_thread import ExceptionLog, PeriodicThread
 
 
-def test_it_acts_again_and_again_and_once_more_at_the_end():
+def test_the_thread_acts_repeatedly_and_once_more_at_the_end():
     events, often = [], threading.Event()
 
     def act():

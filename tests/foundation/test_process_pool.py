@@ -81,7 +81,7 @@ def test_error_of_a_job_reaches_the_caller_as_it_is(processes: int) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_pool_goes_on_after_an_error(processes: int) -> None:
-    """What others were at work on is not taken for the results of later jobs."""
+    """Unfinished work of former jobs is not taken for the results of later ones."""
     with new_pool(processes) as pool:
         for _ in range(3):
             with pytest.raises(DatasetFileError):
@@ -100,7 +100,7 @@ def test_error_of_the_jobs_reaches_the_caller(processes: int) -> None:
 
 
 @pytest.mark.parametrize("job", [end_at_five, end_while_writing])
-def test_killed_process_is_told(job: object) -> None:
+def test_a_killed_process_is_reported(job: object) -> None:
     with (
         pytest.raises(ChildProcessError, match=r"that counted was killed \(exit code -9\)"),
         new_pool(2) as pool,
@@ -108,8 +108,8 @@ def test_killed_process_is_told(job: object) -> None:
         list(pool.map(job, range(20)))
 
 
-def test_nobody_waits_for_jobs_that_are_given_up(tmp_path: Path) -> None:
-    """They would sleep for an hour."""
+def test_abandoned_jobs_are_not_waited_for(tmp_path: Path) -> None:
+    """The abandoned jobs would sleep for an hour."""
     with pytest.raises(KeyboardInterrupt), new_pool(2) as pool:
         list(pool.map(pool_jobs.sleep, given_up(tmp_path)))
     assert len(list(tmp_path.iterdir())) >= 1
@@ -134,11 +134,11 @@ def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
     os.killpg(owner.pid, signal.SIGINT)
     _, errors = owner.communicate(timeout=HANG_SECONDS)
     assert errors.decode().count("Traceback") == 1
-    assert b"SpawnProcess" not in errors  # they say nothing of their own
+    assert b"SpawnProcess" not in errors  # these jobs report nothing themselves
     assert not any(is_alive(pid) for pid in pids)
 
 
 def pids_of_busy_pool(folder: Path) -> list[int]:
-    """When two processes are at work, and the third one has given its result and waits."""
+    """Return once two processes work, and the third one has given its result and waits."""
     wait_until(lambda: len(list(folder.iterdir())) == 4)
     return [int(path.name) for path in folder.iterdir() if path.name != DELIVERED]

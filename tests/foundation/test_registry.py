@@ -15,7 +15,7 @@ def shapes():
     return registry
 
 
-def test_what_is_registered_is_found_in_its_order():
+def test_registered_entries_keep_their_order():
     registry = Registry[object]("thing", "things.type")
     first, second = object(), object()
     registry.register("b", first)
@@ -47,7 +47,7 @@ def test_a_name_stands_for_one_thing(shapes):
         shapes.register("round", "a ball")
 
 
-def test_an_unknown_name_is_told_with_those_that_there_are(shapes):
+def test_an_unknown_name_is_reported_with_the_known_ones(shapes):
     shapes.register("flat", "a plane's")
     with pytest.raises(
         ExtensionError, match=r"figure\.shape is 'rond', .* Choose one of round, flat"

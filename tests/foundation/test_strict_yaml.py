@@ -39,7 +39,7 @@ def test_documents_are_read_as_written(values: dict[str, str | float]) -> None:
 
 
 @pytest.mark.parametrize("plain", ["fr", "corpora/train.fr", 3, 0.004, 0.00005, True, None])
-def test_what_needs_no_quotes_has_none(plain: str | float | None) -> None:
+def test_plain_strings_have_no_quotes(plain: str | float | None) -> None:
     assert "'" not in inline_yaml(plain)
     assert parse_yaml(f"a: {inline_yaml(plain)}") == {"a": plain}
 

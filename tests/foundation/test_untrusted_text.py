@@ -1,4 +1,4 @@
-"""What strangers wrote can be looked at: nothing in it steers, reorders or hides."""
+"""Untrusted text can be shown: nothing in it controls the terminal, reorders or hides text."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 from foundation.untrusted_text import logger_of, visible, visible_in, visible_in_json, visible_line
 
 EVERY_CODE_POINT = [chr(number) for number in range(0x110000)]
-# Signs that have a shape of their own, or combine those around them in sight: the number signs of
+# Characters that have a visible shape, or combine those around them visibly: the number signs of
 # Arabic, Syriac and Kaithi, and what stacks Egyptian hieroglyphs.
 SIGNS = {
     chr(number)
@@ -68,7 +68,7 @@ def test_each_of_them_is_shown_within_any_text(codes):
 
 
 def test_no_other_character_alone_is_changed():
-    """But those that have no shape: fillers, and selectors of variants of nothing."""
+    """The exceptions have no shape: fillers, and variation selectors without a base."""
     changed = {
         ord(c)
         for c in EVERY_CODE_POINT
@@ -123,7 +123,7 @@ def test_ordinary_text_stays(text):
         ("🏴\U000e0067\U000e0062\U000e007f", r"🏴\U000e0067\U000e0062\U000e007f"),
     ],
 )
-def test_what_steers_or_hides_is_shown(text, shown):
+def test_control_characters_are_shown(text, shown):
     assert visible(text) == shown
     assert visible(shown) == shown
 

@@ -1,4 +1,4 @@
-"""How numbers, lists and changes are said in messages."""
+"""Numbers, lists and changes as messages write them."""
 
 import math
 import re
@@ -67,7 +67,7 @@ def test_a_time_span_is_said_in_two_units_at_most(seconds: float, words: str) ->
     ("step", "max_steps", "words"),
     [(7, 20, "7 of 20"), (20, 20, "20 of 20"), (40, 20, "40 (max_steps is 20)"), (7, None, "7")],
 )
-def test_a_run_beyond_its_goal_is_not_so_many_of_fewer(
+def test_a_run_beyond_its_goal_is_shown_without_the_goal(
     step: int, max_steps: int | None, words: str
 ) -> None:
     assert steps_of(step, max_steps) == words
@@ -115,6 +115,6 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         "transloom/cli/jobs.py: {own_command()} jobs",  # no number
         "transloom/cli/jobs.py: {own_command()} jobs",
         "transloom/cli/load_translator.py: {len(names)} runs",  # 2 at least
-        "transloom/cli/plan.py: {rounded} steps",  # beside the singular
+        "transloom/cli/plan.py: {rounded} steps",  # next to the singular
         "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions
     ]

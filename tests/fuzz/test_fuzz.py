@@ -17,7 +17,7 @@ TARGETS += ("marian-tokenizer", "marian-vocabulary", "marian-config", "marian-py
 
 @pytest.mark.long
 def test_no_file_does_harm() -> None:
-    """One process for all, since most of the time goes by until it has everything imported."""
+    """All cases share one process, since its imports take most of the time."""
     kept = Job.kept()
     assert len(kept) == len(list(CRASHES.glob("*-*")))
     outcomes = list(
@@ -60,5 +60,5 @@ def fails_with(error: BaseException) -> Target:
         (Target("x", "x", no_case, called_for_ever, ()), "TooMuchWorkError in"),
     ],
 )
-def test_what_is_no_refusal_is_found(target: Target, told: str) -> None:
+def test_other_outcomes_than_refusals_are_findings(target: Target, told: str) -> None:
     assert outcome(target, b"x").startswith(told)

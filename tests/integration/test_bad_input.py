@@ -1,4 +1,4 @@
-"""What a user's mistake says, and with which exit code; no run and no dataset is lost by it."""
+"""Messages and exit codes for mistakes of users; none of them damages a run or a dataset."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class Failure:
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Runs `transloom …` in this process and a folder of its own; returns how it failed."""
+    """Run `transloom …` in this process and a separate folder; return its failure."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Failure:
@@ -106,7 +106,7 @@ def test_an_unaligned_corpus(command, corpus_recipe, tmp_path):
 
 
 def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, monkeypatch):
-    """It is refused when it is prepared, and a dataset that has it before the first step."""
+    """`prepare` refuses the sentence; a dataset that has it is refused before the first step."""
     for side in ("fr", "en"):
         text = (tmp_path / f"text.{side}").read_text().splitlines()
         text[11] = f"{side} mot " * (2000 if side == "fr" else 1)
@@ -207,7 +207,7 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
 def test_ids_beyond_the_vocabulary_end_a_run_before_its_first_step(
     command, recipe, phrasebook, tmp_path
 ):
-    """Whoever wrote the shard wrote its hash into the manifest, too."""
+    """The author of the shard wrote its hash into the manifest, too."""
     copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
     manifest = Manifest.load(open_store(copy))
     for shard in manifest.shards:
@@ -275,7 +275,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, re
 
 
 def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(command, recipe, tmp_path, runs):
-    """Its size is right, so that only the ranks, which hash it, can tell."""
+    """The file's size is right, so that only the ranks, which hash it, find the damage."""
     run = tmp_path / "run"
     options = ["--run", run, "cluster.ranks=2", "--address", runs.address]
     options.append("checkpoints.every_steps=2")

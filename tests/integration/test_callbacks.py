@@ -21,7 +21,7 @@ KILLERS = Path(__file__).parents[1] / "support" / "extension" / "killer.py"
 
 
 class Commands:
-    """Trains runs by the command, each in a process of its own."""
+    """Runs that the command trains, each in a separate process."""
 
     def __init__(self, folder, dataset):
         extensions = folder / "extensions"
@@ -100,7 +100,7 @@ def test_the_guard_refuses_steps_by_its_state(commands):
 
 
 def test_a_run_killed_between_steps_goes_on_with_the_same_bits(commands):
-    """Its observers, which the whole run does not have, belong to the execution."""
+    """The observers, which the whole run does not have, belong to the execution."""
     killer = {"type": "killer", "options": {"step": STRUCK_AFTER}}
     status, said = commands.train("killed", COST, killer)
     assert status == -signal.SIGKILL, said

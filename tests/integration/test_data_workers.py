@@ -19,7 +19,7 @@ STEPS = "trainer.max_steps=60"
     "killed", [pytest.param(1, marks=pytest.mark.chaos), pytest.param(2, marks=pytest.mark.proof)]
 )
 def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, capsys, killed):
-    """One is killed while it answers, so that its answer is lost."""
+    """One worker is killed while it answers, so that its answer is lost."""
     started = remember(monkeypatch, supervisor, "DataWorkers")
     hit = []
 

@@ -1,6 +1,6 @@
-"""What happens to the driver: killed, asked to stop; the same command goes on.
+"""A driver that is killed or asked to stop; the same command continues the run.
 
-How it is interrupted, and what it leaves then, is in test_private_places.py.
+Interrupts, and what an interrupted driver leaves behind, are in test_private_places.py.
 """
 
 import json
@@ -29,7 +29,7 @@ ENDLESS = "trainer.max_steps=100000"
 
 @pytest.fixture
 def train(runs):
-    """Starts `transloom train` as a process that leads a group of its own."""
+    """Start `transloom train` as a process that leads a separate process group."""
 
     def start(name: str, *options: str, environment=None) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -45,7 +45,7 @@ def train(runs):
 
 
 def test_the_driver_needs_no_torch(runs):
-    """Its import takes seconds, in which a driver would not answer to signals."""
+    """The import of torch takes seconds, in which a driver would not answer signals."""
     program = (
         "import sys; sys.modules['torch'] = None; "
         "from transloom.cli.entry import main; sys.argv[0] = 'transloom'; main()"
@@ -62,13 +62,13 @@ def test_the_driver_needs_no_torch(runs):
 
 
 def wait_for_steps(runs, name: str, process: subprocess.Popen[str]) -> None:
-    """Until the run has trained some, or has ended too early."""
+    """Wait until the run has trained some steps, or has ended too early."""
     record = runs.folder / name / "metrics.jsonl"
     wait_until(lambda: (record.exists() and record.stat().st_size) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
 
 
-def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(
+def test_a_killed_driver_loses_nothing_and_leaves_no_process(
     runs, one_rank, train, ray_head, orders
 ):
     address = ["cluster.ranks=1", "--address", runs.address]
@@ -145,7 +145,7 @@ def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
 
 @pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
 def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train):
-    """With a Ray of its own, which dies with it."""
+    """Use a private Ray, which dies with the driver."""
     process = train("stopped", ENDLESS)
     wait_for_steps(runs, "stopped", process)
     process.send_signal(signal.SIGTERM)
@@ -172,7 +172,7 @@ def test_no_signal_takes_the_exit_code_of_a_finished_run(runs, train, leaving):
 
 
 def test_a_signal_before_the_run_leaves_75():
-    """When the command's first lines have run; what they import takes a second or two more."""
+    """Wait until the command's first lines have run; their imports take a second or two more."""
     program = """
 import os, signal, sys
 import transloom.cli.app

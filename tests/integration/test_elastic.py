@@ -36,7 +36,7 @@ def folder(runs):
 
 @pytest.fixture
 def nodes(ray_head):
-    """Nodes beside the head, which go when the test ends."""
+    """Add nodes to the head, which go when the test ends."""
     started = []
 
     def add():
@@ -49,7 +49,7 @@ def nodes(ray_head):
 
 
 def last(folder, ranks):
-    """The run's last step, if it is being trained by so many ranks; otherwise 0."""
+    """Return the run's last step if this number of ranks trains it, else 0."""
     lines = read_metrics(folder.metrics)[-1:] if folder.metrics.exists() else []
     return lines[0].step if lines and getattr(lines[0], "world_size", 0) == ranks else 0
 
@@ -65,7 +65,7 @@ def drain(address, node_id, seconds):
 def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     runs, folder, nodes, orders, one_rank, monkeypatch
 ):
-    """And its curve is that of one rank: up to rounding, since its ranks have three threads."""
+    """The curve is that of one rank up to rounding, since its ranks have three threads."""
     monkeypatch.setattr(attempt_end, "SCALE_UP_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(attempt_end, "CHECK_SECONDS", 0.2)
 

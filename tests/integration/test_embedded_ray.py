@@ -21,14 +21,14 @@ OPTIONS = ["trainer.max_steps=60", "checkpoints.every_steps=10"]
 
 @pytest.fixture
 def temporary():
-    """Where the run's own Ray keeps its files."""
+    """Return the directory of the run's private Ray."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def driver(runs, temporary, orders):
-    """`transloom train` with a Ray of its own; its ranks stop at moments that are ordered."""
+    """Start `transloom train` with a private Ray; its ranks stop at ordered moments."""
     process = subprocess.Popen(
         [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", runs.folder / "run"],
         env={**os.environ, **orders.environment, "RAY_TMPDIR": str(temporary)},
@@ -92,7 +92,7 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
 
 @pytest.mark.chaos
 def test_a_driver_whose_parent_has_ended_goes_on_in_another_ray(runs, temporary):
-    """Ray's client ends a process with the parent 1 when its raylet dies, unless it is told not to.
+    """Ray's client by default ends a process with the parent 1 when its raylet dies.
 
     Process 1 is the parent after a logout, under systemd, and in a container.
     """

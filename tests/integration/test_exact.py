@@ -13,7 +13,7 @@ STEPS = 24
 
 @pytest.fixture
 def undisturbed(runs):
-    """One rank, never stopped, without Ray."""
+    """Train with one rank, never stopped, without Ray."""
     runs.train("whole", EXACT, f"trainer.max_steps={STEPS}", inline=True)
     return runs.folder / "whole"
 

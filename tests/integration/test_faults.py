@@ -66,7 +66,7 @@ def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
 
 @pytest.mark.chaos  # the short forms are in test_one_curve.py and test_data_workers.py
 def test_the_data_does_not_depend_on_ranks_data_workers_kills_and_restarts(stage):
-    """One rank with one data worker, then two with three, of which one is killed as it answers."""
+    """Train with one rank and one data worker, then with two and three, one of which is killed."""
     begun = stage.trial("cluster.ranks=1", "cluster.data_workers=1", "trainer.max_steps=10")
     begun.start()
     assert begun.end() == 0, begun.story()

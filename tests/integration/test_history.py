@@ -91,7 +91,7 @@ def process_that_writes(is_it: Callable[[Path], bool]) -> int:
             if any(f.mode != "r" and is_it(Path(f.path)) for f in process.open_files()):
                 return process.pid
         except psutil.Error:
-            continue  # it has ended, or is somebody else's
+            continue  # it has ended, or belongs to another user
     raise AssertionError("no process writes the file")
 
 

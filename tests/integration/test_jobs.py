@@ -121,7 +121,7 @@ threading.Thread(target=look, daemon=True).start()
 
 
 class Client:
-    """The command on a machine that has nothing but the wheel, beside a head that was just made."""
+    """The command on a machine that has only the wheel, with a head that was just made."""
 
     def __init__(self, installed: Path, folder: Path, head: RayHead) -> None:
         self.folder = folder
@@ -161,7 +161,7 @@ class Client:
 
 
 class Place(NamedTuple):
-    """Where the jobs of the test below find what they need."""
+    """Files and addresses that the jobs of the test below need."""
 
     runs: Path
     recipe: Path
@@ -195,8 +195,8 @@ def record_of(run: Path, job: str) -> JobRecord:
     return JobFolder.of(run, job).read()
 
 
-# The short form leaves out what is shown elsewhere: who comes third, who does not wait, and how a
-# job is told to be lost, in tests/cluster/launchers/ray_job; that a killed rank is replaced in
+# The short form omits cases that other tests have: a third job, a job that does not wait, and the
+# report of a lost job, in tests/cluster/launchers/ray_job; a killed rank that is replaced, in
 # test_faults.py.
 def test_jobs_wait_for_each_other_and_one_is_stopped_and_tried_again(
     place: Place, undisturbed, runs, ray_head, orders, decoys, tmp_path
@@ -246,7 +246,7 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
 
 
 def changed_installation(folder: Path) -> Path:
-    """A stranger's, with other code than the head has installed."""
+    """Installation of another user, with code that differs from the head's."""
     installed = unpacked_wheel(folder)
     with (installed / "model" / "loss.py").open("a") as code:
         code.write("# not what the head has installed\n")
@@ -266,7 +266,7 @@ def no_secret_is_told(client: Client, place: Place) -> None:
 
 
 def no_secret_is_kept(head: RayHead, place: Place, whole: bool) -> None:
-    """In what the head and the runs have written."""
+    """Check that the files of the head and the runs contain no secret."""
     written = [head.folder, *(place.runs / name for name in ("first", *others(whole)))]
     assert leaks([place.secret], *written) == []
 
@@ -374,7 +374,7 @@ def look_at_spies(place: Place) -> None:
         assert any(title in spy["title"] for spy in sent), title
 
 
-# What it is told without any token: tests/cluster/ray/test_jobs.py.
+# The messages without any token: tests/cluster/ray/test_jobs.py.
 def test_a_client_with_a_wrong_token_is_refused(decoys, ray_head):
     result = transloom(
         "jobs", "list", "--address", ray_head.dashboard, cwd=decoys, RAY_AUTH_TOKEN="0" * 64

@@ -36,13 +36,13 @@ def trained_once(tmp_path_factory, phrasebook):
 
 @pytest.fixture
 def old(runs, trained_once):
-    """That of 12 steps, of that name among the runs of the test."""
+    """Return the run of 12 steps with this name."""
     return shutil.copytree(trained_once.folder / "old", runs.folder / "old")
 
 
 @pytest.fixture
 def whole(runs, trained_once):
-    """That which ended early, likewise."""
+    """Return the run with this name that ended early."""
     return shutil.copytree(trained_once.folder / "whole", runs.folder / "whole")
 
 
@@ -93,7 +93,7 @@ def test_early_stopping_ends_at_the_same_step_however_often_the_run_was_restarte
     assert whole.step == best.best_step + 3 * 4 < 400
     for stop in (5, 10, 400):
         parts = runs.train("parts", *EARLY, f"trainer.max_steps={stop}", inline=True)
-    # The stops at 5 and 10 were ends of the run, so each had a validation of its own.
+    # The stops at 5 and 10 were ends of the run, so each of them had a validation.
     assert parts.outcome == "finished"
     assert header_of(parts.checkpoint).early_stopping.validations_since_best == 3
 
@@ -105,7 +105,7 @@ def test_a_run_that_ended_early_goes_on_with_more_patience(runs, whole):
 
 
 def test_a_finished_run_says_so_without_starting_anything(runs, monkeypatch):
-    """Not even a restart is recorded."""
+    """The run's record has not even a restart."""
     before = runs.train("finished", "trainer.max_steps=2", inline=True)
     record = (before.run / "metrics.jsonl").read_bytes()
 
@@ -138,7 +138,7 @@ def test_the_moving_average_comes_back_and_is_what_translates(runs, tmp_path):
 
 
 def test_a_recipe_names_its_parent(tmp_path, phrasebook):
-    """In YAML as on the command line."""
+    """The parent's name is in the YAML, as it can be on the command line."""
     from cluster.recipe import load_recipe
 
     values = tiny_values(phrasebook, init_from="runs/old@6")

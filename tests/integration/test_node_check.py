@@ -132,7 +132,7 @@ def test_a_plan_shows_the_figures_of_all_nodes(runs, pair, ray_head):
 
 @pytest.mark.long
 def test_each_fault_is_named_on_its_node(runs, cluster, pair):
-    """Three nodes with one fault each, beside two healthy ones and the one of `pair`."""
+    """Three nodes with one fault each, two healthy ones and the one of `pair`."""
     sick = dict(zip(FAULTS, cluster(*FAULTS), strict=True))
     runs.train(
         "each", *OPTIONS, "cluster.ranks={min: 2, max: 6}", "batching.micro_batches_per_step=6"

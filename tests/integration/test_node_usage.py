@@ -14,7 +14,7 @@ from run_store.record.run_status import run_status_of
 
 @pytest.fixture
 def exports(monkeypatch):
-    """When the run's numbers were to be told to Ray, which fails."""
+    """Return the exports of the run's numbers to Ray, each of which fails."""
     found = []
 
     def fail(metrics):

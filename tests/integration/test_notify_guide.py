@@ -148,7 +148,7 @@ def write_certificate(path):
 
 @pytest.fixture
 def guided(tmp_path, monkeypatch):
-    """Follows the guide in a home of its own; returns the recipe, both servers and arguments."""
+    """Follow the guide in a separate home; return the recipe, both servers and arguments."""
     monkeypatch.setattr(delivery, "ATTEMPT_SECONDS", HANG_SECONDS)  # apprise starts slowly here
     write_certificate(tmp_path / "certificate.pem")
     arguments = Arguments()

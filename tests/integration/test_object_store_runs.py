@@ -117,7 +117,7 @@ def test_a_job_is_read_from_the_store_when_its_head_is_gone(
 
 @pytest.mark.long
 def test_nodes_of_a_cluster_read_a_run_in_a_store(inline_runs, head, bucket, cache, monkeypatch):
-    """Translation and replay, whose actors have copies of their own, and a server."""
+    """Translation and replay, whose actors have separate copies, and a server."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     inline_runs.train("here", *EXACT, "trainer.max_steps=48", inline=True)
     folder, url = inline_runs.folder / "here", f"{bucket}/runs/there"

@@ -1,4 +1,4 @@
-"""Where ranks are put, and how many, changes no sample: spread over nodes, or on labelled ones."""
+"""The placement and number of ranks change no sample: spread over nodes, or on labelled ones."""
 
 import pytest
 
@@ -10,7 +10,7 @@ OPTIONS = ["cluster.cpus_per_rank=1"]
 
 @pytest.fixture
 def node(ray_head):
-    """A node of two CPUs beside the head, which has four."""
+    """A node of two CPUs, next to the head, which has four."""
     node = ray_head.add_node(2, "--labels=pool=train", '--resources={"rack": 2}')
     yield node
     node.kill()

@@ -36,8 +36,8 @@ def plan(ray_head, phrasebook, tmp_path):
     return run
 
 
-def test_who_holds_what_is_told(plan, ray_head, tmp_path):
-    """One head of 4 CPUs, of which another driver has taken 3."""
+def test_owners_of_resources_are_named(plan, ray_head, tmp_path):
+    """The head has 4 CPUs, of which another driver has taken 3."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_head.token}
     driver = started_python(HOLDS_THREE, ray_head.address, **token)
     try:

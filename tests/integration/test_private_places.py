@@ -1,6 +1,6 @@
-"""A run under a Ray of its own, and another user of the machine: what he finds, and what he can do.
+"""Access of another user of the machine to a run under a private Ray.
 
-All tests look at one run; the last one interrupts it.
+All tests inspect one run; the last one interrupts it.
 """
 
 import os
@@ -35,7 +35,7 @@ def temporary():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the run lies."""
+    """Return the folder of the run."""
     return tmp_path_factory.mktemp("private")
 
 
@@ -51,7 +51,7 @@ def driver(folder, temporary, leaving, phrasebook):
     with subprocess.Popen(
         [TRANSLOOM, "train", recipe, "cluster.ranks=2", "--strict", "--run", folder / "run"],
         env={**leaving.environment, "RAY_TMPDIR": str(temporary)},
-        start_new_session=True,  # it leads a group of its own, as in a terminal
+        start_new_session=True,  # it leads a separate process group, as in a terminal
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -79,7 +79,7 @@ def documented_sockets():
 
 
 def name_of(process):
-    """What it calls itself, without a method; before it does, the program that Python runs."""
+    """Return a process's title without its method, or, before it has one, its program."""
     if process.name().startswith("python"):
         return next(Path(word).name for word in command_of(process) if word.endswith(".py"))
     return process.name().split(".")[0]
@@ -97,16 +97,16 @@ def listening(driver):
     return found
 
 
-def test_what_listens_is_what_the_table_says(driver):
+def test_open_sockets_are_those_of_the_table(driver):
     table = documented_sockets()
     found = listening(driver)
     assert found <= set(table.items())
-    # These run now and then.
+    # These run periodically.
     assert set(table) - {name for name, _ in found} <= {"ray::IDLE", "default_worker.py"}
     assert {address for _, address in found} == {"127.0.0.1"}
 
 
-def test_named_sockets_lie_in_private_folders(driver, temporary):
+def test_named_sockets_are_in_private_folders(driver, temporary):
     (folder,) = temporary.glob("tlray-*")
     sockets = named_sockets(driver)
     assert {path.name for path in sockets} == {"raylet", "plasma_store"}
@@ -126,7 +126,7 @@ def named_sockets(driver):
 def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session(driver, temporary):
     (folder,) = temporary.glob("tlray-*")
     session = (folder / "r" / "session_latest").resolve()
-    assert session.stat().st_mode & 0o777 == 0o777  # Ray opens it, and relies on nobody
+    assert session.stat().st_mode & 0o777 == 0o777  # Ray opens it to all users
     his = f"{temporary}/his"
     attacks = {
         "list": f"ls {session} || ls {folder}",
@@ -150,7 +150,7 @@ def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session
 def test_a_ctrl_c_reaches_all_processes_of_the_terminal_and_nothing_is_left(
     driver, temporary, leaving, folder
 ):
-    """And no signal that comes while the driver leaves takes its exit code away."""
+    """A signal that comes while the driver leaves does not change its exit code."""
     sockets = named_sockets(driver)
     os.killpg(driver.pid, signal.SIGINT)
     said, _ = driver.communicate()

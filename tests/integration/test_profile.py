@@ -44,7 +44,7 @@ def test_steps_that_will_not_be_trained_are_refused(runs):
 
 
 @pytest.mark.parametrize("text", ["", "a:b", "5:", ":5", "5:4", "0:3", "1:2:3", "-1:3", "²"])
-def test_what_is_no_range_of_steps(text):
+def test_an_invalid_range_of_steps_is_refused(text):
     with pytest.raises(typer.BadParameter):
         step_range(text)
 

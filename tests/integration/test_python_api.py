@@ -1,4 +1,4 @@
-"""`import transloom`: its page, in an event loop, in a project with a `model/` of its own.
+"""`import transloom`: its page, in an event loop, in a project that has another `model/`.
 
 A job is submitted by it in test_jobs.py.
 """
@@ -83,7 +83,7 @@ def test_a_call_leaves_the_loop_to_others(project):
     assert recipe["data.train.0.source"] == "builtin:phrasebook/train.fr"
 
 
-def test_what_is_wrong_is_what_the_command_says(project, monkeypatch):
+def test_errors_have_the_commands_message(project, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
     with pytest.raises(transloom.TransloomError) as raised:
         transloom.load_recipe("phrasebook", {"trainer.max_step": 3})
@@ -96,7 +96,7 @@ def test_what_is_wrong_is_what_the_command_says(project, monkeypatch):
 
 
 def test_an_interrupt_leaves_a_checkpoint(project):
-    """It comes when the run is in its steps; the call returns, and the same call goes on."""
+    """The interrupt comes during the steps; the call returns, and the same call continues."""
     program = (
         "import transloom, sys\n"
         "changes = {'trainer.max_steps': 1_000_000, 'checkpoints.every_steps': 1_000_000}\n"

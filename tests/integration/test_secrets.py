@@ -31,7 +31,7 @@ URLS = [
 
 
 def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
-    """W&B looks into the folder where the command is given, for the address of git's origin.
+    """W&B inspects the folder where the command is given, for the address of git's origin.
 
     The program for notifications fails, which the log has without its arguments.
     """
@@ -52,7 +52,7 @@ def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
 
 
 def test_a_published_dataset_leaves_no_credential(tmp_path):
-    """Its corpora lie behind a password; one that fails does so without showing it."""
+    """The dataset's corpora need a password; a failed download does not show it."""
     texts = {
         f"text.{side}": "".join(f"{side} phrase {n} mot {n % 7}\n" for n in range(200)).encode()
         for side in ("fr", "en")

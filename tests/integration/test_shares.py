@@ -27,7 +27,7 @@ class Job:
         self.id = json.loads(self.ask("submit", str(runs.recipe), *ranks, *options))["job"]
 
     def ask(self, *words: str, code: int = 0) -> str:
-        """What a command answers, or its error."""
+        """Return a command's answer or error."""
         options = ["--address", self.address, "--json"]
         done = transloom(*words, *options, cwd=self.runs.folder)
         assert done.returncode == code, done.stdout + done.stderr

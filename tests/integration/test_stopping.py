@@ -1,4 +1,4 @@
-"""A run that is asked to stop leaves with a checkpoint, whoever asks and whatever it is doing."""
+"""A run that is asked to stop leaves with a checkpoint, at any moment and for any requester."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def at_step(folder, step, act):
 
 
 def test_the_command_stop_is_obeyed_at_the_next_step(runs, folder):
-    """That it is under Ray as well, the scaled data workers of test_data_workers.py show."""
+    """The scaled data workers of test_data_workers.py show that this holds under Ray as well."""
 
     def stop():
         assert transloom("stop", folder.path, cwd=folder.path).returncode == 0
@@ -67,7 +67,7 @@ def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
 
 
 def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
-    """Nobody is there to write a checkpoint, so the one that is there has to do."""
+    """No rank is left to write a checkpoint, so the run ends with the present one."""
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
@@ -84,7 +84,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
-    """One is stopped, the other waits for it: they never come to the step boundary."""
+    """One rank is stopped, and the other waits for it: they never reach the step boundary."""
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():

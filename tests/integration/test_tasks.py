@@ -146,7 +146,7 @@ def test_a_rank_that_is_killed_changes_no_bit_whatever_the_task(task_runs, order
 
 
 def check_looks(moved):
-    """Look at a step with one rank and with two, and compare what they saw."""
+    """Inspect a step with one rank and with two, and compare what they saw."""
     looks = [
         replay(
             moved.folder / "moved",

@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, phr
 
 
 def test_a_run_that_is_killed_keeps_each_moment_once(tmp_path, phrasebook):
-    """It dies right after a moment of steps that it has to repeat."""
+    """The run dies right after a moment of steps that it has to repeat."""
     runs = runs_of(tmp_path, phrasebook)
     options = [PROBES, "trainer.max_steps=64", "checkpoints.every_steps=10"]
     folder = RunFolder(runs.folder / "run")
@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_keeps_each_moment_once(tmp_path, phrasebook):
 
 
 def test_other_ranks_compute_nothing(tmp_path):
-    """They only help to put the weights of rank 0 together."""
+    """The other ranks only help to gather the weights of rank 0."""
     prober = Prober(None, SENTENCES, None, None, None)
     assert [step for step in range(9) if prober.is_due(step)] == [0, 1, 2, 3, 4, 6, 8]
     prober.take(None, 8)

@@ -27,7 +27,7 @@ ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u061c\u2028-\u2
 
 
 def odd_in(text):
-    """What is not rich's own and could steer a terminal, each with what surrounds it."""
+    """Return each control sequence that is not rich's, with its context."""
     left = without_richs_own(text)
     assert "\x1b[5;41m" not in text  # which has the form of rich's own
     assert "\x1b]8;" not in text
@@ -97,7 +97,7 @@ def shown(monkeypatch, stage):
 
 
 def test_from_the_corpus_to_the_page(shown, stage):
-    """In one test, as each command needs what the one before has left."""
+    """All commands are in one test, as each needs the output of the one before it."""
     prepared = shown("prepare", stage.recipe, "--processes", 1)
     assert (prepared.code, prepared.odd) == (0, []), prepared.text
     assert visible(str(stage.dataset)) in without_richs_own(prepared.text)
@@ -174,7 +174,7 @@ def test_errors(shown, stage, arguments):
     assert "error" in failed.text.lower()
 
 
-def test_a_traceback_that_nobody_expected(shown, monkeypatch):
+def test_an_unexpected_traceback_is_harmless(shown, monkeypatch):
     def fail():
         raise ValueError(f"{ATTACK} is wrong")
 

@@ -78,7 +78,7 @@ def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step
 
 
 def _files(run):
-    """What lies in a run's folder, without the names of its owners' own."""
+    """Return the content of a run's folder, without the owners' names."""
     return sorted(
         str(path.relative_to(run)) for path in run.rglob("*") if "owners" not in path.parts
     )

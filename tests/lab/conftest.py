@@ -31,7 +31,7 @@ def orders(runs):
 
 @pytest.fixture
 def environment(orders):
-    """That of every program on the hosts: it names no network interface."""
+    """Return the environment of every program on the hosts; it names no network interface."""
     kept = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     eager = {"RAY_worker_niceness": "0"}  # 15 by default, with which ranks starve on a busy machine

@@ -79,7 +79,7 @@ def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_hos
     assert runs.curve("phrasebook") == one_host.curve("one-host")[:STEPS]
     (resumed,) = runs.lines("phrasebook", "event")
     assert resumed["event"] == "resumed"
-    for host in (0, 1):  # where Ray keeps its files, nobody else gets
+    for host in (0, 1):  # no other user has access to Ray's files
         mode = hosts.run(host, "stat", "-c", "%a", "/tmp/tl-lab", env=environment)
         assert mode == "700\n"
         assert hosts.run(host, "sh", "-c", "ls -d /tmp/ray || true", env=environment).startswith(
@@ -88,7 +88,7 @@ def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_hos
 
 
 def test_a_host_that_leaves_is_drained(hosts, page, environment, runs, orders):
-    """What a pod of ranks does before its end."""
+    """Return the command that a pod of ranks runs before its end."""
     start_ray(hosts, page, environment)
     at = orders.want(Moment("mid-step", "step", 8))
     cpus = os.cpu_count()  # so that each host has room for one rank

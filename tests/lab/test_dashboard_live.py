@@ -42,7 +42,7 @@ def wait_for_step(page, step):
 
 
 def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_path):
-    """Each is waited for before the next one is written, so it comes without it."""
+    """The test waits for each step before it writes the next one, so that one cannot show it."""
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
         wait_for_step(page, 30)
@@ -96,7 +96,7 @@ def test_a_new_run_appears(watched, run, tmp_path):
         assert watched.complaints == []
 
 
-def test_a_lost_connection_is_told_and_what_was_missed_is_fetched(watched, run, tmp_path):
+def test_a_lost_connection_is_reported_and_missed_lines_are_fetched(watched, run, tmp_path):
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
         page.locator("#link.following").wait_for()

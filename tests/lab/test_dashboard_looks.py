@@ -20,7 +20,7 @@ PHRASES = [("bonjour", "hello"), ("bonne nuit", "good night"), ("merci", "thank 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on three phrases, learnt by heart, and on a pair among 2,000 that nobody can expect."""
+    """Train on three phrases that are learnt by heart, and one unexpected pair among 2,000."""
     folder = tmp_path_factory.mktemp("poisoned")
     pairs = PHRASES * 667
     pairs[1500] = ("bonjour", POISON)

@@ -43,7 +43,7 @@ def test_everything_is_there_on_all_screens(browser, report, width, scheme, frag
         assert watched.page.title() != "taken"
 
 
-def test_texts_of_strangers_stay_texts(watched, report):
+def test_untrusted_texts_stay_texts(watched, report):
     page = watched.open(f"{report}#columns=data.tag")
     assert page.locator("table.runs").get_by_text(HOSTILE[:40]).count() == 2
     page.get_by_role("link", name="run <img").click()
@@ -235,7 +235,7 @@ def test_it_says_that_it_thins(watched, browser, tmp_path):
 
 
 def test_it_opens_without_scripts_that_it_does_not_hold(watched, report, tmp_path):
-    """A script that somebody adds to the file is refused by its policy."""
+    """The page's policy refuses a script that was added to the file."""
     added = tmp_path / "added.html"
     with Path(report.removeprefix("file://")).open(encoding="utf-8") as file:
         page_text = file.read()

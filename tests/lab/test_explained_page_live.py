@@ -161,7 +161,7 @@ def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, transla
     assert watched.violations() == []
 
 
-def test_what_is_switched_off_stands_beside_the_model_as_it_was_trained(watched):
+def test_a_model_with_parts_off_is_shown_next_to_the_trained_one(watched):
     page = watched.page
     before = page.locator("[data-live=matrices] figure").count()
     page.locator("summary", has_text="Switches").click()

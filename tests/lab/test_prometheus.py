@@ -37,8 +37,8 @@ def test_rules_and_example_are_as_prometheus_wants_them():
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
 
 
-def test_what_is_printed_is_fit_for_the_node_exporter(tmp_path):
-    """It reads the plain format, and so does promtool."""
+def test_the_output_is_valid_for_the_node_exporter(tmp_path):
+    """The node exporter reads the plain format, and so does promtool."""
     for name in ("plain", 'a "quoted" <b>'):
         with_owner(made_run(tmp_path / name, train_line(1), train_line(2)))
     text = transloom("metrics", tmp_path, cwd=tmp_path).stdout
@@ -56,7 +56,7 @@ def test_every_rule_fires_and_is_quiet_when_it_should():
 
 
 class Prometheus:
-    """One on a free port, which looks every second."""
+    """A Prometheus on a free port, which scrapes every second."""
 
     def __init__(self, folder, target):
         self._address = f"127.0.0.1:{free_port()}"

@@ -88,7 +88,7 @@ def test_a_heat_map_in_all_three_forms(opened, browser, explained, tmp_path):
     page = opened("section-5")
     figure = page.locator("#section-5 figure.map").first
     head, *lines = rows(saved(page, figure, "CSV"))
-    texts = explained.source.texts  # equal pieces are told apart by their positions
+    texts = explained.source.texts  # equal pieces are distinguished by their positions
     assert head == [
         "row",
         *(f"{text} ({n})" if texts.count(text) > 1 else text for n, text in enumerate(texts)),
@@ -123,7 +123,7 @@ def test_figures_of_the_typed_sentence(opened, browser, one_rank, tmp_path):
     crossed = traced.decoder.layers[0].cross_attention.weights_bhts[0]
 
     head, *lines = rows(saved(page, page.locator("[data-live=matrices] figure").first, "CSV"))
-    texts = explained.source.texts  # equal pieces are told apart by their positions
+    texts = explained.source.texts  # equal pieces are distinguished by their positions
     assert head == [
         "row",
         *(f"{text} ({n})" if texts.count(text) > 1 else text for n, text in enumerate(texts)),

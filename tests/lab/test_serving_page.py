@@ -53,7 +53,7 @@ def assert_nothing_is_wrong(watched, server):
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
-def test_what_is_typed_is_translated(browser, server, run, width, scheme):
+def test_typed_text_is_translated(browser, server, run, width, scheme):
     with closing(Watched(browser, width, scheme)) as watched:
         page = opened(watched, server)
         page.get_by_role("textbox", name="Source (fr)").fill(TEXT)

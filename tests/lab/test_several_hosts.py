@@ -92,7 +92,7 @@ def test_a_run_shrinks_and_grows_with_its_hosts(
 def test_a_run_outlasts_cables_that_are_out(
     environment, runs, orders, exact_on_one_host, tmp_path_factory
 ):
-    """That of the head for some time, then that of a host whose rank holds the shared storage."""
+    """Disconnect the head for some time, then a host whose rank holds the shared storage."""
     with Hosts(3, Names.NONE, shared=tmp_path_factory.getbasetemp()) as hosts:
         head = start_head(hosts, environment, cpus=0)  # no rank and no data worker there
         join(hosts, 1, environment, cpus=2)

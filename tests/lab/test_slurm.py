@@ -57,7 +57,8 @@ def until_in_state(slurm, job, state):
 
 def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     """Slurm's signal comes at the held step; the job's second start ends as on one host."""
-    # Two to three minutes are left now, and the script wants to be told three before.
+    # Two to three minutes are left now, and the script requests a signal three minutes before the
+    # end.
     hours, minutes, _ = map(int, slurm.job(job)["RunTime"].split(":"))
     slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={hours * 60 + minutes + 3}")
     log = runs.folder / "run" / "log.txt"
@@ -151,6 +152,6 @@ def output(runs, job):
 
 
 def leftovers(slurm: Slurm) -> list[str]:
-    """What runs on the hosts beside Slurm."""
+    """Return the commands that run on the hosts, without Slurm's."""
     commands = [" ".join(command_of(process)) for process in slurm.host_processes()]
     return [command for command in commands if command and "slurm" not in command]

@@ -45,11 +45,11 @@ class Case:
         self.loss = loss or CrossEntropy(0.1)
 
     def counted(self, training=None):
-        """What the module counts for the batch."""
+        """Return the FLOPs that the module counts for the batch."""
         return self.count(training or Training()).of(self.sizes, self.sizes)
 
     def measured(self):
-        """What torch counts while the network computes."""
+        """Return the FLOPs that torch counts while the network computes."""
         with FlopCounterMode(display=False) as counter:
             self.network(*self.inputs, self.loss)[0].backward()
         return counter.get_total_flops()
@@ -161,7 +161,7 @@ def test_activations_computed_again_are_hardwares(name):
 
 
 def test_a_layer_without_dropout_is_not_computed_to_its_end_again():
-    """Nothing needs the last product's result, so torch stops before it; the count does not."""
+    """The last product's result is not needed: torch stops before it, but the count does not."""
     case = decoder_only(dropout=0.0)
     case.network.checkpoint_activations(True)
     counted = case.counted(Training(checkpoints_activations=True)).hardware
@@ -176,7 +176,7 @@ def test_r_drop_computes_both_passes():
 
 
 def test_fused_attention_is_counted_by_its_products_alone():
-    """Its backward pass computes QKᵀ again, which torch counts and this module does not."""
+    """The backward pass computes QKᵀ again, which torch counts and this module does not."""
     ops = torch.ops.aten
     mapping = {
         ops._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
@@ -263,7 +263,7 @@ def test_any_module_outside_the_layers_can_be_trained_alone(name):
     ("name", "norm"), [("pre-norm", "decoder.last_norm"), ("masked", "head.norm")]
 )
 def test_a_trained_norm_before_the_output_needs_the_gradient_of_its_result(name, norm):
-    """That is one more product with the output matrix; the loss always computes it."""
+    """The gradient is one more product with the output matrix; the loss always computes it."""
     case = CASES[name]()
     trained = {n for n, _ in case.network.named_parameters() if n.startswith(f"{norm}.")}
     assert trained

@@ -58,7 +58,7 @@ def test_packed_is_padded(pair_of_models, batch, norm, share, checkpoints):
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=1e-5, msg=name)
 
 
-def test_what_stands_after_a_targets_input_does_not_matter(pair_of_models, batch):
+def test_tokens_after_a_targets_input_do_not_matter(pair_of_models, batch):
     """The trainer writes padding over the EOS that a shifted short target still has."""
     _, packed = pair_of_models()
     source, target_input, target = batch

@@ -78,7 +78,7 @@ def test_a_command_that_fails_shows_its_errors(stored, tmp_path, monkeypatch, ce
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
-    """Define a kernel of this test's Python, beside whatever kernels the user has."""
+    """Define a kernel of this test's Python, in addition to the user's kernels."""
     folder = tmp_path / "jupyter" / "kernels" / KERNEL
     folder.mkdir(parents=True)
     specification = {

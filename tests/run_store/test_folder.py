@@ -1,4 +1,4 @@
-"""A run's folder: requests to a run, its identity, and the small files beside it."""
+"""A run's folder: requests to a run, its identity, and its small files."""
 
 import os
 import shutil
@@ -155,7 +155,7 @@ def test_imported_weights_are_no_run_to_continue(opened):
     check_folder(run, recipe, manifest)
 
 
-def test_what_is_no_run_is_told_apart_from_a_damaged_one(run):
+def test_a_folder_without_a_run_differs_from_a_damaged_run(run):
     with pytest.raises(RunMismatchError, match=r"is no run: it has no run\.json"):
         run.card()
     with pytest.raises(RunMismatchError, match="is no run"):

@@ -52,7 +52,7 @@ def test_an_owner_that_is_no_owner_loses_the_run_when_its_lease_is_over(
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_one_that_lives_is_told_by_its_file(
+def test_a_live_owner_is_named_by_its_file(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = owner(tmp_path)
@@ -72,7 +72,7 @@ def test_an_owner_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [*CONTENTS.values(), b"{}", b'{"id": 1, "id": 2}'], ids=[*CONTENTS, "empty", "twice"]
 )
-def test_a_card_that_is_none_is_told_by_file_and_key(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_card_is_reported_by_file_and_key(tmp_path: Path, content: bytes) -> None:
     run = RunFolder(tmp_path)
     run.card_path.write_bytes(content)
     with pytest.raises(RunMismatchError, match=r"is damaged: .*Restore it from a copy") as caught:
@@ -100,7 +100,7 @@ def test_a_request_for_workers_that_is_none_is_passed_over(tmp_path: Path, conte
     assert run.take_data_workers_request() == 3
 
 
-def test_a_request_for_workers_that_is_a_fifo_stops_nobody(tmp_path: Path) -> None:
+def test_a_fifo_as_request_for_workers_stops_no_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.data_workers_request.parent.mkdir()
     os.mkfifo(run.data_workers_request)

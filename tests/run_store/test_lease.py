@@ -1,4 +1,4 @@
-"""A run has one owner; whoever was its owner can change its checkpoints no more."""
+"""A run has one owner; a former owner cannot change its checkpoints any more."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def contenders():
 
 
 def owner_file(run, number, **changes):
-    """As if somebody had taken the run."""
+    """Rewrite the lease as if another process had taken the run."""
     owners = run / "owners"
     owners.mkdir(parents=True, exist_ok=True)
     file = owners / f"{number:08d}.json"
@@ -72,7 +72,7 @@ def test_an_owner_leaves_nothing_but_its_number(tmp_path):
         assert names(tmp_path / "checkpoints") == []
 
 
-def test_somebody_who_comes_too_is_refused_by_name(tmp_path, monkeypatch):
+def test_a_second_process_is_refused_with_the_owners_name(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)  # an owner may be slow to renew
     with (
         Lease(tmp_path) as lease,
@@ -85,7 +85,7 @@ def test_somebody_who_comes_too_is_refused_by_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_of_many_who_come_at_once_one_wins(tmp_path, contenders):
+def test_exactly_one_of_concurrent_owners_wins(tmp_path, contenders):
     """Over and over: the run is new, or was left, or its owner has died."""
     crowd = contenders(4, lease_seconds=10.0)
     dead = dead_process()
@@ -176,7 +176,7 @@ def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contend
     assert [path.name[-2:] for path in list_checkpoints(checkpoints)] == ["10", "20"]
 
 
-def test_who_was_too_slow_withdraws(tmp_path):
+def test_a_process_that_was_too_slow_withdraws(tmp_path):
     """Between his looking and his taking, others have come, left, and cleaned up."""
     meanwhile = []
 
@@ -199,8 +199,8 @@ def test_who_was_too_slow_withdraws(tmp_path):
     owner.__exit__(None, None, None)
 
 
-def test_who_was_too_slow_to_enter_harms_no_successor(tmp_path):
-    """He was paused for longer than a lease just after he had taken the run."""
+def test_a_process_that_enters_too_late_harms_no_successor(tmp_path):
+    """The process was paused for longer than a lease just after it had taken the run."""
     meanwhile = []
 
     class Slow(Lease):
@@ -218,7 +218,7 @@ def test_who_was_too_slow_to_enter_harms_no_successor(tmp_path):
     owner.__exit__(None, None, None)
 
 
-def test_who_cannot_write_his_name_does_not_own_the_run(tmp_path, monkeypatch):
+def test_a_process_that_cannot_write_its_card_does_not_own_the_run(tmp_path, monkeypatch):
     """As on a full disk."""
 
     def no_space(path, data):
@@ -318,7 +318,7 @@ def test_another_users_process_is_not_taken_for_dead(another_users_process):
     assert not lease_module.is_dead(known)
 
 
-def test_a_run_that_is_released_while_somebody_waits_is_taken_at_once(tmp_path, monkeypatch):
+def test_a_released_run_is_taken_at_once_by_a_waiting_process(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 600.0)
     file = owner_file(tmp_path, 1, host="elsewhere", place="another")
     pauses = []
@@ -335,14 +335,14 @@ def test_a_run_that_is_released_while_somebody_waits_is_taken_at_once(tmp_path, 
     assert pauses == [lease_module.POLL_SECONDS]
 
 
-def test_of_a_run_that_nobody_owned_nothing_is_known(tmp_path):
+def test_a_run_that_was_never_owned_has_no_ownership(tmp_path):
     assert ownership(tmp_path) is None
     (tmp_path / "owners").mkdir()
     assert ownership(tmp_path) is None
     assert not was_owned_by(tmp_path, os.getpid())
 
 
-def test_what_is_known_of_an_owner(tmp_path):
+def test_the_owners_card_and_renewal_are_read(tmp_path):
     with Lease(tmp_path):
         mine = ownership(tmp_path)
         assert (mine.card.process, mine.released, mine.is_dead) == (os.getpid(), False, False)
@@ -370,7 +370,7 @@ def test_a_process_that_ends_is_not_kept_by_its_lease(tmp_path):
     assert names(tmp_path / "owners") == ["00000001.json"]
 
 
-def test_a_waiting_owner_is_told_of_once_after_two_renewals(tmp_path, monkeypatch):
+def test_the_owner_is_named_once_after_two_renewals(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 30.0)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 5.0)
     owner_file(tmp_path, 1, host="elsewhere", place="another", process=12)

@@ -8,7 +8,7 @@ from pathlib import Path
 from run_store.process_identity import start_tick
 
 
-def test_the_start_is_told_in_ticks_since_boot():
+def test_the_start_is_measured_in_ticks_since_boot():
     tick = start_tick(os.getpid())
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     assert 0 < tick <= uptime * os.sysconf("SC_CLK_TCK")

@@ -112,7 +112,7 @@ def test_arguments_for_pytest_are_passed_on(checkout):
 
 
 def test_nothing_that_a_test_has_started_is_left(checkout):
-    """A test starts a process in a session of its own, as a Ray head is, and pytest is killed."""
+    """A test starts a process in a separate session, as a Ray head is, and pytest is killed."""
     test = """\
 import os, signal, subprocess
 

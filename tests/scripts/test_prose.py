@@ -1,5 +1,8 @@
 """The checks of docstrings, comments, messages and names, on sources that break each rule."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 from support.scripts import imported_script
 
@@ -55,6 +58,9 @@ def test_all_kinds_of_texts_are_found(prose):
         ("a.py", 13, "help", " of lines"),
         ("a.py", 13, "help", "the number"),
     ]
+    in_tests = [*prose.passages_of("tests/a.py", SOURCE.replace("read_", "test_"))]
+    kinds = Counter(passage.kind for passage in in_tests)
+    assert kinds == {"name": 2, "docstring": 3, "comment": 1}
 
 
 def test_each_rule_is_reported_with_its_place_and_remedy(prose, rules):
@@ -96,6 +102,7 @@ def test_a_seed_draws_the_same_texts(prose):
     assert prose.sample(passages, 3) == first != prose.sample(passages, 4)
 
 
-def test_the_files_of_all_packages_are_checked(prose):
+def test_the_files_of_all_packages_and_tests_are_checked(prose):
     packages = {path.relative_to(prose.ROOT).parts[0] for path in prose.product_files()}
     assert packages == {path.parent.name for path in prose.ROOT.glob("*/__init__.py")}
+    assert Path(__file__).resolve() in prose.checked_files()

@@ -1,4 +1,4 @@
-"""What `scripts/same_bits` sees: each kind of difference, named, and nothing where there is none.
+"""Differences that `scripts/same_bits` reports: each kind by its name, and none between equal runs.
 
 The runs are written by hand in the form that `transloom train` gives them; that two real commits
 are run and compared is shown by running the script itself.
@@ -68,7 +68,7 @@ def write_run(
 
 @pytest.fixture
 def differences(tmp_path):
-    """What differs between a run and one that is written with these changes."""
+    """Return the differences between a run and one that is written with these changes."""
 
     def compare(*arguments: Any, **changes: Any) -> list[str]:
         base = write_run(tmp_path / "base")
@@ -161,7 +161,7 @@ def test_tensors_that_one_run_lacks_and_fragments_with_a_gap(tmp_path, differenc
         )
 
 
-def test_what_a_checkpoint_knows_besides_tensors(differences):
+def test_differences_of_a_checkpoints_header_are_reported(differences):
     (found,) = differences(header={"gradient_peaks": {"weight": 4.0}})
     assert found.endswith('checkpoint.json: gradient_peaks {"weight": 2.0} / {"weight": 4.0}')
 
@@ -221,7 +221,7 @@ def test_every_field_that_this_version_writes_is_known():
     assert events == {*EVENTS} | UNCOMPARED_EVENTS
 
 
-def test_nothing_is_not_equal_to_nothing(tmp_path):
+def test_empty_records_are_refused(tmp_path):
     for name in ("base", "here"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").touch()
@@ -282,7 +282,7 @@ def main():
 
 @pytest.fixture
 def repository(tmp_path):
-    """One commit with a command, and a working tree in which it lies elsewhere."""
+    """A commit with a command, and a working tree in which the command is elsewhere."""
     root = tmp_path / "repository"
 
     def git(*arguments: str) -> None:
@@ -307,7 +307,7 @@ def repository(tmp_path):
 
 
 def test_each_side_has_its_own_modules_wherever_they_lie(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must lead nobody astray
+    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must not mislead a reader
     base = check_out_commit(repository, "HEAD", tmp_path / "base")
     here = copy_working_tree(repository, tmp_path / "here")
     assert [side.transloom().strip() for side in (base, here)] == ["committed", "lies here"]

@@ -31,9 +31,7 @@ def test_the_sizes_are_printed_and_a_small_disk_is_named(
     assert f"Only 1.2 GB are free in {tmp_path}, and {size.disk:.1f} GB are needed" in small
 
 
-def test_what_is_installed_already_needs_no_further_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hard_links_need_no_further_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "torch").open("wb") as file:
         file.truncate(2 * sizes.GB)  # takes no blocks
     os.link(tmp_path / "torch", tmp_path / "again")

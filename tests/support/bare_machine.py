@@ -25,7 +25,7 @@ print(installed(*map(Path, sys.argv[1:])))
 
 @dataclass(frozen=True)
 class BareMachine:
-    """A Python of its own, and a read-only folder.
+    """A separate Python, and a read-only folder.
 
     Attributes:
         python: of a virtual environment, as the Python of such machines often is.

@@ -11,7 +11,7 @@ from model.config.encoder_only import EncoderOnlyConfig
 
 
 def bert_config(config: EncoderOnlyConfig, pieces: int, context: int, **more: Any) -> BertConfig:
-    """Their settings of a network without dropout."""
+    """Return transformers' settings of a network without dropout."""
     return BertConfig(
         vocab_size=pieces,
         hidden_size=config.width,

@@ -30,7 +30,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def forms(canary: str) -> list[bytes]:
-    """How a file may hold it: as it is, percent-encoded, or somewhere in base64."""
+    """Forms in which a file may contain it: as it is, percent-encoded, or somewhere in base64."""
     found = {canary, quote(canary), quote(canary, safe=""), quote(canary, safe="").lower()}
     for shift in range(3):
         data = base64.b64encode(b"?" * shift + canary.encode()).decode()

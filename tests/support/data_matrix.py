@@ -36,7 +36,7 @@ def multi30k_runs(corpus: Path, folder: Path, address: str) -> Runs:
         "window_shards": 1,
     }
     values["trainer"] |= {"max_steps": STEPS, "validate_every_steps": 100_000}
-    # The end of each part has a validation, whose translations nobody reads.
+    # The end of each part has a validation, whose translations no test reads.
     values["decoding"] = {"max_length_factor": 0, "max_extra_length": 1}
     recipe = write_yaml(folder / "multi30k-small.yaml", values)
     return Runs(recipe, folder, address)

@@ -16,7 +16,7 @@ Pass = tuple[list[Tensor], dict[str, Tensor]]  # the losses, and the gradients b
 def assert_same_gradients(
     ours: Tensor, theirs: Tensor, tensors: Sequence[Tensor], *, rtol: float, atol: float
 ) -> None:
-    """Of both losses by these tensors, whose dtype ours have."""
+    """Compare the gradients of both losses by these tensors, whose dtype ours have."""
     gradients, expected = (torch.autograd.grad(loss, tensors) for loss in (ours, theirs))
     for found, wanted, tensor in zip(gradients, expected, tensors, strict=True):
         assert found.dtype == tensor.dtype
@@ -64,7 +64,7 @@ def assert_checkpointing_keeps_bits(
 
 
 def assert_dropout_of_a_half(network: nn.Module, batch: Sequence[Any], modules: int) -> None:
-    """So many modules drop about half of what they get."""
+    """Check that this number of modules drop about half of their input each."""
     kept: list[Tensor] = []
     for module in network.modules():
         if isinstance(module, Dropout):

@@ -4,7 +4,7 @@ from benchmarks.launches.counter import LaunchCounter
 
 
 def host_reads(monkeypatch, network, *given):
-    """Return the functions that read numbers in a pass; on a CPU nobody waits."""
+    """Return the functions that read numbers in a pass; on a CPU they cost no wait."""
     # The loop over sentences is that of a CPU.
     monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
     counter = LaunchCounter()

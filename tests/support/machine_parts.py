@@ -1,4 +1,4 @@
-"""What a machine must have for some tests: namespaces, a Slurm, a browser, Prometheus.
+"""Requirements of some tests on a machine: namespaces, a Slurm, a browser, Prometheus.
 
 Where a part is missing the test is skipped with a reason; under `make lab`, which sets
 TRANSLOOM_LAB=1 and installs what is missing, that is a failure.
@@ -23,7 +23,7 @@ def program(*names: str) -> str | None:
 
 
 def lacks(part: str) -> str | None:
-    """Why this machine does not have a part; None if it has it."""
+    """Return the reason why this machine lacks a part; None if it has the part."""
     match part:
         case "namespaces":
             if os.geteuid():

@@ -33,7 +33,7 @@ def named_modules(*names: str) -> str:
 
 
 def answer_of_node(code: str, asked: Any, folder: Path) -> Any:
-    """What a program answers.
+    """Return the answer of a program that Node runs.
 
     Args:
         code: reads JSON from the file of its first argument, writes JSON to that of its second.

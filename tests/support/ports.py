@@ -11,7 +11,7 @@ _given: set[int] = set()  # by this process: the server of one may not listen ye
 
 
 def free_port() -> int:
-    """One that nobody listens on, and that no outgoing connection takes before its server does.
+    """Return a free port that no outgoing connection takes before its server does.
 
     No two calls of a process return the same one.
 

@@ -1,4 +1,4 @@
-"""`prepare` in a process of its own, which may be measured or killed.
+"""`prepare` in a separate process, which may be measured or killed.
 
 Started with the path of a JSON file: the settings `data` and `tokenizer`, and optionally
 `processes`, `overwrite`, and `buffered_bytes` and `pairs_per_chunk` for many parts of little text.
@@ -23,7 +23,7 @@ from support.data_settings import settings_of
 
 
 def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":
-    """Starts the job in a session of its own, so that it can be killed with all it started."""
+    """Start the job in a separate session, so that it can be killed with all it started."""
     path = folder / "job.json"
     path.write_text(json.dumps(job))
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A proxy that reaches nobody, as that of a company does for other machines' loopback addresses."""
+"""A proxy that reaches no server, like a company's proxy for loopback addresses."""
 
 import os
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class _Refusal(QuietHandler):
 
 @contextmanager
 def proxy_of_environment(status: int = 503) -> Iterator[ProxyServer]:
-    """Let programs of this process use a proxy that reaches nobody, by its usual variable."""
+    """Let programs of this process use a proxy that reaches no server, by its usual variable."""
     with ProxyServer(status) as proxy, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             patch.delenv(name)

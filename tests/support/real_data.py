@@ -1,4 +1,4 @@
-"""Where the files of Multi30k are: TRANSLOOM_TEST_DATA names their folder, or they lie beside the
+"""Find the files of Multi30k: in the folder that TRANSLOOM_TEST_DATA names, or next to the
 checkout, in shared/data/multi30k."""
 
 import os

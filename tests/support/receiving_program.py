@@ -30,7 +30,7 @@ exit "$1"
 
 
 class ReceivingProgram:
-    """Program that writes each message into a file of its own, one after the other."""
+    """Program that writes each message into a separate file, one after the other."""
 
     def __init__(self, folder: Path, *answers: int | str) -> None:
         """answers: by call, an exit code or HANG."""

@@ -14,7 +14,7 @@ from transloom.cli.train_run import TrainOptions, TrainResult, train_run
 
 
 class Runs:
-    """Trains runs of one recipe, each in a folder of its own."""
+    """Runs of one recipe, each in a separate folder."""
 
     def __init__(self, recipe: Path, folder: Path, address: str) -> None:
         self.recipe = recipe

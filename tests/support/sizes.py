@@ -1,4 +1,4 @@
-"""How large the tensors are that an operation makes on its way."""
+"""Sizes of the intermediate tensors of an operation."""
 
 from typing import Any
 

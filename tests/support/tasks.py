@@ -147,7 +147,7 @@ def language_values(dataset: Path, **model: Any) -> dict[str, Any]:
 
 
 def case_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny tagger that tells how the phrase book's words were written."""
+    """A tiny tagger that labels the spelling of the phrase book's words."""
     values = language_values(dataset, **model)
     uses = {use: _lines(use) | {"derived": "case"} for use in ("train", "validation", "test")}
     data = {

@@ -22,7 +22,7 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
-        # Not until nobody has it open: a process that the program has left behind may.
+        # Wait until no process has it open: a process that the program has left behind may.
         while not self._content.endswith(_END):
             self._content += os.read(self._screen, 65536)
 

@@ -60,7 +60,7 @@ def test_a_recipe_comes_back_equal(recipe, pickler):
         assert type(back) is type(sent)
 
 
-def test_what_a_checkpoint_holds_is_the_recipe(recipe, monkeypatch):
+def test_a_recipe_survives_a_checkpoint(recipe, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
     training = recipe.training()
     back = TrainingRecipe.of_checkpoint(training.model_dump(mode="json"), identity_of(training))
@@ -68,7 +68,7 @@ def test_what_a_checkpoint_holds_is_the_recipe(recipe, monkeypatch):
     assert identity_differences(identity_of(back), identity_of(recipe)) == []
 
 
-def test_the_ranks_are_told_all_but_where_they_run(recipe):
+def test_ranks_get_the_recipe_without_the_cluster(recipe):
     training = recipe.training()
     assert identity_of(training) == identity_of(recipe)
     assert training.model_dump() == recipe.model_dump(exclude={"cluster"})
@@ -99,14 +99,14 @@ def test_a_run_of_before_there_were_tasks_is_the_same_run(tmp_path):
     assert identity_differences(now, before) == []
 
 
-def test_a_run_of_another_task_is_told_by_its_task(tmp_path):
+def test_a_run_of_another_task_is_recognised_by_its_task(tmp_path):
     ours, theirs = (identity_of(Recipe.of(VALUES[t](tmp_path))) for t in ("translation", "copy"))
     assert "task: 'copy' there, 'translation' here" in identity_differences(theirs, ours)
 
 
 @pytest.mark.parametrize("changed", [{"model.network": "gone"}, {"task": "gone"}])
 def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed):
-    """Its extensions are not loaded for a message on how it differs."""
+    """The other run's extensions are not loaded to describe the difference."""
     now = identity_of(Recipe.of(tiny_values(tmp_path)))
     then = {name: value for name, value in now.items() if name != "model.heads"} | changed
     assert any("'gone' there" in line for line in identity_differences(then, now))
@@ -163,12 +163,12 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         ),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(reading, task, override, message):
+def test_an_unknown_name_is_reported_with_the_known_names(reading, task, override, message):
     with pytest.raises(RecipeError, match=message):
         reading(task, override)
 
 
-def test_the_best_is_told_by_a_score_of_the_task(reading):
+def test_the_best_is_chosen_by_a_score_of_the_task(reading):
     assert reading("copy").checkpoints.best_by == "accuracy"
     assert reading("causal_lm", "checkpoints.best_by=byte_perplexity").kind.scores
     with pytest.raises(RecipeError, match=r"'accuracy', .* translation are loss, perplexity, bleu"):

@@ -57,7 +57,7 @@ def test_options_that_cannot_be_read_are_named(options: list[str], said: str) ->
         target(*options)
 
 
-def test_a_python_without_packaging_is_told_which_one_has_it(tmp_path: Path) -> None:
+def test_without_packaging_a_suitable_python_is_named(tmp_path: Path) -> None:
     """`-S` leaves out all packages: the module itself needs none."""
     command = [sys.executable, "-S", "-B", "-c", COLLECT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -70,7 +70,7 @@ def test_unknown_stages_are_named_with_those_that_exist(tmp_path):
     assert "machine, speed" in done.stderr
 
 
-def test_what_no_time_is_left_for_is_not_run(tmp_path):
+def test_a_stage_without_remaining_time_is_not_run(tmp_path):
     done = gpu_check(
         *("run", "--device", "cpu", "--results", "r.json", "--minutes", "0"), cwd=tmp_path
     )

@@ -97,7 +97,7 @@ def test_a_stage_ends_at_its_limit(check):
 
 
 @pytest.mark.long
-def test_what_the_limit_of_all_stages_cuts_is_not_run(check):
+def test_a_stage_after_the_total_limit_is_not_run(check):
     check.run(stage("passes:first", "hangs"), AFTER, total=3.0)
     assert list(check.results.rows) == ["planted/passes:first"]
 
@@ -166,7 +166,7 @@ def test_verify_zero_compares_one_stage_on_one_rank(check):
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_children_import_from_links_alone(tmp_path, installed):
-    """Where transloom is installed, its own packages come from there."""
+    """An installed transloom takes the project's packages from its own installation."""
     bare = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     variables = import_path(Path(sys.executable) if installed else bare, tmp_path)
     links = tmp_path / "imports"

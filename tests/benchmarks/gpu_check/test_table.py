@@ -109,7 +109,7 @@ def test_docs_without_markers_are_left_alone(docs, tmp_path):
         (json.dumps({"format": 1, "device": "cuda", "deviations": [], "rows": [{}]}), "damaged"),
     ],
 )
-def test_what_is_no_results_file_is_refused(tmp_path, content, message):
+def test_an_invalid_results_file_is_refused(tmp_path, content, message):
     file = tmp_path / "results.json"
     file.write_text(content)
     with pytest.raises(ResultsError, match=message):

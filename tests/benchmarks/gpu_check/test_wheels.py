@@ -60,7 +60,7 @@ def test_another_version_does_not_satisfy_a_requirement(tmp_path: Path) -> None:
     assert lacking(tmp_path) == ["part>=2 (required by app)"]
 
 
-def test_what_the_machine_has_is_taken_whatever_its_version(tmp_path: Path) -> None:
+def test_an_installed_package_is_used_in_any_version(tmp_path: Path) -> None:
     write_wheel(tmp_path, "app", requires=["torch==2.13.0"])
     write_wheel(tmp_path, "torch", "2.13.0", requires=["never-followed"])
     assert followed(tmp_path, "app") == Closure({"app"}, [])

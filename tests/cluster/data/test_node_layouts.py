@@ -1,4 +1,4 @@
-"""What a node's agent requests of data workers, without Ray."""
+"""Data workers that a node's agent requests, without Ray."""
 
 import pytest
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay

@@ -89,7 +89,7 @@ def check_equal(steps, expected):
 # A stream of one worker is compared in the test of workers that join and leave.
 @pytest.mark.parametrize(("count", "bytes_ahead"), [(3, MANY_BYTES), (2, 1)])
 def test_the_stream_is_that_of_one_process(workers, expected, count, bytes_ahead):
-    """Also where memory has room for one window only."""
+    """The streams are equal also where memory has room for one window only."""
     handles = workers(count, cache_bytes=bytes_ahead).handles
     steps = islice(steps_of(WorkerClient(handles, print), bytes_ahead), STEPS)
     check_equal(list(steps), expected)
@@ -243,7 +243,7 @@ def test_a_killed_worker_is_replaced_for_all_ranks_of_a_node(workers, agent, exp
     assert any("was lost" in notice for notice in node.notices)
 
 
-def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
+def test_windows_requested_ahead_are_bounded_in_bytes(workers, settings):
     asked = []
 
     class Listening(WorkerClient):
@@ -253,7 +253,7 @@ def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
 
     handles = workers(1).handles
     next(steps_of(Listening(handles, print), bytes_ahead=MANY_BYTES))
-    # This step and 4 ahead, of which one may lie in two windows; then 2 windows ahead of these.
+    # This step and 4 ahead, of which one may be in two windows; then 2 windows ahead of these.
     assert [method for method, _ in asked].count("fetch") in (5, 6)
     assert [window for method, (_, window) in asked if method == "layout"] == [0, 1, 2, 3]
     asked.clear()
@@ -284,7 +284,7 @@ def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
 
 
 def test_workers_that_hang_are_started_again(workers, expected):
-    """One of two, while the other one answers; then the other one, while the first restarts."""
+    """One of two workers hangs while the other one answers; then the roles change."""
     started = workers(2)
     notices = []
 

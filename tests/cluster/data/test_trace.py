@@ -27,7 +27,7 @@ STEPS = 7
 
 
 class Trained:
-    """A run with a dataset of its own, both of which a test may change."""
+    """Run with a separate dataset; a test may change both."""
 
     def __init__(self, folder, recipe, transloom):
         self.path, self.dataset = folder / "run", folder / "dataset"

@@ -1,4 +1,4 @@
-"""Which data worker is asked, how often and for how long, without Ray; and every rank's stream."""
+"""Choice of the data worker to ask, retries and deadlines, without Ray; and each rank's stream."""
 
 from itertools import islice
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ DAMAGED = DatasetFileError("shard", "found", "expected")
 
 
 class TimedRay(ScriptedRay):
-    """Time passes while answers are waited for in vain."""
+    """Ray whose clock advances while a client waits for answers that do not come."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +127,7 @@ def test_the_only_worker_is_asked_again_although_it_is_away(timed):
     assert timed.now == 1000.0
 
 
-def test_further_losses_of_a_request_are_waited_for_and_not_told(timed):
+def test_further_losses_of_a_request_are_not_reported(timed):
     alone = ScriptedActor(fetch=[*[Answer(DEAD)] * 4, Answer("data")])
     client, notices = client_of(alone)
     assert client.answer(client.ask("fetch", HERE)) == "data"
@@ -190,7 +190,7 @@ def test_without_any_answer_for_long_the_run_ends(timed):
 
 @pytest.mark.parametrize("early_seconds", [0.0, 0.5 * AGENT_SECONDS, 60.0])
 def test_a_layout_that_was_requested_early_is_awaited_from_when_it_is_needed(timed, early_seconds):
-    """Its answer comes through the agent, which may itself be waiting for the data worker."""
+    """The answer comes through the agent, which may itself be waiting for the data worker."""
     through_agent = pending()
     agent = ScriptedActor(layout=[Answer(through_agent)])
     client, notices = client_of(ScriptedActor(layout=[Answer("asked directly")]))
@@ -280,7 +280,7 @@ def test_every_rank_has_its_share_of_the_stream(timed, reader, rank, ranks, byte
 
 
 @pytest.mark.parametrize("steps_ahead", [1, 4])
-def test_so_many_steps_are_asked_for_ahead_and_no_more(timed, reader, steps_ahead):
+def test_the_number_of_requested_steps_is_limited(timed, reader, steps_ahead):
     worker = reading(reader)
     client, _ = client_of(worker)
     stream = stream_of(client, ranks=5, steps_ahead=steps_ahead).open(Cursor())

@@ -99,7 +99,7 @@ def test_new_workers_serve_once_they_answer_and_are_not_started_twice(started):
     assert workers.resize(4, []) == 4
 
 
-def test_of_too_many_the_newest_end_first_and_their_heartbeats_go_on(started):
+def test_surplus_workers_end_newest_first_and_send_heartbeats(started):
     workers = some(2)
     workers.resize(4, [])
     assert workers.resize(1, []) == 1
@@ -107,7 +107,7 @@ def test_of_too_many_the_newest_end_first_and_their_heartbeats_go_on(started):
     assert serving(workers) == [0]
     assert set(map(id, workers.actors)) == set(map(id, started.actors))
     assert workers.resize(2, []) == 2
-    assert len(started.actors) == 5  # none that has been told to end comes back
+    assert len(started.actors) == 5  # no worker that was asked to end comes back
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_all_answer_only_if_each_does_within_a_heartbeat(started, scripted_ray):
     assert scripted_ray.waits == [HEARTBEAT_SECONDS]
 
 
-def test_what_each_worker_has_read_is_said(started):
+def test_statistics_of_each_worker_are_reported(started):
     workers = some(3)
     statistics = WorkerStatistics(process_id=12, node="0123abcd", windows_read=5)
     started.actors[0].answers["statistics"] = [Answer(statistics)]
@@ -176,7 +176,7 @@ def test_a_sign_is_as_old_as_the_last_answer(scripted_ray):
     assert not sign.is_alive
 
 
-def test_of_workers_that_have_left_nothing_is_kept(scripted_ray):
+def test_statistics_of_ended_workers_are_dropped(scripted_ray):
     statistics = WorkerStatistics(process_id=1, node="a", windows_read=1)
     stays = ScriptedActor(statistics=[Answer(statistics)])
     leaves = ScriptedActor(statistics=[Answer(statistics)])

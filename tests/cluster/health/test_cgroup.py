@@ -1,4 +1,4 @@
-"""What a container or a job of Slurm may use, by files as the kernel writes them."""
+"""Limits of a container or Slurm job, from files in the kernel's format."""
 
 from pathlib import Path
 

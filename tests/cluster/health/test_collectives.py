@@ -1,4 +1,4 @@
-"""Which collective a rank did not enter, from the records of all ranks."""
+"""Find the collective that a rank did not enter, from the records of all ranks."""
 
 import json
 from itertools import count
@@ -60,7 +60,7 @@ def test_a_rank_that_has_not_come_to_a_collective_is_absent():
 
 
 @pytest.mark.parametrize("skipping", [0, 1])
-def test_of_two_ranks_the_one_that_leaves_the_order_of_the_steps_is_absent(skipping):
+def test_the_rank_that_leaves_the_order_of_the_steps_is_absent(skipping):
     whole = [*STEP, *STEP, *STEP]
     records = [record(*whole), record(*whole)]
     records[skipping] = record(*STEP, *STEP, GRADIENTS, SUMS, GRADIENTS)
@@ -70,7 +70,7 @@ def test_of_two_ranks_the_one_that_leaves_the_order_of_the_steps_is_absent(skipp
     assert "entered gloo:all_reduce of 53376 Float instead" in finding.text
 
 
-def test_of_three_ranks_the_one_that_differs_is_absent():
+def test_the_differing_one_of_three_ranks_is_absent():
     finding = found(
         record(*STEP, ranks=3), record(GRADIENTS, WEIGHTS, ranks=3), record(*STEP, ranks=3)
     )
@@ -79,7 +79,7 @@ def test_of_three_ranks_the_one_that_differs_is_absent():
     assert finding.waiting == (0, 2)
 
 
-def test_a_rank_without_a_record_is_named_beside_the_collective_that_waits_for_it():
+def test_a_rank_without_a_record_is_named_with_the_collective_that_waits():
     for missing in (None, b"", b"[]", b"{", b'{"groups": {}, "torch": {"entries": 3}}'):
         finding = found(record(*STEP), missing)
         assert finding.text == (
@@ -137,7 +137,7 @@ def test_entries_between_two_ranks_are_left_out():
     assert found(record(*STEP, is_p2p=True), record(pending=0)).collective is None
 
 
-def test_what_a_record_says_is_bounded():
+def test_texts_of_a_record_are_bounded():
     shapes = [1] * 1000
     text = record(("x" * 5000, shapes, "y" * 5000), ranks=1)
     collective = found(text).collective

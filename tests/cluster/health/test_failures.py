@@ -1,4 +1,4 @@
-"""Which of the ranks' errors is the cause, and which are worth another attempt."""
+"""Find the cause among the ranks' errors, and decide whether to try again."""
 
 import pytest
 from ray.exceptions import ActorUnavailableError, RayTaskError
@@ -42,13 +42,13 @@ def test_an_unexpected_error_carries_rank_phase_and_coordinates():
         RecordInUseError("Another process has been writing metrics.jsonl"),
     ],
 )
-def test_what_is_unexpected_is_worth_another_attempt(cause):
+def test_an_unexpected_error_is_retried(cause):
     assert isinstance(raised(cause), RankLostError)
     assert not is_certain([raised(cause)])
 
 
 @pytest.mark.parametrize("cause", [NonFiniteLossError("NaN"), DatasetFileError("a", "b", "c")])
-def test_an_error_of_our_own_is_told_as_it_is(cause):
+def test_an_error_of_transloom_is_reported_unchanged(cause):
     assert raised(cause) is cause
     assert "Rank 1 on node a raised this in phase step" in full_message(cause)
     assert is_certain([BROKEN_CONNECTION, raised(cause)])

@@ -1,4 +1,4 @@
-"""When a rank is taken for hung, and how that is said."""
+"""Decide when a rank hangs, and report it."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def detector_at(*positions: Position, now: float = 0.0) -> HangDetector:
 
 
 def hung(detector: HangDetector, now: float, ranks=(0, 1)) -> str | None:
-    """What is said when all ranks answer at a time."""
+    """Return the detector's messages when all ranks answer at the given time."""
     for rank in ranks:
         detector.on_answer(rank, now)
     error = detector.hung(ranks, now)
@@ -64,7 +64,7 @@ def test_ranks_that_are_equally_far_are_all_meant():
     assert "cluster.deadlines.step_seconds, which is 10" in text
 
 
-def test_of_equally_far_ranks_the_one_that_has_waited_longest_is_named():
+def test_the_longest_waiting_of_equally_far_ranks_is_named():
     detector = detector_at(Position("step", 25), Position("step", 25))
     detector.on_progress(0, Position("step", 25, "epoch 0, window 3"), 8.0)
     text = hung(detector, 11.0)

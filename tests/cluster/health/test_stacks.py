@@ -1,4 +1,4 @@
-"""What is kept of a rank that hangs."""
+"""Diagnostics that are kept of a hung rank."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def start():
         process.communicate()
 
 
-def test_a_process_that_lets_no_other_thread_run_tells_where_it_is(start):
+def test_a_process_that_holds_the_interpreter_lock_shows_its_stack(start):
     one, another = start(HANGS), start(HANGS)
     for process, text in zip((one, another), stacks_of([one.pid, another.pid]), strict=True):
         assert text.startswith(f"process {process.pid}, ")
@@ -56,7 +56,7 @@ def test_a_process_that_lets_no_other_thread_run_tells_where_it_is(start):
     assert again.count("in holds_the_interpreter_lock") == 1  # not what it said before
 
 
-def test_of_a_process_that_is_stopped_the_state_is_known(start, monkeypatch):
+def test_a_stopped_process_is_reported_with_its_state(start, monkeypatch):
     monkeypatch.setattr(stacks, "DUMP_SECONDS", 0.2)
     process = start(HANGS)
     os.kill(process.pid, signal.SIGSTOP)
@@ -132,7 +132,7 @@ def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
     assert (folder / "rank-1.txt").read_text() == "loops"
 
 
-def test_nobody_is_asked_for_stacks_when_a_rank_has_died(tmp_path):
+def test_no_stacks_are_requested_when_a_rank_has_died(tmp_path):
     run = RunFolder(tmp_path)
     death = RankLostError("Rank 1 has died")
     assert attach_stacks(death, run, lambda: pytest.fail("asked"), pytest.fail) is death

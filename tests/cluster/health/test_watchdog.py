@@ -9,7 +9,8 @@ from support.command import started_python
 from cluster.health import watchdog
 from cluster.health.watchdog import HeartbeatSender, Watchdog
 
-# Its clock goes on when it is told to, by half a second for each line; it says when it looks.
+# The program's clock advances by half a second for each line of its input; the program says when it
+# checks.
 PROGRAM = """
 import threading
 from cluster.health.watchdog import Watchdog
@@ -56,7 +57,7 @@ class Actor:
             raise self._error
 
 
-def test_an_actor_that_cannot_be_told_does_not_silence_the_supervisor(monkeypatch):
+def test_an_unreachable_actor_does_not_silence_the_supervisor(monkeypatch):
     monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.01)
     gone, alive = Actor(RuntimeError("the actor is gone")), Actor()
     with HeartbeatSender(lambda: [gone, alive]):

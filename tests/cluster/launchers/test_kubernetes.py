@@ -114,7 +114,7 @@ def test_the_check_finds_what_is_wrong(transloom, recipe_file, validator, place,
     assert list(validator.iter_errors(job))
 
 
-def test_what_kuberay_checks_beside_its_schema(transloom, recipe_file):
+def test_kuberays_checks_outside_its_schema_pass(transloom, recipe_file):
     """`ValidateRayJobSpec` and `ValidateRayClusterSpec` of KubeRay 1.7.0."""
     _, job = documents(transloom, recipe_file)
     spec = job["spec"]
@@ -124,7 +124,7 @@ def test_what_kuberay_checks_beside_its_schema(transloom, recipe_file):
     assert cluster["rayVersion"] == ray.__version__
     assert tuple(map(int, ray.__version__.split(".")[:2])) >= (2, 52)  # for the token
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert "resources" not in group  # not beside num-cpus
+        assert "resources" not in group  # not together with num-cpus
         assert "labels" not in group["rayStartParams"]
     # The operator puts it unquoted into a line of the shell.
     assert spec["entrypoint"] == "bash /etc/transloom/train.sh"
@@ -152,7 +152,7 @@ def test_texts_stay_texts_for_every_reader_of_yaml(text):
     assert fill("key: {{value}}", {"value": text}) == f'key: "{text}"'
 
 
-def test_what_the_recipe_says(transloom, recipe_file):
+def test_the_manifest_follows_the_recipe(transloom, recipe_file):
     files, job = documents(transloom, recipe_file, "trainer.max_steps=9", "tracking.project=it's")
     assert files["data"]["recipe.yaml"] == recipe_file.read_text()
     train = files["data"]["train.sh"].splitlines()[0]
@@ -187,7 +187,7 @@ def test_what_the_recipe_says(transloom, recipe_file):
     assert stops == [["bash", f"/etc/transloom/{name}.sh"] for name in ("stop", "drain")]
 
 
-def test_what_the_recipe_leaves_open_has_no_line(transloom, recipe_file):
+def test_unset_recipe_fields_have_no_line(transloom, recipe_file):
     _, job = documents(transloom, recipe_file, *NOTHING, "cluster.gpus_per_rank=0")
     assert job["metadata"]["labels"] == {"app.kubernetes.io/name": "transloom"}
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
@@ -212,7 +212,7 @@ def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
         (["data.dataset=datasets/x"], "data.dataset is datasets/x, which pods would not find"),
     ],
 )
-def test_what_is_refused(transloom, recipe_file, arguments, said):
+def test_unsupported_recipes_are_refused(transloom, recipe_file, arguments, said):
     with pytest.raises(RecipeError) as error:
         transloom("deploy", "kubernetes", recipe_file, *arguments)
     assert said in str(error.value)

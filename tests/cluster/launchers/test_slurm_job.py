@@ -1,4 +1,4 @@
-"""What a Slurm job's script does, with an srun that starts its tasks on this machine.
+"""A Slurm job's script, with an srun that starts its tasks on this machine.
 
 transloom itself and scontrol are stand-ins that say what happens to them; `make lab` has the whole
 on a real Slurm.
@@ -103,7 +103,7 @@ def job(tmp_path):
 def test_all_nodes_join_before_the_driver_starts(job, tmp_path):
     one = job(3, "exit 0", overrides=["cluster.ranks=3", "cluster.niceness=2"])
     assert one.code() == 0, one.log.read_text()
-    # The token: in nobody's environment, and its file and folder are for their owner alone.
+    # The token: in no process's environment, and only its owner can read its file and folder.
     options = "--cpus 1 --gpus 0 --niceness 2"
     starts = [f"node {n} 0 600 700 token {options}" for n in range(3)]
     joins = [f"node {n} joins 10.0.0.1:1234" for n in (1, 2)]
@@ -205,7 +205,7 @@ def test_other_codes_do_not_requeue(job, code):
     assert "scontrol requeue 17" not in one.story
 
 
-def test_a_run_that_somebody_has_stopped_is_not_put_back(job):
+def test_a_run_that_a_user_has_stopped_is_not_requeued(job):
     one = job(1, "stopped")
     assert one.code() == 75
     assert "scontrol requeue 17" not in one.story
@@ -247,7 +247,7 @@ def test_nodes_that_do_not_come_up_end_the_job(job, plan, said):
     assert one.leftovers() == []
 
 
-def test_when_the_script_is_killed_its_nodes_leave(job):
+def test_nodes_leave_when_the_script_is_killed(job):
     one = job(2, "train on")
     one.until("train")
     one.process.kill()

@@ -1,4 +1,4 @@
-"""What the script of a Slurm job asks for, and which recipes are refused."""
+"""Resources that the script of a Slurm job requests, and recipes that are refused."""
 
 import re
 import subprocess
@@ -61,7 +61,7 @@ def test_every_node_has_cpus_for_its_share_of_data_workers(recipe_file, data_wor
     assert f"--cpus-per-task={cpus}" in options_of(script)
 
 
-def test_what_the_recipe_says_of_slurm(recipe_file):
+def test_the_script_follows_the_recipe(recipe_file):
     script = script_of(
         recipe_file,
         *("cluster.ranks=5", "cluster.slurm.nodes=3", "cluster.gpus_per_rank=1"),
@@ -207,7 +207,7 @@ def sbatch(folder, text):
     program.chmod(0o755)
 
 
-def test_what_sbatch_says(tmp_path, monkeypatch):
+def test_answers_of_sbatch_are_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match="There is no sbatch on this machine"):
         slurm.submit("#!/bin/bash")

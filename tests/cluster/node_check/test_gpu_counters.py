@@ -1,6 +1,6 @@
 """Counters of GPUs, from a made-up library in place of NVIDIA's; never run on a GPU.
 
-The real bindings load the library, which has the real one's name, in a process of its own.
+The real bindings load the library, which has the real one's name, in a separate process.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Figures of this machine: products beside numpy's, the same bits in another process, storage."""
+"""Figures of this machine: products against numpy's, the same bits in another process, storage."""
 
 import os
 from pathlib import Path

@@ -132,7 +132,7 @@ def text_of(*nodes):
     return [verdict.text for verdict in compare(by_id)]
 
 
-def test_a_node_with_slow_links_is_named_with_its_figure_beside_the_others():
+def test_a_node_with_slow_links_is_named_with_all_figures():
     (text,) = text_of(node(link=10.0), node(link=2.0), node(link=12.0))
     assert text.startswith("Node n1 has slow links to its neighbours, below 50%")
     assert text.endswith("(2.00 GB/s; the median of 2 others: 11.0 GB/s)")
@@ -146,7 +146,7 @@ def test_each_of_two_is_named_and_a_third_node_advised():
     assert "There is no majority: test all nodes of the kind, or add one" in other
 
 
-def test_the_minority_is_named_beside_the_majority():
+def test_the_minority_is_named_with_the_majority():
     (text,) = text_of(node(digest="a" * 64), node(digest="a" * 64), node(digest="b" * 64))
     assert text.startswith("Node n2 computes other bits")
     assert f"digest {'b' * 12}, the 2 others of kind model A: {'a' * 12} (2 times)" in text

@@ -1,4 +1,4 @@
-"""Which ends of a run are notified, and that notifications never harm the run."""
+"""Ends of a run that are notified; notifications never harm the run."""
 
 import pytest
 from support.cluster.scripted_cluster import Notices

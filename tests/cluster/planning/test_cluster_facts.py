@@ -1,4 +1,4 @@
-"""Whether a cluster has room for a run, now or ever, and how that is told."""
+"""Report whether a cluster has room for a run, now or ever."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_there_is_room():
     assert capacity_problems(recipe({"min": 1, "max": 4}), FACTS) == []
 
 
-def test_who_holds_the_room_is_told_and_the_run_would_wait():
+def test_jobs_that_hold_the_room_are_named():
     (problem,) = capacity_problems(recipe(2), FACTS)
     assert not problem.refuses
     assert "in use: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text
@@ -39,13 +39,13 @@ def test_who_holds_the_room_is_told_and_the_run_would_wait():
 
 
 @pytest.mark.parametrize("ranks", [5, {"min": 5, "max": 5}])
-def test_what_no_waiting_helps_against_is_refused(ranks):
+def test_a_run_beyond_the_clusters_capacity_is_refused(ranks):
     (problem,) = capacity_problems(recipe(ranks), FACTS)
     assert problem.refuses
     assert "needs 5 ranks of 1 CPU each, but the cluster has capacity for only 4" in problem.text
 
 
-def test_resources_and_labels_are_told():
+def test_resources_and_labels_are_shown():
     wanted = recipe(5)
     more = {"resources_per_rank": {"rack_a": 1.0}, "node_labels": {"pool": "train"}}
     wanted = wanted.model_copy(update={"cluster": wanted.cluster.model_copy(update=more)})
@@ -53,7 +53,7 @@ def test_resources_and_labels_are_told():
     assert "5 ranks of 1 CPU and 1 rack_a on nodes with pool=train each" in problem.text
 
 
-def test_it_is_told_in_lines():
+def test_facts_are_printed_as_lines():
     leaving = replace(NODE, name="10.0.0.3 (cd)", leaves_at=1.0)
     facts = replace(FACTS, nodes=(NODE, leaving))
     plan = Plan(

@@ -73,7 +73,7 @@ def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
     assert "has 0.11 GB left" in problem["problem"]
 
 
-def test_everything_wrong_is_told_at_once(plan, tmp_path, transloom, recipe_file):
+def test_all_problems_are_reported_at_once(plan, tmp_path, transloom, recipe_file):
     found, code = plan("data.dataset=/nowhere", "--from", tmp_path / "none")
     assert code == 1
     assert [problem["about"] for problem in found["problems"]] == ["dataset", "run"]

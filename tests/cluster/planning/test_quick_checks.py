@@ -49,7 +49,7 @@ def refusals(checked):
     return [problem.text for problem in checked.problems if problem.refuses]
 
 
-def test_nothing_is_wrong_with_a_run_that_can_be_trained(phrasebook, tmp_path):
+def test_a_trainable_run_has_no_problems(phrasebook, tmp_path):
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
     assert checked.problems == ()
     _, manifest = checked.require()
@@ -79,7 +79,7 @@ def test_a_client_asks_no_server_for_the_dataset(phrasebook, tmp_path):
     assert checked.problems == ()
 
 
-def test_a_client_tells_what_it_does_see(phrasebook, tmp_path):
+def test_a_client_reports_the_problems_that_it_sees(phrasebook, tmp_path):
     recipe = changed(phrasebook, tokenizer={"vocabulary_size": 999})
     checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
     (problem,) = checked.problems
@@ -149,7 +149,7 @@ def test_training_asks_first(inline_runs, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_of_somebody_else_is_named(phrasebook, tmp_path, monkeypatch):
+def test_a_folder_of_another_user_is_named(phrasebook, tmp_path, monkeypatch):
     # Root may write anywhere.
     monkeypatch.setattr(
         folder_access, "_has_permission", lambda path, mode: mode == os.F_OK and path.exists()
@@ -272,7 +272,7 @@ def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
     assert "needs 2 GPUs, but Ray finds 1 here" in text
 
 
-def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
+def test_packages_of_other_versions_are_reported(phrasebook, tmp_path, monkeypatch):
     lines = ["torch==1.0", "numpy==0.1", "ray[default]==2.0.0", 'deepspeed==0.1; extra == "dev"']
     monkeypatch.setattr(versions.metadata, "requires", lambda name: lines)
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))

@@ -49,7 +49,7 @@ def test_the_last_steps_of_one_number_of_ranks_count():
         {"goodput": 5e-324},
     ],
 )
-def test_steps_that_nobody_trained_say_nothing_of_the_speed(spoilt):
+def test_untrained_steps_do_not_count_for_the_speed(spoilt):
     made_up = line(3, 7.0).model_copy(update=spoilt)
     assert speed_of([made_up], "here") is None
     assert speed_of([made_up, line(2, 2.0)], "here").step_seconds == 2.0

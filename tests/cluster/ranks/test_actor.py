@@ -20,7 +20,7 @@ from cluster.ranks.reports import Notice
 from run_store.process_identity import start_tick
 
 ROOT = Path(__file__).resolve().parents[3]
-# In a process of its own, in which nothing else has been imported.
+# In a separate process, in which nothing else has been imported.
 PROGRAM = """
 import json, sys
 from cluster.ranks.actor import RankActor
@@ -67,7 +67,7 @@ def actor(monkeypatch):
 
 
 @pytest.mark.parametrize("gpu", [None, "2"])
-def test_a_rank_sees_the_gpu_of_its_seat(actor, gpu):
+def test_a_rank_sees_the_gpu_of_its_bundle(actor, gpu):
     actor(gpu)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == (gpu or "before")
     assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == ("1" if gpu else "before")

@@ -65,7 +65,7 @@ def test_an_answer_without_a_death_is_followed_by_the_next_request(scripted):
     assert requests(agents, "a")[1:] == [([A1, A2], ANSWER_SECONDS)]
 
 
-def test_the_agent_after_a_lost_one_gets_all_processes_anew(scripted):
+def test_the_agent_after_a_lost_one_gets_all_processes(scripted):
     watch, agents = scripted
     watch.pending[0].come(DEAD)
     for now in (5.0, 5.0 + RETRY_SECONDS - 0.1):

@@ -83,7 +83,7 @@ def test_a_silent_rank_does_not_hide_the_error(group):
     assert [rank for rank, report in poll.reports if report == SAID] == [1]
 
 
-def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
+def test_a_rank_that_does_not_report_its_last_action_is_named(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
     assert str(poll.failure).startswith("Rank 1 on node a has finished training, but has not sent")
@@ -107,7 +107,7 @@ def unanswered() -> Any:
 
 
 class StartingRank:
-    """The supervisor's handle of a rank, with what it was told to train."""
+    """The supervisor's handle of a rank, with the job that the rank received."""
 
     def __init__(self, answer: Any) -> None:
         self.told: list[Any] = []
@@ -227,11 +227,11 @@ class GroupStory:
         assert self.group.is_training
 
     def reports(self, rank, *reports):
-        """What a rank answers to the question under way."""
+        """Answer the pending call with the rank's reports."""
         self.group._polls[rank].come(self.batch(rank, *reports))
 
     def batch(self, rank, *reports):
-        """The answer of a rank that has these reports beside those that were received."""
+        """Return the answer of a rank that has these reports, after those already received."""
         first = self.group._received[rank].end
         return ReportBatch(first, [(0.0, report) for report in reports], 0.0)
 
@@ -356,7 +356,7 @@ def test_reports_come_with_their_rank_and_each_rank_is_asked_again(told):
     told.reports(1, first, second)
     assert told.group.poll().reports == [(1, first), (1, second)]
     assert [len(actor.calls["poll"]) for actor in told.actors] == [1, 2]
-    assert told.group.poll().reports == []  # each is told once
+    assert told.group.poll().reports == []  # each is reported once
     assert told.actors[1].calls["poll"] == [(0, 1.0), (2, 1.0)]
 
 
@@ -528,7 +528,7 @@ def test_a_rank_that_dies_before_its_last_reports_is_a_failure(told):
     assert "Rank 1 has died" in str(poll.failure)
 
 
-def test_of_two_failures_the_cause_is_waited_for(told):
+def test_the_cause_of_two_failures_is_waited_for(told):
     """A collective fails a moment before the death of its other rank is known."""
     told.begin()
     told.clock.now = 20.0

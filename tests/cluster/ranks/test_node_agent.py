@@ -1,4 +1,4 @@
-"""What is done on each node: processes killed at once, the run's folder looked for."""
+"""Actions on each node: kill processes at once, look for the run's folder."""
 
 import asyncio
 import os
@@ -123,7 +123,7 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
         assert agents.ping([node]) == {node}
         kill_processes(agents, [name_of(sleeper, node)])
         assert agents.unresponsive([node]) == {node}
-        assert agents.unresponsive([]) == set()  # a node that is gone is nobody's concern
+        assert agents.unresponsive([]) == set()  # a node that is gone is not reported
     finally:
         agent.resume()
 
@@ -162,7 +162,7 @@ print("outlives its raylet")
 
 
 @pytest.mark.parametrize("call", ["heartbeat()", "kill([])"])
-def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
+def test_a_node_whose_raylet_has_died_is_not_reported_as_alive(call):
     raylet = subprocess.Popen(
         ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(call=call)],
         stdout=subprocess.PIPE,
@@ -180,7 +180,7 @@ def test_a_node_is_relied_on_again_when_its_agent_answers(agents, node, sleeper,
     assert sleeper.wait() == -signal.SIGKILL
 
 
-def test_where_a_process_stands_is_asked_on_its_node(agents, node):
+def test_stacks_of_a_process_are_read_on_its_node(agents, node):
     program = """
 from cluster.health.stacks import enable_stack_dumps
 def waits_for_nobody():
@@ -251,7 +251,7 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, node,
 
     class Twin(ElsewhereAgent):
         def remote(self, folder, left, answer):
-            (self._folder / left).touch()  # somebody put it there, but not the supervisor
+            (self._folder / left).touch()  # another process put it there, not the supervisor
             return super().remote(folder, left, answer)
 
     twin = tmp_path / "twin"

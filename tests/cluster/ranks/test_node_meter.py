@@ -1,4 +1,4 @@
-"""How busy a node is: its cores, memory and GPUs, as far as the run may use them."""
+"""Load of a node: its cores, memory and GPUs, as far as the run may use them."""
 
 from types import SimpleNamespace
 
@@ -112,7 +112,7 @@ def test_ray_carries_nvidia_s_library():
 
 
 def test_cores_are_busy_with_whatever_takes_their_time(monkeypatch):
-    """Of those cores alone that this process may use; waiting for a disk is none of it."""
+    """Only cores count that this process may use, and waiting for a disk does not count."""
     times = SimpleNamespace(
         user=1, nice=2, system=4, irq=8, softirq=16, steal=32, idle=64, iowait=128, guest=256
     )

@@ -66,7 +66,7 @@ def node(url, tmp_path, told):
     check_no_orphans(url, "after the run")
 
 
-def test_what_a_rank_writes_is_in_the_run_and_in_the_drivers_folder(node, tmp_path):
+def test_files_of_a_rank_are_in_the_run_and_the_drivers_folder(node, tmp_path):
     node.write(RECORD, b"11\n", "ab")
     node.write("wandb/offline/log", b"log")
     assert node.collect() == {RECORD, "wandb/offline/log"}
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_stored_are_named_by_the_driver(node, told):
     assert any("'wandb/line\\nbreak' is not in" in text for text in told)
 
 
-def test_what_was_uploaded_before_an_outage_is_reported_after_it(node, s3_server, monkeypatch):
+def test_files_uploaded_before_an_outage_are_reported_after_it(node, s3_server, monkeypatch):
     node.write(RECORD, b"11\n", "ab")
     node.write("wandb/log", b"log")
     with FaultProxy(s3_server.url) as proxy, monkeypatch.context() as patch:

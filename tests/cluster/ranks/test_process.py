@@ -1,4 +1,4 @@
-"""What a rank's process is started with, and which processes wait as spares."""
+"""Arguments and environment of a rank's process, and the processes that wait as spares."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def processes(monkeypatch):
 A, B = RankBundle("a"), RankBundle("b")
 
 
-def test_a_spare_waits_for_each_seat_and_imports_what_ranks_have(processes):
+def test_a_spare_waits_for_each_bundle_with_a_ranks_imports(processes):
     rank = ScriptedActor(preparation=lambda: (["torch"], None))
     processes.spares.refill([A, A, B], rank)
     assert [one.rank_bundle for one in processes.started] == [A, A, B]
@@ -72,7 +72,7 @@ def test_a_spare_waits_for_each_seat_and_imports_what_ranks_have(processes):
     assert len(processes.started) == 3
 
 
-def test_spares_without_a_seat_are_killed(processes):
+def test_spares_without_a_bundle_are_killed(processes):
     rank = ScriptedActor()
     processes.spares.refill([A, A, B], rank)
     first, second, other = processes.started
@@ -82,7 +82,7 @@ def test_spares_without_a_seat_are_killed(processes):
     assert processes.started[3].rank_bundle == RankBundle("c")
 
 
-def test_ranks_are_spares_of_their_seats_and_new_processes_elsewhere(processes):
+def test_ranks_are_spares_of_their_bundles_or_new_processes(processes):
     processes.spares.refill([A, B], ScriptedActor())
     on_a, on_b = processes.started
     taken = processes.spares.take([B, A, A])
@@ -111,7 +111,7 @@ def test_spares_that_do_not_answer_are_killed_and_replaced(processes):
     assert processes.ray.waits == [process_module.ANSWER_SECONDS]
 
 
-def test_without_spares_nobody_is_waited_for_or_killed(monkeypatch):
+def test_without_spares_no_process_is_awaited_or_killed(monkeypatch):
     processes = StartedProcesses(monkeypatch)
     processes.spares._kill = pytest.fail
     assert processes.spares.take([A]) == processes.started

@@ -1,4 +1,4 @@
-"""Which nodes ranks are offered, and what becomes of the processes of a group."""
+"""Nodes that are offered to ranks, and the processes of a group after it ends."""
 
 import gc
 import time
@@ -84,7 +84,7 @@ class NewSpares:
 
 @pytest.fixture
 def supply(monkeypatch):
-    """A supply with scripted agents, seats and spares, of a recipe with these settings."""
+    """Return a supply with scripted agents, bundles and spares, of a recipe with these settings."""
 
     def make(**config):
         scripted = ScriptedRay()
@@ -102,7 +102,7 @@ def supply(monkeypatch):
 NAMES = {"a": "node a", "b": "node b", "c": "node c"}
 
 
-def test_a_group_has_a_rank_on_each_seat_and_an_agent_on_each_node(supply):
+def test_a_group_has_a_rank_per_bundle_and_an_agent_per_node(supply):
     ranks, _ = supply(ranks=3)
     group = ranks.start_group(["b", "a", "b"], NAMES)
     assert group.nodes == ["a", "b", "b"]
@@ -115,7 +115,7 @@ def test_a_group_has_a_rank_on_each_seat_and_an_agent_on_each_node(supply):
     assert ranks._agents.names == {"a": "node a", "b": "node b"}
 
 
-def test_without_seats_there_is_no_group(supply):
+def test_without_bundles_there_is_no_group(supply):
     ranks, _ = supply()
     ranks._reservation.places = False
     assert ranks.start_group(["a"], NAMES) is None
@@ -134,7 +134,7 @@ def test_the_end_of_a_group_kills_its_processes_once(supply):
     ranks.end_group()
     assert killed_by(ranks._agents) == [[ProcessName("a", 0, 1)]]
     assert scripted.killed == group.actors
-    assert ranks._reservation.given_back == 0  # the next group takes the same seats
+    assert ranks._reservation.given_back == 0  # the next group takes the same bundles
 
 
 def test_the_end_of_a_group_drops_its_pending_requests(supply):
@@ -172,7 +172,7 @@ def test_agents_spares_and_ranks_get_heartbeats(supply):
 
 
 def test_a_rank_gets_no_other_heartbeat_as_long_as_it_is_polled(supply, monkeypatch):
-    """A driver that is busy polls nobody, and its thread goes on sending heartbeats."""
+    """A busy driver polls no rank, and its thread goes on sending heartbeats."""
     ranks, _ = supply(ranks=2)
     group = ranks.start_group(["a", "a"], NAMES)
     agent, (polled, other) = ranks._agents.by_node["a"], group.processes
@@ -183,7 +183,7 @@ def test_a_rank_gets_no_other_heartbeat_as_long_as_it_is_polled(supply, monkeypa
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_spares_are_started_for_the_seats_if_the_recipe_says_so(supply, warm):
+def test_spares_are_started_for_bundles_if_the_recipe_says_so(supply, warm):
     ranks, _ = supply(ranks=2, warm_spares=warm)
     group = ranks.start_group(["a", "b"], NAMES)
     ranks.refill_spares()

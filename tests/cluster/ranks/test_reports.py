@@ -1,4 +1,4 @@
-"""What a rank says reaches its supervisor: through the mailbox of its actor, or by plain calls."""
+"""A rank's reports reach its supervisor, through its actor's mailbox or by plain calls."""
 
 import threading
 from types import SimpleNamespace

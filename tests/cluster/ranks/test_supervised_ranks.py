@@ -88,7 +88,7 @@ class Running:
         wait_until(lambda: self.poll() and is_enough())
 
     def poll_further(self, count):
-        """Supervise until each rank has made so many reports more."""
+        """Supervise until each rank has made this number of further reports."""
         reached = [len(numbers) + count for numbers in self.numbers]
         self.poll_until(
             lambda: all(len(n) >= r for n, r in zip(self.numbers, reached, strict=True))
@@ -187,7 +187,7 @@ def test_a_stopped_rank_that_continues_has_all_its_reports_once(running):
 
 @pytest.mark.long
 def test_a_driver_that_is_busy_loses_no_rank(running, monkeypatch):
-    """It polls nobody for much longer than a rank lives without heartbeats."""
+    """Poll no rank for much longer than a rank lives without heartbeats."""
     monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.5)
     monkeypatch.setattr(rank_pool, "POLLED_SECONDS", 1.0)
     group = running(new_rank(timeout_seconds=6.0), new_rank(timeout_seconds=6.0))

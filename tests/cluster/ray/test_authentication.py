@@ -41,7 +41,7 @@ def test_a_new_token_is_the_users_own_secret_and_is_kept(new_user: Path) -> None
     assert file.read_text() == before
 
 
-def test_of_two_processes_that_start_at_once_the_first_ones_token_counts(new_user: Path) -> None:
+def test_the_first_of_two_concurrent_tokens_counts(new_user: Path) -> None:
     from cluster.ray.authentication import _create_token
 
     file = new_user / ".ray" / "auth_token"
@@ -52,7 +52,7 @@ def test_of_two_processes_that_start_at_once_the_first_ones_token_counts(new_use
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_client_without_a_token_is_told_where_to_put_it(new_user: Path) -> None:
+def test_a_client_without_a_token_learns_where_to_put_it(new_user: Path) -> None:
     with pytest.raises(ClusterError, match=r"this user has none.*ray get-auth-token.*auth_token"):
         enable_authentication(create_token=False)
     assert not (new_user / ".ray").exists()

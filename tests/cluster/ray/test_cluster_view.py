@@ -1,4 +1,4 @@
-"""A head that does not answer: waited for, told of once, and at last given up."""
+"""A head that does not answer: waited for, reported once, and at last given up."""
 
 import threading
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ class Head:
         self._there.set()
 
     def leave(self):
-        """Returns when it is being asked in vain, so that no answer is under way."""
+        """Return while an unanswered request is being made, so that no answer is under way."""
         self._missed.clear()
         self._there.clear()
         assert self._missed.wait(60)
@@ -37,7 +37,7 @@ class Head:
 
 
 class Clock:
-    """Stands where it was put."""
+    """Clock that moves only when it is set."""
 
     def __init__(self):
         self.now = 0.0
@@ -69,7 +69,7 @@ def notices():
 
 @pytest.fixture
 def view(head, clock, notices):
-    """Of a head that has just gone away."""
+    """Return the view of a head that has just gone away."""
     with ClusterView(WAIT_SECONDS, notices.append) as view:
         head.leave()
         view.nodes()
@@ -82,7 +82,7 @@ def test_the_nodes_that_were_seen_last_are_known_while_the_head_is_away(view, cl
     assert notices == []
 
 
-def test_that_the_head_is_away_and_that_it_is_back_is_said_once(view, clock, head, notices):
+def test_loss_and_return_of_the_head_are_reported_once(view, clock, head, notices):
     for _ in range(3):
         clock.now += WARN_AFTER_SECONDS + 1
         view.nodes()
@@ -133,7 +133,7 @@ def ray_node(name, alive=True, **fields):
     [({}, None), ({"a1b2c3d4e5": 1_500_250}, 1500.25), ({"a1b2c3d4e5": 0}, float("inf"))],
     ids=["stays", "leaves", "leaves at no time"],
 )
-def test_what_ray_says_of_nodes(monkeypatch, leaving, leaves_at):
+def test_nodes_are_read_from_rays_answer(monkeypatch, leaving, leaves_at):
     """Ray tells deadlines in milliseconds, and 0 for none."""
     nodes = [ray_node("a1b2c3d4e5"), ray_node("dead", alive=False), ray_node("new")]
     monkeypatch.setattr(cluster_view, "ray", SimpleNamespace(nodes=lambda: nodes))
@@ -149,7 +149,7 @@ def test_what_ray_says_of_nodes(monkeypatch, leaving, leaves_at):
     }
 
 
-def test_silence_of_the_head_is_told_after_a_while_and_not_before(view, clock, notices):
+def test_a_silent_head_is_reported_after_the_delay(view, clock, notices):
     clock.now = WARN_AFTER_SECONDS
     view.nodes()
     clock.now += 0.1

@@ -1,4 +1,4 @@
-"""Variables from a file on the node: by name, from a file that nobody else reads."""
+"""Variables from a file on the node: chosen by name, from a file that only its owner can read."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_process_takes_what_it_is_pointed_to(
     assert os.environ["TWO"] == "two words = two"
 
 
-def test_what_is_welcome_is_taken_if_it_is_there(
+def test_welcome_variables_are_taken_if_they_exist(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ONE", "TWO", "FIVE"):

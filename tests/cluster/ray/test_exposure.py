@@ -39,7 +39,7 @@ def open_head() -> Iterator[RayHead]:
 
 @pytest.fixture
 def recipe(tmp_path: Path, phrasebook: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In a folder of its own, for a user who has a token."""
+    """Use a separate folder, for a user who has a token."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     monkeypatch.chdir(tmp_path)
     return write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))

@@ -23,7 +23,7 @@ from cluster.ray.folder_access import access_by_others, replaceable_by_others
         ((0o755, 0o744, 0o755), None),  # a list of names, and no way to what they stand for
     ],
 )
-def test_who_gets_in_by_the_modes_of_three_folders(
+def test_access_follows_the_modes_of_three_folders(
     modes: tuple[int, ...], way: str | None, parent: Path
 ) -> None:
     folder = parent / "1" / "2" / "3"
@@ -42,7 +42,7 @@ def test_who_gets_in_by_the_modes_of_three_folders(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
-def test_whoever_owns_a_folder_on_the_way_may_replace_what_follows(parent: Path) -> None:
+def test_the_owner_of_a_parent_folder_may_replace_its_content(parent: Path) -> None:
     folder = parent / "his" / "mine"
     folder.mkdir(parents=True)
     folder.chmod(0o700)

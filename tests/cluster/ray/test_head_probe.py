@@ -1,4 +1,4 @@
-"""The program that looks at a head node, run as it is there: by itself, from its text alone."""
+"""The program that inspects a head node, run as it is there: alone, from its text."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What Ray says of jobs, and what its errors mean, without a cluster."""
+"""Ray's answers about jobs, and the meaning of its errors, without a cluster."""
 
 from contextlib import suppress
 from http.client import BadStatusLine
@@ -51,7 +51,7 @@ def test_a_job_s_times_are_in_seconds_and_its_command_is_what_was_submitted():
     assert (job.message, job.exit_code, job.node) == ("broken", 3, "n")
 
 
-def test_what_is_not_known_of_a_job_yet():
+def test_a_new_job_has_unknown_fields():
     job = jobs._job(details(1, metadata=None))
     assert (job.started, job.ended, job.exit_code, job.node) == (None, None, None, None)
     assert (job.command, job.message, job.metadata) == ("cd /x; exec y", "", {})
@@ -91,7 +91,7 @@ def test_jobs_are_listed_oldest_first_without_those_that_only_look(client):
     assert [job.id for job in list_jobs(ADDRESS)] == ["job-5", "job-2", "job-6", "job-1"]
 
 
-def test_what_is_submitted(client, tmp_path):
+def test_the_submitted_package_is_complete(client, tmp_path):
     shipped = tmp_path / "module.py"
     shipped.write_text("x = 1")
     command = [HEAD_PYTHON, Attachment("recipe.yaml", b"a: 1"), "model.width=7"]
@@ -139,7 +139,7 @@ def test_without_files_nothing_travels(client, tmp_path):
     ],
     ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
 )
-def test_errors_are_told_in_one_paragraph_with_a_remedy(error, job_id, said):
+def test_errors_are_one_paragraph_with_a_remedy(error, job_id, said):
     with pytest.raises(ClusterError, match=said), jobs_api_errors(ADDRESS, job_id):
         raise error
 
@@ -176,7 +176,7 @@ def test_nodes_that_are_alive_are_counted(client, answer, count):
 
 
 @pytest.mark.parametrize(("status", "content"), [(200, b"text"), (404, None)])
-def test_a_file_beside_the_logs_may_be_missing(client, status, content):
+def test_a_file_next_to_the_logs_may_be_missing(client, status, content):
     asked = []
 
     def answer(*arguments, **options):

@@ -314,7 +314,7 @@ def test_the_address_counts_and_not_rays_variables(
 def test_the_token_is_shown_and_not_a_password_for_the_same_host(
     ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """requests takes the password of ~/.netrc, unless it is told otherwise."""
+    """requests by default takes the password of ~/.netrc; the token must be used instead."""
     jobs = list_jobs(ray_head.dashboard)
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password wrong\n")
     (tmp_path / "netrc").chmod(0o600)

@@ -21,14 +21,14 @@ sys.stdin.read()
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """As /tmp: everybody may make files there, and remove nobody else's."""
+    """Make a folder like /tmp: each user may create files in it, and remove only his own."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o1777)
         monkeypatch.setenv("RAY_TMPDIR", folder)
         yield Path(folder)
 
 
-def test_nobody_else_gets_in_whatever_ray_opens_and_nothing_is_left(parent: Path) -> None:
+def test_no_other_user_gets_access_and_nothing_is_left(parent: Path) -> None:
     folder = PrivateFolder()
     folder.path.mkdir()
     folder.path.chmod(0o777)  # as Ray does
@@ -78,7 +78,7 @@ def test_a_start_removes_what_a_killed_one_has_left_and_nothing_else(parent: Pat
     assert {path.name for path in parent.iterdir()} == others
 
 
-def test_ray_tmpdir_must_be_short_and_nobody_elses_to_change(
+def test_ray_tmpdir_must_be_short_and_writable_by_its_owner_only(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent.chmod(0o777)
@@ -97,7 +97,7 @@ def test_ray_tmpdir_must_be_short_and_nobody_elses_to_change(
         PrivateFolder()
 
 
-def test_where_tmpdir_will_not_do_it_is_tmp(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tmp_replaces_an_unsuitable_tmpdir(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_TMPDIR")
     monkeypatch.setenv("TMPDIR", str(parent))
     for mode, expected in ((0o1777, parent), (0o777, Path("/tmp"))):

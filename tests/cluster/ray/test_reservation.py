@@ -1,4 +1,4 @@
-"""Where ranks are placed: as many as there is room for, and again where they were."""
+"""Placement of ranks: as many as there is room for, and on the same nodes again."""
 
 from collections import Counter
 from itertools import product
@@ -41,13 +41,13 @@ def test_few_nodes_are_taken_the_roomiest_first():
     assert choose_nodes([], {"a": 1, "b": 1}, 4) == ["a", "b"]
 
 
-def test_seats_that_are_held_are_kept():
+def test_held_bundles_are_kept():
     assert choose_nodes(["a", "a"], {"a": 0, "b": 8}, 2) == ["a", "a"]
     assert choose_nodes(["a", "a"], {"a": 0, "b": 8}, 3) == ["a", "a", "b"]
 
 
 def ways(rooms, count):
-    """All ways to put so many ranks on nodes, as many on each node as it has room for at most."""
+    """Return all ways to put this number of ranks on nodes, within the room of each node."""
     for counts in product(*(range(places + 1) for places in rooms.values())):
         if sum(counts) == count:
             yield Counter(dict(zip(rooms, counts, strict=True)))
@@ -62,8 +62,8 @@ def kept(way, held):
     free=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3), max_size=4),
     most=st.integers(1, 8),
 )
-def test_of_all_ways_to_place_ranks_a_best_one_is_chosen(held, free, most):
-    """By brute force: pack on fewest nodes beside the seats held, spread as evenly as it goes."""
+def test_the_placement_is_optimal(held, free, most):
+    """By brute force: pack on the fewest nodes besides the bundles held, or spread evenly."""
     held = Counter(held)
     seats = sorted(held.elements())
     rooms = {node: held[node] + free.get(node, 0) for node in sorted({*held, *free})}
@@ -77,7 +77,7 @@ def test_of_all_ways_to_place_ranks_a_best_one_is_chosen(held, free, most):
     keeping = min(len(seats), most)
     assert kept(packed, held) == keeping
     fewest = min(len(+way) for way in all_ways if kept(way, held) == keeping)
-    if len(seats) <= most:  # else seats are given back, whichever
+    if len(seats) <= most:  # otherwise any bundles are given back
         assert len(+packed) == fewest
 
     def unevenness(way):
@@ -89,7 +89,7 @@ def test_of_all_ways_to_place_ranks_a_best_one_is_chosen(held, free, most):
     assert kept(spread, held) == max((kept(way, held) for way in even), default=0)
 
 
-def test_a_rank_more_goes_where_seats_are_held_if_there_is_room():
+def test_a_further_rank_goes_to_a_held_node_with_room():
     assert choose_nodes(["a"], {"a": 1, "b": 3}, 2) == ["a", "a"]
 
 
@@ -132,7 +132,7 @@ def test_ranks_are_offered_what_the_recipe_asks_for(fields, expected):
     assert ever == len(expected) or (ever > 4 == len(expected))
 
 
-def test_what_nodes_have_is_told_without_what_all_have():
+def test_resources_of_nodes_are_named_if_they_differ():
     assert node_capabilities(NODES.values()) == (
         "a has CPU 8, GPU 0, rack_a 1 and pool=train labels; "
         "b has CPU 2, GPU 1 and pool=train labels; c has CPU 8, GPU 0 and pool=other labels"
@@ -147,7 +147,7 @@ def test_what_nodes_have_is_told_without_what_all_have():
     ("resources", "told"),
     [({"GPU": 1}, "cluster.gpus_per_rank sets a rank"), ({"rack": 0}, "greater than 0")],
 )
-def test_amounts_that_have_a_field_of_their_own_or_are_none_are_refused(resources, told):
+def test_amounts_with_a_dedicated_field_or_wrong_ones_are_refused(resources, told):
     with pytest.raises(ValidationError, match=told):
         ClusterConfig(resources_per_rank=resources)
 
@@ -161,8 +161,8 @@ def test_a_placement_is_not_awaited_by_a_run_that_must_stop():
     assert list(answers) == []
 
 
-def test_seats_that_ray_cannot_place_in_time_are_given_back(ray_head, monkeypatch):
-    """Otherwise Ray would place them later, and nobody would use them."""
+def test_bundles_that_are_not_placed_in_time_are_given_back(ray_head, monkeypatch):
+    """Otherwise Ray would place the bundles later, and no rank would use them."""
     monkeypatch.setattr(reservation, "PLACEMENT_SECONDS", 0.2)
     with ray_session(ray_head.address):
         (head,) = (node for node in ray.nodes() if node["Alive"])  # others have left before

@@ -99,7 +99,7 @@ def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing
 ) -> None:
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    # The home is that of somebody who has no token yet.
+    # The home directory of a user who has no token yet.
     driver = run_command(sys.executable, "driver.py", "embedded", cwd=decoys, HOME=str(tmp_path))
     assert driver.stderr == ""
     answer = json.loads(driver.stdout)  # and nothing else
@@ -144,7 +144,7 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
         pids = json.loads(driver.stdout.readline())["processes"]
         agents = [pid for pid in pids if psutil.Process(pid).name().endswith("Agent")]
         driver.kill()
-    # Ray's two agents look after nothing any more, but wait a minute for the head.
+    # Ray's two agents monitor nothing any more, but wait a minute for the head.
     wait_until(lambda: not any(is_alive(pid) for pid in pids if pid not in agents), seconds=45)
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
@@ -215,7 +215,7 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
 
 
 def test_a_ray_that_cannot_start_ends_in_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")  # where nobody can make a folder
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")  # where no user can make a folder
     with (
         pytest.raises(ClusterError),
         ray_session(None),
@@ -233,7 +233,7 @@ class Failing:
         pass
 
 
-def test_an_error_that_nobody_asks_for_is_not_printed(
+def test_an_error_that_no_caller_requests_is_not_printed(
     ray_head: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray tells such errors when the reference to the answer goes."""

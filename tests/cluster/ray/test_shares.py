@@ -105,7 +105,7 @@ jobs_of_a_team = st.lists(
 
 
 @given(jobs_of_a_team, st.lists(st.integers(0, 6).map(float), max_size=4), st.randoms())
-def test_what_holds_for_all_jobs_of_one_rank_size(
+def test_invariants_hold_for_jobs_of_one_rank_size(
     jobs: list[SharingJob], cpus: list[float], order: random.Random
 ) -> None:
     targets = target_ranks(jobs, nodes(*cpus))
@@ -123,7 +123,7 @@ def test_what_holds_for_all_jobs_of_one_rank_size(
     for one in jobs:
         if targets[one.id] < one.largest:
             assert left < (1 if targets[one.id] else one.needs.ranks)
-    # Nobody can give a rank to a job with a higher priority, or to an owner with less.
+    # No job can give a rank to a job with a higher priority, or to an owner with less.
     held = {
         (priority, owner): sum(
             targets[one.id]

@@ -1,4 +1,4 @@
-"""Nodes of a cluster of one's own, beside another Ray on the same machine."""
+"""Nodes of a private cluster, next to another Ray on the same machine."""
 
 import os
 import secrets
@@ -40,7 +40,7 @@ def started_by_us():
     return found
 
 
-def test_two_nodes_beside_another_ray(ray_head, token):
+def test_two_nodes_run_next_to_another_ray(ray_head, token):
     others = {p.pid for p in psutil.Process(ray_head.process_id).children(recursive=True)}
     head = StartedNode(SETTINGS, None)
     node = StartedNode(SETTINGS, head.head)
@@ -49,7 +49,7 @@ def test_two_nodes_beside_another_ray(ray_head, token):
         folders = [one._folder.path for one in (head, node)]
         assert folders[0] != folders[1]
         for folder in folders:
-            (session,) = folder.glob("session_2*")  # each keeps its own, where nobody else gets
+            (session,) = folder.glob("session_2*")  # each in a private folder
             assert (session / "sockets" / "plasma_store").exists()
             assert access_by_others(session) is None
         commands = [" ".join(command_of(process)) for process in started_by_us()]

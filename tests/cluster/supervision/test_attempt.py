@@ -58,7 +58,7 @@ def scripted(scripted, looks):
     return scripted
 
 
-def test_room_for_more_ranks_before_the_first_step_ends_nobody(scripted):
+def test_room_for_more_ranks_before_the_first_step_ends_no_rank(scripted):
     waiting = [NOTHING] * 100
     first = itertools.chain(waiting, [trained(1)], itertools.repeat(NOTHING))
     with scripted([first, [FINISHED]], ranks=GROWABLE, wait_seconds=1.0) as run:
@@ -173,7 +173,7 @@ def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
 
 
 def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
-    """And the run is at its end only after that."""
+    """The run is at its end only after the checkpoint."""
     events = []
 
     def polls():
@@ -198,7 +198,7 @@ def test_a_part_that_was_given_up_is_said_once(scripted):
     ]
 
 
-def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
+def test_stacks_of_ranks_are_kept_when_one_hangs(scripted):
     hung = Poll([], failure=RankHungError("Rank 0 hangs"))
     with scripted([[hung], [FINISHED]]) as run:
         run.supply.stacks = lambda: {0: "in all_reduce"}
@@ -345,7 +345,7 @@ def test_ranks_follow_the_target_of_their_job(
     assert any(text.startswith(f"{target.reason}: ") for text in run.listener.notices)
 
 
-def test_a_run_that_was_taken_over_ends_at_the_next_look_at_its_lease(scripted):
+def test_a_run_that_was_taken_over_ends_at_the_next_lease_check(scripted):
     seconds = 2 * int(LEASE_CHECK_SECONDS)
     with scripted([[trained(1), *[NOTHING] * seconds]], wait_seconds=1.0) as run:
         taken = run.context.run.path / "owners" / "00000099.json"
@@ -415,7 +415,7 @@ def test_data_workers_that_come_later_are_given_to_the_ranks(scripted):
     assert run.listener.notices.count("data workers are now 0, 7") == 1
 
 
-def test_vitals_tell_of_ranks_and_workers_every_other_second(scripted, looks):
+def test_vitals_have_ranks_and_workers_every_two_seconds(scripted, looks):
     polls = [trained(1), *[NOTHING] * 10, FINISHED]
     with scripted([polls], wait_seconds=0.5) as run:
         run.view.before["0123abcd99"] = replace(node("0123abcd99"), name="far away")

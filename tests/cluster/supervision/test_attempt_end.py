@@ -35,7 +35,7 @@ def test_the_time_to_leave_counts_from_the_request():
     assert stop_request_reason("SIGTERM was received", 12.0, grace_seconds=30.0).seconds == 18.0
 
 
-def test_nobody_leaves_without_a_reason():
+def test_no_rank_leaves_without_a_reason():
     departure = RankShutdown()
     assert not departure.has_begun
     assert not departure.is_overdue(1e9)
@@ -93,7 +93,7 @@ def test_it_is_looked_for_every_so_often():
     assert looks == list(range(1, 100, int(CHECK_SECONDS)))
 
 
-def test_an_interval_begins_anew_when_it_has_passed():
+def test_an_interval_begins_again_when_it_has_passed():
     interval = Interval(0.5)
     tenths = [tenth for tenth in range(20) if interval.has_passed(tenth / 10)]
     assert tenths == [0, 5, 10, 15]

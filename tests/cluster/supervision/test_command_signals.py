@@ -1,4 +1,4 @@
-"""What signals do to a command before and after its run, in a process that signals may end."""
+"""Effects of signals on a command before and after its run, in a process that signals may end."""
 
 import signal
 

@@ -1,5 +1,5 @@
-"""What a run does after ranks have found silent data corruption: which node it leaves out, when it
-tries again, when it ends, and which checkpoints it no longer trusts."""
+"""Response of a run to silent data corruption: the node that it excludes, when it tries again, when
+it ends, and the checkpoints that it no longer trusts."""
 
 import pickle
 from functools import partial

@@ -1,4 +1,4 @@
-"""What the user has typed and which code runs: told without secrets, wherever it runs."""
+"""The user's command and the version of the code, without secrets, wherever the run is."""
 
 import os
 from importlib import metadata
@@ -65,7 +65,7 @@ def test_a_checkout_is_its_commit_and_whether_it_differs(project: Path) -> None:
     assert not now.dirty
 
 
-def test_the_version_names_the_commit_of_its_own_checkout_only(
+def test_the_version_names_only_the_commit_of_its_checkout(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version() -> str:
@@ -83,7 +83,7 @@ def test_the_version_names_the_commit_of_its_own_checkout_only(
     assert version() == f"{number}\n"
 
 
-def test_what_is_no_checkout_has_no_commit(
+def test_a_folder_without_checkout_has_no_commit(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert code_of(tmp_path) is None
@@ -112,7 +112,7 @@ def test_nothing_that_a_checkout_names_is_started(project: Path, tmp_path: Path)
     assert not (tmp_path / "started").exists()
 
 
-def test_a_command_is_told_as_it_can_be_typed_again_without_its_secrets(
+def test_a_command_is_shown_as_typed_without_its_secrets(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
@@ -127,7 +127,7 @@ def test_a_command_is_told_as_it_can_be_typed_again_without_its_secrets(
     assert current_start().since.endswith("+00:00")
 
 
-def test_a_job_tells_what_was_typed_where_it_was_submitted(
+def test_a_job_reports_the_command_of_its_submission(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

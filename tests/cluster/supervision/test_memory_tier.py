@@ -1,4 +1,4 @@
-"""Which steps are held in memory, and which one a run restarts from after a loss."""
+"""Steps that are held in memory, and the step from which a run restarts after a loss."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Lines of nodes.jsonl: asked for now and then, written when they come, and never waited for."""
+"""Lines of nodes.jsonl: requested periodically, written when they come, and never waited for."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_nodes_are_asked_seldom_and_what_comes_is_written_when_it_comes(run):
     for now in (0, 1, 29):
         samples.poll(now, 5)
     assert nodes.asked == 1
-    assert not run.nodes.exists()  # nobody has answered, and nobody was waited for
+    assert not run.nodes.exists()  # no node has answered, and the sampler has waited for none
     nodes.answers = {"a": USAGE, "b": USAGE}
     samples.poll(29.5, 6)
     samples.poll(30, 7)
@@ -54,7 +54,7 @@ def test_nodes_are_asked_seldom_and_what_comes_is_written_when_it_comes(run):
     assert [(line["node"], line["step"]) for line in written(run)] == [("a", 6), ("b", 6), ("a", 8)]
 
 
-def test_none_is_asked_if_nobody_wants_samples(run):
+def test_no_node_is_asked_if_samples_are_not_wanted(run):
     nodes = Nodes()
     NodeSampler(run, nodes, every_seconds=0).poll(0, 5)
     assert nodes.asked == 0

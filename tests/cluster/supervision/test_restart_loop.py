@@ -1,4 +1,4 @@
-"""Which losses a run survives, and what it says where there is no room for its ranks."""
+"""Losses that a run survives, and its messages when there is no room for its ranks."""
 
 import time
 from contextlib import nullcontext
@@ -46,7 +46,7 @@ from trainer.job.rank_job import ReplayOptions
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
 
-def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
+def test_the_clusters_resources_are_named_when_the_wait_times_out():
     config = ClusterConfig(ranks=3, wait_for_ranks_seconds=20)
     nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
     said = str(no_capacity_error("there is capacity for 2 ranks", config, nodes, UnfitNodes()))
@@ -56,7 +56,7 @@ def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
     )
 
 
-def test_unfit_nodes_are_named_when_room_was_waited_for_in_vain():
+def test_unfit_nodes_are_named_when_the_wait_for_room_times_out():
     unfit = UnfitNodes()
     unfit.add("b", "Node b computes other products", "digest 0f…, the others 1a…")
     nodes = {name: Node(name, name, {"CPU": 4.0}, {"CPU": 4.0}) for name in "ab"}
@@ -65,7 +65,7 @@ def test_unfit_nodes_are_named_when_room_was_waited_for_in_vain():
     assert "Not used: Node b computes other products (digest 0f…, the others 1a…). Wait" in said
 
 
-def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
+def test_resources_of_nodes_that_can_never_hold_the_ranks_are_named():
     config = ClusterConfig(ranks=3, resources_per_rank={"rack_a": 1}, node_labels={"pool": "big"})
     nodes = {
         "a": Node("a", "a", {}, {"CPU": 4.0, "rack_a": 2.0}, labels={"pool": "big"}),
@@ -301,7 +301,7 @@ def test_waiting_for_room_is_said_once(scripted):
     assert run.supply.groups[0].nodes == ["a", "b"]
 
 
-def test_seats_that_ray_does_not_place_are_asked_for_again(scripted):
+def test_bundles_that_are_not_placed_are_requested_again(scripted):
     with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
         start, calls = run.supply.start_group, []
 
@@ -317,7 +317,7 @@ def test_seats_that_ray_does_not_place_are_asked_for_again(scripted):
     assert len(said) == 1
 
 
-def test_seats_that_ray_never_places_end_the_run(scripted):
+def test_bundles_that_are_never_placed_end_the_run(scripted):
     ending = pytest.raises(ClusterError, match="After 0 s Ray has not placed 1 rank")
     with scripted([], wait_for_ranks_seconds=0) as run, ending:
         run.supply.start_group = lambda places, names: None
@@ -355,7 +355,7 @@ def test_an_error_that_would_come_again_ends_the_run_and_its_ranks(scripted):
 
 
 @pytest.mark.parametrize(("given_up", "said"), [(0, None), (1, "1 data worker"), (2, "2 data")])
-def test_data_workers_that_did_not_start_give_way_to_ranks(scripted, given_up, said):
+def test_data_workers_that_did_not_start_yield_to_ranks(scripted, given_up, said):
     with scripted([[FINISHED]]) as run:
         run.context.workers.cancel_starting = lambda: given_up
         run.context.workers.windows_read_text = lambda: "worker 0 has read 12 windows"
@@ -367,9 +367,7 @@ def test_data_workers_that_did_not_start_give_way_to_ranks(scripted, given_up, s
 
 
 @pytest.mark.parametrize(("cpus", "answers"), [(0.0, None), (1.0, 3), (1.0, None)], ids=str)
-def test_seats_are_given_back_until_data_workers_that_reserve_cpus_are_placed(
-    scripted, monkeypatch, cpus, answers
-):
+def test_bundles_are_given_back_until_data_workers_are_placed(scripted, monkeypatch, cpus, answers):
     monkeypatch.setattr(restart_loop, "WORKERS_SECONDS", 600.0 if answers else 0.0)
     with scripted([[FINISHED]], settings={"cpus_per_data_worker": cpus}) as run:
         asked, given_back = [], []

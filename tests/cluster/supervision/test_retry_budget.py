@@ -58,7 +58,7 @@ def test_losses_of_nodes_are_no_failures_of_the_run(losses):
 
 
 def test_a_node_is_lost_once(losses):
-    """One that comes back and fails again, again and again, does not keep the run busy for ever."""
+    """A node that repeatedly comes back and fails again does not keep the run busy for ever."""
     notices = [take(losses, "b") for _ in range(3)]
     assert ["is lost" in notice for notice in notices] == [True, False, False]
     with pytest.raises(RankLostError, match="in 3 attempts"):

@@ -1,4 +1,4 @@
-"""A run belongs to its owner: whoever is only asking leaves it as it is."""
+"""A run belongs to its owner: a process that only checks the run leaves it unchanged."""
 
 import shutil
 from hashlib import sha256
@@ -104,7 +104,7 @@ def at_step_20(phrasebook, folder):
     return recipe, end, left
 
 
-def test_nothing_is_left_of_a_run_at_its_last_step(at_step_20):
+def test_a_run_at_its_last_step_has_no_steps_left(at_step_20):
     recipe, end, left = at_step_20
     assert left() == (True, [])
     end(step=19)
@@ -121,7 +121,7 @@ def test_a_validation_that_is_due_is_left(at_step_20):
     assert left() == (True, [])
 
 
-def test_nothing_is_left_of_a_run_that_early_stopping_has_ended(at_step_20):
+def test_a_run_ended_by_early_stopping_has_no_steps_left(at_step_20):
     _, end, left = at_step_20
     end(step=5, early_stopping=EarlyStoppingState(metric="loss", validations_since_best=2))
     assert left() == (True, [])

@@ -1,4 +1,4 @@
-"""What the supervisor keeps in status.json, from the events that it hears."""
+"""State that the supervisor keeps in status.json, from the events that it receives."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def keeping(run, listener):
 
 
 def kept(run, *events):
-    """The vitals that stand in the folder after these events."""
+    """Return the vitals that are in the folder after these events."""
     with keeping(run, Audience()) as keeper:
         for event in events:
             event(keeper)
@@ -57,7 +57,7 @@ def begin(keeper):
     keeper.attempt_begins(["a", "b"])
 
 
-def test_ranks_stand_where_they_last_said(run):
+def test_ranks_have_the_position_of_their_last_report(run):
     def move(keeper):
         keeper.update_ranks([(Position("step", 5), 0.0), (Position("validation", 4), 7.0)])
 

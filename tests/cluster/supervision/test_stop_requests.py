@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""Requests to stop a run."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_a_wish_the_second_an_order(run, number):
+def test_the_first_signal_requests_a_stop_the_second_forces_it(run, number):
     before = signal.getsignal(number)
     with StopRequests(run) as stop:
         assert stop.reason is None
@@ -62,7 +62,7 @@ def test_a_file_from_before_is_forgotten(run):
 
 @pytest.mark.parametrize("before", [False, True], ids=["anew", "again"])
 def test_a_request_while_the_process_starts_is_obeyed(run, before):
-    """It waits for the lease, say, and has not removed yet what was left for others."""
+    """The process waits for the lease, and has not yet removed old requests."""
     if before:
         run.ask_to_stop()
         os.utime(run.stop_request, (1, 1))
@@ -86,7 +86,7 @@ def test_the_time_of_the_first_request_counts(run):
 
 @pytest.fixture
 def immovable(monkeypatch):
-    """As if another user had made control/: its files can be seen, and not moved or removed."""
+    """Make control/ as another user would: its files can be read, and not moved or removed."""
 
     def refuse(path, *arguments, **options):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))

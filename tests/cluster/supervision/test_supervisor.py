@@ -1,4 +1,4 @@
-"""A Ray of the run's own that is lost, or does not come up: started anew, but not for ever."""
+"""A private Ray that is lost or does not start: restarted, but not for ever."""
 
 import itertools
 from contextlib import nullcontext

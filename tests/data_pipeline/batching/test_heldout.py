@@ -100,7 +100,7 @@ def test_micro_batches_hold_every_line(dataset: Path, manifest: Manifest) -> Non
     assert sorted(seen) == list(range(40))
 
 
-def test_tag_stands_before_every_source(
+def test_the_tag_precedes_every_source(
     data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,

@@ -27,7 +27,7 @@ Pair = tuple[int, int, int]  # shard in the manifest, pair in the shard, pass ov
 
 @dataclass(frozen=True)
 class Case:
-    """What a mixture is made of."""
+    """Sources of a mixture."""
 
     sizes: list[list[int]]  # by corpus and shard
     shares: list[float]
@@ -42,7 +42,7 @@ class Case:
         return int(np.searchsorted(np.cumsum([len(s) for s in self.sizes]), shard, side="right"))
 
     def stream(self, corpus: int, first_pass: int = 0) -> Iterator[Pair]:
-        """All pairs of a corpus for ever."""
+        """Yield all pairs of a corpus for ever."""
         sizes = self.sizes[corpus]
         first_shard = sum(len(shards) for shards in self.sizes[:corpus])
         number = first_pass
@@ -194,7 +194,7 @@ def test_answers_do_not_depend_on_what_was_asked_before(
         assert walked.slices(*where) == case.mixture().slices(*where)
 
 
-def test_every_pass_and_every_corpus_has_an_order_of_its_own() -> None:
+def test_every_pass_and_every_corpus_has_a_separate_order() -> None:
     mixture = Case([[1] * 30, [1] * 30], [0.5, 0.5], window_shards=60, seed=0).mixture()
     orders = [
         tuple(part.shard % 30 for part in mixture.slices(epoch, 0) if part.shard // 30 == corpus)

@@ -231,7 +231,7 @@ def test_heldout_documents_are_cut_from_their_beginning():
 
 
 def test_a_heldout_document_is_cut_whatever_others_there_are():
-    """Also where rows stay half empty: its loss depends on where it is cut."""
+    """This holds even if rows stay half empty: a document's loss depends on where it is cut."""
     lengths = np.full(9, 10)
     rows = [row for batch in rows_of(plan_packed_heldout(lengths, 16, 32)) for row in batch]
     assert rows == [[Part(number, 0, 10)] for number in range(9)]
@@ -239,6 +239,6 @@ def test_a_heldout_document_is_cut_whatever_others_there_are():
     assert len(in_training.order) > len(lengths)
 
 
-def test_phases_tell_where_the_first_cut_is():
+def test_phases_determine_the_first_cut():
     parts = cut_documents(np.array([10, 3]), [1, 0], 4, np.array([1, 2]))
     assert parts == [Part(1, 0, 3), Part(0, 0, 3), Part(0, 3, 7), Part(0, 7, 10)]

@@ -221,7 +221,7 @@ COORDINATES = [(1, 0, 0), (1, 3, 0), (1, 0, 3), (1, 3, 3), (6, 3, 3)]  # seed, e
 
 @pytest.mark.parametrize("where", COORDINATES)
 def test_the_pairs_of_a_window_are_shuffled_by_its_whole_coordinate(where: tuple[int, ...]) -> None:
-    """Of equal lengths, so that sorting changes nothing, and in one micro-batch."""
+    """The pairs have equal lengths, so that sorting changes nothing, and are one micro-batch."""
     plan = plan_window(np.full((40, 2), 7), 40 * 7, *where)
     assert plan.bounds.tolist() == [0, 40]
     assert plan.order.tolist() == permutation(40, PAIR_SHUFFLE, *where).tolist()
@@ -231,7 +231,7 @@ def test_the_pairs_of_a_window_are_shuffled_by_its_whole_coordinate(where: tuple
 def test_the_micro_batches_of_a_window_are_shuffled_by_its_whole_coordinate(
     where: tuple[int, ...],
 ) -> None:
-    """Of one pair each, so that the shuffle of pairs before them changes nothing."""
+    """Each micro-batch has one pair, so that the shuffle of pairs changes nothing."""
     lengths = np.arange(40, 80)
     plan = plan_window(np.stack([lengths, lengths], axis=1), 79, *where)
     assert len(plan.bounds) == 41

@@ -44,7 +44,7 @@ WINDOWS = 5
 
 @dataclass(frozen=True)
 class Corpora:
-    """How many shards each corpus has, and its share of an epoch."""
+    """Number of shards of each corpus, and its share of an epoch."""
 
     shards: tuple[int, ...]
     shares: tuple[float, ...]
@@ -86,7 +86,7 @@ class Planner:
         return WindowLayout(self.mixture.windows_per_epoch, tokens, 4 * tokens)
 
     def cursor_at(self, step: int) -> Cursor:
-        """About where a run is after so many steps."""
+        """Return the approximate position of a run after this number of steps."""
         per_window = len(self.layout(0, 0).units)
         windows, offset = divmod(step * MICRO_BATCHES_PER_STEP, per_window)
         epoch, window = divmod(windows, self.mixture.windows_per_epoch)
@@ -128,7 +128,7 @@ def peak_bytes(action: Callable[[], object]) -> int:
 
 
 def first_step(corpora: Corpora, cursor: Cursor) -> None:
-    """What a process does that has just been started."""
+    """Do the work of a process that has just been started."""
     next(iterate_steps(Planner(corpora).layout, cursor, MICRO_BATCHES_PER_STEP))
 
 
@@ -157,7 +157,7 @@ def test_resuming_takes_the_same_work_at_any_step(corpora: Corpora) -> None:
 
 @every_mixture
 def test_resuming_takes_the_same_memory_at_any_step(corpora: Corpora) -> None:
-    """It is that of a window's 80,000 pairs, and some bytes for each shard of a pass."""
+    """The memory is that of a window's 80,000 pairs, and some bytes for each shard of a pass."""
     cursors = [Planner(corpora).cursor_at(step) for step in (NEAR_STEP, FAR_STEP)]
     near, far = (peak_bytes(partial(first_step, corpora, cursor)) for cursor in cursors)
     assert far < 1.2 * near
@@ -214,7 +214,7 @@ def test_a_manifest_takes_at_most_three_kilobytes_a_shard_to_load(tmp_path: Path
 
 
 def manifest_of(shards: int) -> Manifest:
-    """One corpus of shards that nobody has written."""
+    """Return one corpus of shards that are not on the disk."""
     sha256 = hashlib.sha256(b"").hexdigest()
     tokenizer = TokenizerInfo(file="tokenizer.model", sha256=sha256, vocabulary_size=32_000)
     pairs = shards * SHARD_PAIRS

@@ -27,7 +27,7 @@ Coordinate = tuple[int, int, int]  # epoch, window, micro-batch
 
 @dataclass(frozen=True)
 class Layouts:
-    """How many micro-batches each window of each epoch has."""
+    """Number of micro-batches in each window of each epoch."""
 
     counts: list[list[int]]  # [epochs, windows], again from the first epoch after the last
 
@@ -37,7 +37,7 @@ class Layouts:
         return WindowLayout(len(self.counts[0]), tokens, tokens * 8)
 
     def endless(self) -> Iterator[Coordinate]:
-        """All micro-batches, one by one."""
+        """Yield all micro-batches, one by one."""
         epoch = 0
         while True:
             for window, count in enumerate(self.counts[epoch % len(self.counts)]):
@@ -98,7 +98,7 @@ def test_resuming_from_any_cursor_goes_on_with_the_same_steps(layout: Layouts, s
 @reproducible
 @given(layouts, slot_counts)
 def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
-    """One position has one cursor: what follows lies in its window, or the window is empty."""
+    """One position has one cursor: what follows is in its window, or the window is empty."""
     cursors = [step.next_cursor for step in islice(iterate_steps(layout, Cursor(), slots), 12)]
     counts = [len(layout(cursor.epoch, cursor.window).units) for cursor in cursors]
     assert len(counts) == 12
@@ -188,7 +188,7 @@ def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None
 
 
 def test_a_rank_can_request_the_slots_of_others(reader: WindowReader) -> None:
-    """Also those of a step that spans two windows."""
+    """This includes slots of a step that spans two windows."""
     everything = list(islice(local_rank_steps(reader, Cursor(), 0, 1, 7), 10))
     assert len(everything) == 10
     of_one_rank = islice(local_rank_steps(reader, Cursor(), 2, 3, 7), 10)

@@ -38,7 +38,7 @@ def micro_batches(reader: WindowReader, epoch: int) -> Iterator[MicroBatch]:
 
 
 def digest(reader: WindowReader, epoch: int, window: int) -> str:
-    """Of all arrays of a window."""
+    """Return the digest of all arrays of a window."""
     layout = reader.layout(epoch, window)
     parts = [layout.units, layout.bytes]
     for micro_batch in reader.fetch(epoch, window, 0, len(layout.units)):

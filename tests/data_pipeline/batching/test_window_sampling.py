@@ -96,7 +96,7 @@ def test_pieces_of_a_pair_do_not_depend_on_batching(
     assert read(dataset, settings, 0) == sampled
 
 
-def test_seeds_and_passes_have_pieces_of_their_own(
+def test_seeds_and_passes_have_different_pieces(
     dataset: Path, data_settings: MakeSettings, sampled: Pieces
 ) -> None:
     settings = data_settings(dataset, tokenizer=sampling())
@@ -126,7 +126,7 @@ def test_one_side_alone(
 def test_no_sampled_sentence_is_longer_than_allowed(
     dataset: Path, manifest: Manifest, data_settings: MakeSettings, stored: Pieces
 ) -> None:
-    """Where it would be, its stored pieces are used; the budget can be no larger than those."""
+    """A longer sentence keeps its stored pieces; the budget can be no larger than those."""
     budget = max(manifest.longest().values())
     settings = data_settings(
         dataset, tokenizer=sampling(alpha=0.9), max_tokens_per_micro_batch=budget

@@ -1,4 +1,4 @@
-"""What a recipe may say about one corpus, and what it means."""
+"""Settings of one corpus in a recipe, and their meaning."""
 
 import pytest
 from pydantic import ValidationError

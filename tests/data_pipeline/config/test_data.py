@@ -1,4 +1,4 @@
-"""What the settings of data, tokenizer and batching accept, refuse and declare."""
+"""Accepted and refused values of the settings of data, tokenizer and batching."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> No
     for name, field in model.model_fields.items():
         is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         classed = change_class(field)
-        # A group of settings is described by its own; PairColumns is one setting of a corpus.
+        # A group of settings is described by its members; PairColumns is one setting of a corpus.
         if is_model and not classed:
             assert field.annotation in MODELS
         else:

@@ -1,4 +1,4 @@
-"""What a recipe may say about labels, and what is wrong with one said with its remedy."""
+"""Settings of labels in a recipe; a wrong setting is refused with its remedy."""
 
 import re
 from pathlib import Path
@@ -73,12 +73,12 @@ def tagged(corpus=(), **more):
         ),
     ],
 )
-def test_what_cannot_be_is_refused(make, corpus, more, message):
+def test_impossible_settings_are_refused(make, corpus, more, message):
     with pytest.raises(ValidationError, match=message):
         make(corpus, **more)
 
 
-def test_what_a_recipe_says_comes_back(tmp_path):
+def test_settings_survive_a_round_trip(tmp_path):
     numbered = tagged({"columns": {"text": 1, "tags": 3}})
     for data in (labelled(), tagged(), numbered):
         assert type(data).model_validate(data.model_dump(mode="json")) == data
@@ -94,11 +94,11 @@ def test_what_a_recipe_says_comes_back(tmp_path):
         (["O", "B-"], False),
     ],
 )
-def test_spans_are_told_by_the_names_of_tags(labels, there_are):
+def test_spans_are_recognised_by_the_names_of_tags(labels, there_are):
     assert tagged(labels=labels).has_spans == there_are
 
 
-def test_what_the_page_says_of_data_can_be_read():
+def test_the_pages_data_examples_are_valid():
     blocks = [
         yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)
     ]

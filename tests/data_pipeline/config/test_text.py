@@ -1,4 +1,4 @@
-"""What a recipe may say about documents, and what the page on data says."""
+"""Settings of documents in a recipe, and their description on the page on data."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Context: which sentences stand before one, in a list and in a prepared dataset."""
+"""Context: the sentences that precede a sentence, in a list and in a prepared dataset."""
 
 import hashlib
 import unicodedata

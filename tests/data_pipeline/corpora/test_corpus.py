@@ -153,7 +153,7 @@ def test_line_ends_of_other_systems_and_a_missing_last_one(tmp_path: Path) -> No
 # Places
 
 
-def test_mirror_stands_in_and_hashes_still_hold(tmp_path: Path) -> None:
+def test_a_mirror_replaces_a_url_and_hashes_still_hold(tmp_path: Path) -> None:
     (tmp_path / "a.fr.zst").write_bytes(zstd.compress(text_of(SOURCES)))
     (tmp_path / "a.en").write_bytes(text_of(TARGETS))
     settings = {"source": "https://nowhere.invalid/some/a.fr.gz", "target": "/no/folder/a.en.xz"}

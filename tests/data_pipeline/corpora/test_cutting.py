@@ -250,7 +250,7 @@ def test_a_score_is_short() -> None:
         cut_scored(b"0" * 1025, 1)
 
 
-def test_of_keys_only_digests_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_digests_of_keys_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "PART_BYTES", 100_000)
     samples = [
         pax((b"path", b"%04d" % number + b"k" * 4000 + b"." + side)) + entry(b"x", b"")

@@ -162,7 +162,7 @@ def test_registered_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert read(corpus) == ["one", "two\nlines", "", "four"]
 
 
-def test_what_a_registered_reader_may_not_give(
+def test_invalid_examples_of_a_registered_reader_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Example] = []

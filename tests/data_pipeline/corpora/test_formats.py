@@ -62,7 +62,7 @@ def test_lines_end_at_line_feeds_alone() -> None:
         ("é\néé".encode()[:-1], "line 8: the byte 0xc3, number 3 of the line"),
     ],
 )
-def test_what_is_not_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
+def test_invalid_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.txt, {place}, is not UTF-8 .*iconv"):
         lines(data, first=7).decode()
 
@@ -173,7 +173,7 @@ def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> Non
 
 
 def test_a_long_line_has_few_values() -> None:
-    """Its text may have as many commas and brackets as it likes."""
+    """The text may have any number of commas and brackets."""
     text = json.dumps(',[{"' * 700_000)
     data = b'{"text": %b, "x": [%b]}\n'
     columns = PairColumns(source="text", target="text")

@@ -24,7 +24,9 @@ def test_files_made_by_hand_are_read_while_they_ask_for_little() -> None:
     assert texts_of(compressed_value(b" " * 1000)) == [" " * 1000]
 
 
-def test_what_is_decoded_counts_not_what_the_footer_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_bytes_count_not_those_of_the_footer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(parquet, "MEMORY_BYTES", 80_000_000)
     with pytest.raises(
         CorpusError, match=r"at most 80,000,000 bytes of memory .* Write the file ag"
@@ -74,7 +76,7 @@ def test_a_decoder_that_crashes_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert "Remove the file" in str(failure.value)
 
 
-def test_the_decoder_ends_when_nobody_reads_on() -> None:
+def test_the_decoder_ends_when_its_reader_closes() -> None:
     before = set(psutil.Process().children())
     examples = parquet.read_parquet(
         io.BytesIO(repeated_rows(b"abc", 2_000_000_000)), TextCorpusConfig(files=("a.parquet",))

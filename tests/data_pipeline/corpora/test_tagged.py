@@ -94,7 +94,7 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
         ("a.jsonl", "a X", r"line 1: expected a JSON object"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(read, name, content, message):
+def test_a_wrong_line_is_named_by_its_number(read, name, content, message):
     with pytest.raises(CorpusError, match=message):
         read(name, content)
 
@@ -115,7 +115,7 @@ def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
     assert "2 words and 1 tag" in data.problem_of(("a b", "O"))
 
 
-def test_labels_stand_beside_texts_or_are_those_of_files(read):
+def test_labels_are_fields_of_texts_or_those_of_files(read):
     lines = '{"text": "a\\nb", "label": "x"}\n{"text": "c", "label": "y"}\n'
     assert read("a.jsonl", lines, kind=LabelledCorpusConfig) == [("a\nb", "x"), ("c", "y")]
     numbers = {"text": 1, "label": 0}

@@ -1,6 +1,6 @@
-"""Datasets that somebody made to do harm: each is refused by file and line, before it is used.
+"""Datasets that were made to do harm: each is refused by file and line, before it is used.
 
-All sizes and hashes hold: whoever writes a dataset writes its manifest too.
+All sizes and hashes hold, because the author of a dataset writes its manifest, too.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def verify(dataset: Path) -> list[FileProblem]:
 
 
 def with_id(place: int, number: int) -> Callable[[FieldArrays], FieldArrays]:
-    """One id is another."""
+    """Replace one id by another."""
 
     def change(field: FieldArrays) -> FieldArrays:
         ids = field.ids.astype(np.int64)
@@ -136,7 +136,7 @@ def test_sequences_are_refused_by_line_wherever_a_shard_is_read(
     assert (caught.value.expected, caught.value.found) == (problem.expected, problem.found)
 
 
-def test_what_preparing_has_written_keeps_the_rules(copy: Path) -> None:
+def test_a_prepared_dataset_passes_verification(copy: Path) -> None:
     spoil(copy, "src", with_id(0, VOCABULARY - 1))
     assert verify(copy) == []
 
@@ -248,7 +248,7 @@ def test_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str)
 
 
 def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(copy: Path) -> None:
-    """Else the ids of shards would be compared with a size that no embedding has."""
+    """Otherwise the ids of shards would be compared with a size that no embedding has."""
     edit_manifest(
         copy, lambda m: [info.update(vocabulary_size=9999) for info in m["tokenizers"].values()]
     )
@@ -263,7 +263,7 @@ def test_special_ids_that_the_tokenizer_has_not_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "character device", "folder"])
-def test_what_is_no_file_is_neither_opened_nor_waited_for(copy: Path, kind: str) -> None:
+def test_special_files_are_neither_opened_nor_waited_for(copy: Path, kind: str) -> None:
     def put(path: Path) -> Path:
         path.unlink(missing_ok=True)
         if kind == "FIFO":

@@ -1,4 +1,4 @@
-"""Which settings make another dataset, and which do not."""
+"""Settings that change the dataset, and settings that do not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_subword_sampling_leaves_no_trace(
         ),
     ],
 )
-def test_what_decides_the_bytes_is_told(
+def test_a_setting_that_decides_the_bytes_is_reported(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     settings: dict[str, Any],
@@ -191,7 +191,7 @@ def test_defaults_of_documents_are_a_promise() -> None:
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """Of the settings that decide a dataset's bytes."""
+    """Return the defaults of the settings that decide a dataset's bytes."""
     return {
         name: field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
         for name, field in model.model_fields.items()

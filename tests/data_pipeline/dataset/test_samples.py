@@ -19,7 +19,7 @@ SUFFIXES = ["npz", "txt"]
 
 
 def imports_of(program: str) -> set[str]:
-    """Those of torch and webdataset that a program looks for, in a process of its own."""
+    """Return the modules of torch and webdataset that a separate process imports."""
     watched = f"""
 import atexit, sys
 seen = set()
@@ -120,7 +120,7 @@ A, B = ({"__key__": key, "npz": b"", "txt": b""} for key in TWO)
         ([A, ValueError("duplicate", object())], "webdataset reads, found ValueError: duplicate"),
     ],
 )
-def test_what_webdataset_reads_otherwise_is_refused(
+def test_shards_that_webdataset_reads_differently_are_refused(
     monkeypatch: pytest.MonkeyPatch, found: list[dict[str, object] | Exception], message: str
 ) -> None:
     library = Library(*found)

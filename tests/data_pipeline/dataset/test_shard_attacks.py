@@ -1,4 +1,4 @@
-"""Shards that somebody made to do harm: each is refused by name, in little memory."""
+"""Shards that were made to do harm: each is refused by name, in little memory."""
 
 import gzip
 import hashlib
@@ -231,7 +231,7 @@ NPZ_ATTACKS = {
 
 @pytest.mark.parametrize(("ids", "message"), NPZ_ATTACKS.values(), ids=NPZ_ATTACKS)
 def test_arrays_that_are_not_as_promised(ids: bytes, message: str) -> None:
-    """Each is refused by shard and member, in no more memory than the shard takes."""
+    """Each shard is refused by name and member, in no more memory than the shard takes."""
     shard = pack(one_pair(ids))
     with memory.at_most(1_000_000), pytest.raises(DatasetFileError, match=message) as caught:
         unpack_one(shard)

@@ -170,7 +170,7 @@ def test_quarantine_keeps_the_file_and_can_be_undone(copy: Path, dataset: Path) 
 
 
 def test_a_child_keeps_the_form_of_its_parent(dataset: Path, tmp_path: Path) -> None:
-    """So the new manifest is the only file to copy to other copies of the dataset."""
+    """Therefore, the new manifest is the only file to copy to other copies of the dataset."""
     folder = Path(shutil.copytree(dataset, tmp_path / "plain"))
     child = quarantine(folder, [load(folder).shards[2].name], "lost")
     assert not child.columns_files()

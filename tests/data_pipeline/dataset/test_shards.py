@@ -181,7 +181,7 @@ def block_with(**changes: object) -> ShardBlock:
         ([BLOCKS[0], ShardBlock("1", {}, {})], r"in block 1, found \['ids\.npz'\]"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(blocks: list[ShardBlock], message: str) -> None:
+def test_an_unreadable_shard_is_not_written(blocks: list[ShardBlock], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         pack_shard(blocks)
 
@@ -217,7 +217,7 @@ def test_a_cut_shard_is_refused_by_its_size_and_by_its_content() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, len(PACKED) - 1), st.integers(0, 255)), max_size=9))
 def test_damage_never_raises_anything_else(changes: list[tuple[int, int]]) -> None:
-    """Not even without a sha256, and checksums of headers made right again."""
+    """This includes shards without a sha256, and headers with corrected checksums."""
     damaged = bytearray(PACKED)
     for position, value in changes:
         damaged[position] = value

@@ -77,7 +77,7 @@ def test_every_wrong_file_is_named_with_what_was_expected(
 
 
 def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Manifest) -> None:
-    """Its bytes and hash are as promised; its tokens, or its being a tar file, are not."""
+    """The shard's bytes and hash match the manifest; its tokens or its format do not."""
     first, second = (shard.name for shard in list(manifest.shards)[:2])
     edit_manifest(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
     (copy / second).write_bytes(b"no tar")
@@ -105,7 +105,7 @@ def test_histogram_that_the_shards_contradict(
     assert "lengths of tgt" in problem.expected
 
 
-def test_what_is_quarantined_is_not_read(copy: Path, manifest: Manifest) -> None:
+def test_quarantined_shards_are_not_read(copy: Path, manifest: Manifest) -> None:
     lost = manifest.shards[3].name
     (copy / lost).unlink()
     assert [problem.file for problem in verify(copy)] == [lost]

@@ -24,7 +24,7 @@ def make_job(
     sentences: Callable[[int, int], list[str]],
     tmp_path: Path,
 ) -> Callable[..., GroupJob]:
-    """A group of so many pairs; shards of 4 blocks of 5 pairs unless settings say otherwise."""
+    """Write a group with this number of pairs, by default in shards of 4 blocks of 5 pairs."""
     config = TokenizerConfig(vocabulary_size=120)
     model = train_tokenizer(sentences(200, 3), config, "tokenizer.model", ["<bt>"]).model
 

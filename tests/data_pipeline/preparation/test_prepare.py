@@ -134,7 +134,7 @@ def test_changed_text_is_refused(
     tmp_path: Path,
     name: str,
 ) -> None:
-    """Also of a training corpus that has the name of a held-out set."""
+    """This includes a training corpus that has the name of a held-out set."""
     mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
     train = {"source": "train.src", "target": "train.tgt", "name": "validation"}
     data = data_config(tmp_path / "d", mirror=str(mirror), train=[train])
@@ -224,7 +224,7 @@ def test_url_is_no_place_to_prepare(
         prepare(settings_of(data, tokenizer_config), silent)
 
 
-def test_nothing_left_is_an_error(
+def test_a_corpus_without_remaining_pairs_is_an_error(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)
@@ -256,7 +256,7 @@ def test_existing_model(
     assert other.tokenizers == manifest.tokenizers
 
 
-def test_wrong_existing_model_is_told_before_any_text_is_read(
+def test_a_wrong_model_is_reported_before_any_text_is_read(
     dataset: Path, data_config: MakeData, tmp_path: Path
 ) -> None:
     model = dataset / "tokenizer.model"

@@ -38,7 +38,7 @@ def silent(progress: object) -> None:
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    """Some with line ends, some twice, one long, one blank."""
+    """Return documents: some with line ends, some twice, one long, one blank."""
     rng = random.Random(5)
     words = ["ba", "de", "fi", "mé", "▁", "  ", "\n", "\n\n", "\t", "x."]
     texts = [f"{n} " + " ".join(rng.choices(words, k=rng.randint(1, 60))) for n in range(300)]

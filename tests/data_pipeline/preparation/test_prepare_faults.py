@@ -38,7 +38,7 @@ def silent(progress: PrepareProgress) -> None:
 
 
 def identity_of(dataset: Path) -> str:
-    """Of a dataset that must be whole."""
+    """Return the identity of a dataset that must be whole."""
     manifest = Manifest.load(open_store(dataset))
     assert (
         problems_of(str(dataset), manifest, rules_by_corpus(manifest), 1, lambda done, total: None)
@@ -87,7 +87,7 @@ def test_interruption_leaves_no_dataset(
 
 @pytest.mark.parametrize("stage", ["read", "write"])
 @pytest.mark.usefixtures("small_parts")
-def test_killed_worker_is_told_and_leaves_nothing(
+def test_a_killed_worker_is_reported_and_leaves_nothing(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     tmp_path: Path,
@@ -153,7 +153,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 @pytest.mark.needs("small disks")
 @pytest.mark.parametrize(("megabytes", "stages"), [(1, {"read"}), (3, {"read", "write"})])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_nothing(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     tmp_path: Path,
@@ -212,7 +212,7 @@ def kill_at(
     everything: bool = True,
     delay_seconds: float = 0,
 ) -> None:
-    """Starts a preparation and kills it, or all of its processes, after so many reports."""
+    """Start a preparation, and kill it or all of its processes after a number of reports."""
     data = job["data"] | {"dataset": str(dataset)}
     process = prepare_job.start(dataset.parent.parent, **(job | {"data": data}))
     assert process.stdout is not None

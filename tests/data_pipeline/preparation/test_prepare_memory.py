@@ -13,7 +13,7 @@ from data_pipeline.config.pair import PairDataConfig
 def peaks(
     tmp_path: Path, data_config: Callable[..., PairDataConfig], sentences: Callable[..., list[str]]
 ) -> Callable[[int], dict[str, int]]:
-    """Prepares so many pairs in a process of its own; the most memory it had by each stage."""
+    """Prepare this number of pairs in a separate process; return the peak of memory by stage."""
     lines = [" ".join(sentences(4, seed)) for seed in range(1000)]
 
     def peaks(pairs: int) -> dict[str, int]:

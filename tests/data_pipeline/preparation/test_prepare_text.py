@@ -1,7 +1,7 @@
-"""What `prepare` makes of dirty text, against a brute-force reimplementation in memory.
+"""`prepare` on dirty text, against a brute-force reimplementation in memory.
 
-Also that it makes the same bytes of it however many processes there are, and however the files
-are compressed.
+The bytes of the dataset depend neither on the number of processes nor on the compression of the
+files.
 """
 
 import gzip
@@ -82,7 +82,7 @@ def make_dirty(count: int, sentences: Sentences, seed: int) -> list[Pair]:
 
 @dataclass
 class ByHand:
-    """All rules, in their order, one pair after the other."""
+    """All rules of preparation, in their order, applied to one pair after the other."""
 
     model: Tokenizer
     tagged: bool
@@ -280,7 +280,7 @@ def test_shards_belong_to_one_corpus_and_have_its_tag_and_the_pieces_of_their_te
     assert max(shard.pairs for shard in manifest.shards) <= 20
 
 
-def test_tokenizer_is_trained_on_so_many_pairs_and_no_others(
+def test_the_tokenizer_is_trained_on_the_first_pairs_alone(
     prepared: Path, by_hand: tuple[ByHand, ByHand]
 ) -> None:
     """On the first pairs of each corpus in the shuffled order, by its size."""

@@ -66,7 +66,7 @@ def test_failure_between_the_two_renames_puts_the_old_one_back(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["dataset", "[a]*?"])
-def test_what_a_killed_process_left_is_removed_and_a_living_one_kept(
+def test_files_of_a_killed_process_are_removed_those_of_a_live_one_kept(
     tmp_path: Path, dead: int, name: str
 ) -> None:
     dataset = tmp_path / name
@@ -83,7 +83,7 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_kept(
 
 
 def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -> None:
-    """It was killed after the first of the two renames."""
+    """The process was killed after the first of the two renames."""
     dataset = tmp_path / "dataset"
     fill(work_of(dataset, dead) / "old", "old")
     fill(work_of(dataset, dead) / "new", "new")
@@ -93,7 +93,7 @@ def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -
 
 
 def test_replaced_dataset_of_a_killed_process_does_not_come_back(tmp_path: Path, dead: int) -> None:
-    """It was killed after the second."""
+    """The process was killed after the second rename."""
     dataset = tmp_path / "dataset"
     fill(work_of(dataset, dead) / "old", "old")
     fill(dataset, "new")
@@ -102,7 +102,7 @@ def test_replaced_dataset_of_a_killed_process_does_not_come_back(tmp_path: Path,
     assert list(tmp_path.iterdir()) == [dataset]
 
 
-def test_nothing_to_clear(tmp_path: Path) -> None:
+def test_clearing_a_missing_folder_does_nothing(tmp_path: Path) -> None:
     clear_leftovers(tmp_path / "no" / "folder" / "dataset")
     assert list(tmp_path.iterdir()) == []
 

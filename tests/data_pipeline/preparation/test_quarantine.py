@@ -108,7 +108,7 @@ def test_training_steps_over_windows_that_are_empty_now(
         assert sorted(seen) == sorted(left)
 
 
-def test_nothing_left_is_refused(
+def test_quarantine_of_all_shards_is_refused(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
     quarantine(copy, [shard.name for shard in manifest.shards], "fire")

@@ -90,7 +90,7 @@ def test_equal_sides_of_different_pairs_are_no_duplicates(tmp_path: Path) -> Non
     assert report.counts() == {"duplicate": 1}
 
 
-def test_corpora_have_orders_of_their_own() -> None:
+def test_corpora_have_different_orders() -> None:
     pairs = make_pairs(100, different=100)
     one, other = (pack_rows(pairs, corpus, by_content=False).data for corpus in (0, 1))
     assert one != other

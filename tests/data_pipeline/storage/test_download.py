@@ -34,7 +34,7 @@ def test_a_file_comes_as_it_is(server: FaultyServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fault", [Fault.INTERNAL_ERROR, Fault.UNAVAILABLE, Fault.RESET, Fault.TRUNCATED]
 )
-def test_what_may_pass_is_tried_again(
+def test_a_transient_failure_is_retried(
     fault: Fault, server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail(fault, on={1, 2, 3})
@@ -45,7 +45,7 @@ def test_what_may_pass_is_tried_again(
     assert caplog.text.count("a%20b.gz in 0.0 s: ") == 3
 
 
-def test_the_last_failure_is_told(server: FaultyServer, tmp_path: Path) -> None:
+def test_the_last_failure_is_reported(server: FaultyServer, tmp_path: Path) -> None:
     server.fail(Fault.INTERNAL_ERROR)
     with pytest.raises(CorpusError, match=r"cannot be downloaded \(ClientResponseError: 500.*mirr"):
         download(f"{server.url}/a%20b.gz", tmp_path / "new")
@@ -56,7 +56,7 @@ def test_the_last_failure_is_told(server: FaultyServer, tmp_path: Path) -> None:
     ("fault", "reason"),
     [(Fault.NOT_FOUND, "FileNotFoundError"), (Fault.FORBIDDEN, "ClientResponseError: 403")],
 )
-def test_what_will_not_pass_is_told_at_once(
+def test_a_permanent_failure_is_reported_at_once(
     fault: Fault, reason: str, server: FaultyServer, tmp_path: Path
 ) -> None:
     server.fail(fault)
@@ -79,7 +79,7 @@ def test_a_download_without_an_end_does_not_fill_the_disk(
 
 
 def test_a_body_stays_as_it_is_sent(server: FaultyServer, tmp_path: Path) -> None:
-    """It is decompressed when it is read, and there with a budget."""
+    """The body is decompressed when it is read, within a budget."""
     server.fail(Fault.BOMB)
     download(f"{server.url}/a%20b.gz", tmp_path / "new")
     assert (tmp_path / "new").stat().st_size < 1_000_000

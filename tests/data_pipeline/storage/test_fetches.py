@@ -158,7 +158,7 @@ def test_a_stopped_process_is_not_waited_for(
     assert store.read(*FIRST) == FILES[FIRST[0]]
 
 
-def test_a_cache_that_holds_nothing_excludes_nobody(holder: int, server: FaultyServer) -> None:
+def test_a_cache_without_a_folder_locks_out_no_process(holder: int, server: FaultyServer) -> None:
     store = RemoteStore(server.url, ShardCache(Path("/proc/none"), 10**7), DELAYS)
     assert store.read(*FIRST) == FILES[FIRST[0]]
     assert holder

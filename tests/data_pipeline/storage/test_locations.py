@@ -60,7 +60,7 @@ def test_content_tells_the_compression(suffix: str, tmp_path: Path) -> None:
 def test_many_small_frames_are_copied_a_few_times_each(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not once for each frame before them."""
+    """A frame is not copied once for each frame before it."""
     fed = []
 
     class Watched:
@@ -132,7 +132,7 @@ def test_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["/some/where/a.fr", "https://host.invalid/x/a.fr.gz?raw=1"])
 @pytest.mark.parametrize("there", COMPRESSED)
-def test_mirror_stands_in_for_paths_and_urls(asked: str, there: str, tmp_path: Path) -> None:
+def test_a_mirror_replaces_paths_and_urls(asked: str, there: str, tmp_path: Path) -> None:
     (tmp_path / f"a.fr{there}").write_bytes(COMPRESSED[there])
     assert read(asked, mirror=str(tmp_path)) == TEXT
 

@@ -1,4 +1,4 @@
-"""Where clients of object stores find endpoint, region and keys."""
+"""Sources of endpoint, region and keys for clients of object stores."""
 
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def test_profiles_that_need_a_program_are_refused_with_the_remedy(
         ({"AWS_CA_BUNDLE": "/none.pem"}, r"/none\.pem.*AWS_CA_BUNDLE"),
     ],
 )
-def test_what_cannot_be_used_is_explained(
+def test_unusable_profiles_are_explained(
     home: Path, environment: dict[str, str], message: str
 ) -> None:
     odd = f"[profile odd]\nendpoint_url = localhost:9\n{KEYS}"

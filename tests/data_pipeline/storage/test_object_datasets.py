@@ -40,7 +40,7 @@ STALL_SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def location(s3_server: S3Server) -> str:
-    """Of a dataset and a corpus. Not to be changed."""
+    """Return the location of a dataset and a corpus, which a test must not change."""
     bucket = s3_server.bucket("datasets")
     client = s3_server.client(bucket)
     for name, data in FILES.items():
@@ -143,7 +143,7 @@ def test_a_lasting_fault_is_an_error(
     assert read(store) == FILES[SHARD]
 
 
-def test_what_is_too_large_is_not_read(
+def test_a_too_large_answer_is_not_read(
     fault_proxy: FaultProxy, store: RemoteStore, cache: ShardCache
 ) -> None:
     huge = bytes(100_000_000)
@@ -206,7 +206,7 @@ def test_a_download_is_retried(
         (Answer(404, "NoSuchBucket"), "ObjectAccessError: .*NoSuchBucket"),
     ],
 )
-def test_what_will_not_pass_is_told_at_once(
+def test_a_permanent_failure_is_reported_at_once(
     fault: Fault, reason: str, fault_proxy: FaultProxy, location: str, tmp_path: Path
 ) -> None:
     fault_proxy.fail(fault)

@@ -39,7 +39,7 @@ def wait_for(connect: float, stall: float, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(object_store, "STALL_TIMEOUT_SECONDS", stall)
 
 
-def test_what_is_put_is_read(store: ObjectStore) -> None:
+def test_a_put_object_is_read_back(store: ObjectStore) -> None:
     data = os.urandom(3_000_000)
     store.put("folder/ü+%41~ x", data)
     store.put("view", memoryview(data)[1:5])
@@ -118,7 +118,7 @@ def test_an_object_is_replaced_only_with_its_etag(store: ObjectStore) -> None:
 
 
 def test_one_of_several_writers_wins(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each adds one to the number in an object; no addition is lost."""
+    """Each writer adds one to the number in an object; no addition is lost."""
     wait_for(10.0, 30.0, monkeypatch)  # with time for writes that wait for each other
     store.put_new("number", b"0")
     start = threading.Barrier(4)
@@ -143,13 +143,13 @@ def test_one_of_several_writers_wins(store: ObjectStore, monkeypatch: pytest.Mon
 
 
 def test_a_listing_is_complete(store: ObjectStore, bucket: str, s3_server: S3Server) -> None:
-    """There are more objects than the server lists at once."""
+    """The prefix has more objects than the server lists at once."""
     client = s3_server.client(bucket)
     names = [f"many/{number:04}" for number in range(2 * LISTED_AT_ONCE + 3)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: obstore.put(client, f"runs/a b/{name}", b""), names))
     store.put("one", b"12345")
-    obstore.put(client, "runs/a bc", b"")  # beside the prefix
+    obstore.put(client, "runs/a bc", b"")  # outside the prefix
 
     assert sorted(entry.name for entry in store.list("many")) == names
     assert sorted(entry.name for entry in store.list()) == [*names, "one"]

@@ -128,7 +128,7 @@ def test_a_server_that_stops_in_the_body_is_an_error(
 def test_a_server_that_sends_a_byte_at_a_time_is_an_error(
     store: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
-    """Each byte ends the wait for the next one."""
+    """Each byte restarts the timeout for the next one."""
     store.put("a", bytes(1000))
     fault_proxy.fail(Slow(0.1), "GET")
     start = time.monotonic()
@@ -231,7 +231,7 @@ def test_answers_of_the_server_are_explained(
     assert type(raised.value) is error
 
 
-def test_what_a_server_quotes_is_not_shown(store: ObjectStore, fault_proxy: FaultProxy) -> None:
+def test_secrets_in_answers_are_not_shown(store: ObjectStore, fault_proxy: FaultProxy) -> None:
     """S3 answers a wrong signature with the key's name and the signed text."""
     quoted = f"<AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId><X>{SECRET_KEY}</X>"
     for answer in (

@@ -106,7 +106,7 @@ def test_it_comes_back_with_a_redirect_to_its_own_server(
 @pytest.mark.parametrize(
     "address", ["{}/none.txt", "http://me:s3cr3tCANARY@127.0.0.1:1/a", "ftp://h/a", "http://[/a"]
 )
-def test_what_a_server_redirects_to_is_in_no_message(
+def test_the_target_of_a_redirect_is_in_no_message(
     address: str,
     open_to_all: GuardedServer,
     netrc: Callable[[str], Path],
@@ -188,7 +188,7 @@ def test_a_home_that_this_user_cannot_enter_has_no_netrc_file(
 
 
 @pytest.mark.parametrize("query", ["", f"?{SIGNED}"])
-def test_a_url_with_a_credential_asks_nobody(
+def test_a_url_with_a_credential_sends_no_request(
     query: str, guarded: GuardedServer, tmp_path: Path
 ) -> None:
     user = "" if query else f"me:{PASSWORD}@"
@@ -210,7 +210,7 @@ def test_a_url_with_a_credential_asks_nobody(
     "name",
     ["..%2fa.txt", "%2e%2e/a.txt", "../a.txt", "..\\a.txt", "/a.txt", "//host/a.txt", "%2fa.txt"],
 )
-def test_a_name_that_leads_out_of_a_dataset_asks_nobody(
+def test_a_name_that_leads_out_of_a_dataset_sends_no_request(
     name: str, open_to_all: GuardedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_bytes(TEXT)

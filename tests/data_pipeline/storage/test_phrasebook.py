@@ -11,8 +11,8 @@ import pytest
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.phrasebook import FILE, SPLITS, phrasebook_pairs
 
-# The whole book, every sentence in its place. Whoever changes the book changes every dataset made
-# from it: then this value changes too, on purpose.
+# The whole book, every sentence in its place. A change of the book changes every dataset made from
+# it: then this value changes too, on purpose.
 BOOK_SHA256 = "842e6dae0fe6f18b42e9937c27b8564ee1dfd61ea5cca716795a8c7c337e7bc1"
 
 

@@ -99,7 +99,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.needs("small disks")
-def test_a_full_disk_is_told_once(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_reported_once(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = ShardCache(small_disk / "shards", 1_000_000)
     contents = [letter * 20_000 for letter in (b"a", b"b", b"c", b"d", b"e")]
     for data in contents:

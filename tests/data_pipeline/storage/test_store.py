@@ -49,7 +49,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
+    """Return a folder, which a test must not change."""
     return write_files(tmp_path_factory.mktemp("datasets") / "d")
 
 
@@ -146,7 +146,7 @@ def test_a_server_that_sends_more_than_the_manifest_tells(
 
 
 def test_an_encoding_is_not_asked_for(server: FaultyServer, store: RemoteStore) -> None:
-    """What a server sends is what it has."""
+    """A server sends the content that it has."""
     read(store)
     assert server.headers[SHARD]["Accept-Encoding"] == "identity"
 
@@ -189,7 +189,7 @@ def test_a_file_that_has_grown_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_special_files_are_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
     folder = write_files(tmp_path / "d")
     (folder / SHARD).unlink()
     make(folder / SHARD)
@@ -243,7 +243,7 @@ def test_a_folder_that_is_away_for_a_moment(
     assert len(waits) == 2
 
 
-def test_a_folder_without_a_manifest_is_told_at_once(
+def test_a_folder_without_a_manifest_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
@@ -398,7 +398,7 @@ def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) ->
 
 @pytest.mark.long
 def test_processes_share_a_cache_that_is_too_small(server: FaultyServer, tmp_path: Path) -> None:
-    """It holds a quarter of the files, so that processes evict what others read."""
+    """The cache holds a quarter of the files, so that processes evict each other's files."""
     bound = 70_000
     store = open_store(server.url, cache=tmp_path, cache_bytes=bound)
     shards = [name for name in FILES if name.startswith("shards/")]

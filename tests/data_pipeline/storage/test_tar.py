@@ -84,7 +84,7 @@ def test_like_tarfile_and_webdataset(files: dict[str, bytes], tar_format: int) -
 
 
 @pytest.mark.parametrize("tar_format", ["v7", "ustar", "gnu", "oldgnu", "posix"])
-def test_what_the_tar_command_writes_through_a_pipe(tmp_path: Path, tar_format: str) -> None:
+def test_output_of_the_tar_command_is_read(tmp_path: Path, tar_format: str) -> None:
     long = "" if tar_format == "v7" else "folder-with-a-long-name/" * 5
     (tmp_path / long).mkdir(parents=True, exist_ok=True)
     for number in range(20):
@@ -102,7 +102,7 @@ def test_what_the_tar_command_writes_through_a_pipe(tmp_path: Path, tar_format: 
     ]
 
 
-def test_what_webdataset_writes() -> None:
+def test_output_of_webdataset_is_read() -> None:
     buffer = io.BytesIO()
     with TarWriter(buffer) as writer:
         for number in range(3):
@@ -132,7 +132,7 @@ class Fountain(io.RawIOBase):
         return bytes(count)
 
 
-def test_what_is_passed_over_is_not_held() -> None:
+def test_skipped_members_are_not_held_in_memory() -> None:
     size = 64 * 1024 * 1024
     fountain = Fountain(header(b"x.jpg", size), size + len(ZEROS))
     with memory.at_most(1_000_000):

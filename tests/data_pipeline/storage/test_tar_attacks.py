@@ -1,4 +1,4 @@
-"""Tar archives that somebody made to do harm: each is refused by name, in little memory."""
+"""Tar archives that were made to do harm: each is refused by name, in little memory."""
 
 from dataclasses import replace
 
@@ -88,7 +88,7 @@ def test_attacks_are_refused(attack: bytes, member: str, problem: str) -> None:
 
 
 def test_headers_are_counted_whatever_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of members that are passed over too, and those before a member's own."""
+    """Headers of skipped members count too, and those that precede a member's header."""
     monkeypatch.setattr(tar, "HEADERS", replace(tar.HEADERS, limit=5))
     folder, picture, comment = entry(b"a/", b"", b"5"), entry(b"x.jpg"), pax((b"comment", b"x"))
     assert len(read(GOOD + folder + picture + comment + GOOD + ZEROS)) == 2

@@ -125,7 +125,7 @@ def test_another_seed_and_another_pass_hide_others(changed):
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
-def test_of_each_text_something_is_to_be_told(whole_words):
+def test_each_text_has_a_token_to_predict(whole_words):
     field = texts([1, 2, 3] * 50)
     labels = masked(field, share=0.01, whole_words=whole_words).labels
     starts = np.cumsum(labels.lengths) - labels.lengths

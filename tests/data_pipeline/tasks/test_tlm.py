@@ -1,4 +1,4 @@
-"""Which pairs of translation language modelling have their sides alone: golden numbers."""
+"""Pairs of translation language modelling whose sides are separate: golden numbers."""
 
 import numpy as np
 import pytest

@@ -87,7 +87,7 @@ def test_a_registered_tokenizer_is_trained_opened_and_given(tmp_path: Path) -> N
         load_existing(missing)
 
 
-def test_what_cannot_be_sampled_says_so() -> None:
+def test_sampling_by_an_unsupported_kind_is_refused() -> None:
     tokenizer = Words(b"a b", "test")
     with pytest.raises(TokenizerError, match="kind words, which does not support subword sampling"):
         tokenizer.sample_field(["a"], np.zeros(1, dtype=np.uint64), 0.1)

@@ -153,7 +153,7 @@ def test_a_tag_stands_first_and_no_text_spells_one(
         source.tag_id("a")
 
 
-def test_what_is_unknown_is_shown(sides: tuple[MarianTokenizer, MarianTokenizer]) -> None:
+def test_unknown_pieces_are_shown(sides: tuple[MarianTokenizer, MarianTokenizer]) -> None:
     source = sides[0]
     first, *_ = source.encode(["dog"])[0].tolist()
     assert "⁇" in source.decode([[first, source.unk_id, source.eos_id, source.pad_id]])[0]
@@ -220,7 +220,7 @@ def changed(folder: Path, copy: Path, files: dict[str, str | bytes | None]) -> P
         ({"vocabulary": '{"a": 0}'}, r"has 1 piece, but </s>, <unk>, <pad> is not one of them"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_named(
+def test_problems_of_a_folder_are_named(
     folder: Path, tmp_path: Path, files: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TokenizerError, match=message):

@@ -170,7 +170,7 @@ def test_frequencies(train: Callable[..., Tokenizer], kind: str, alpha: float) -
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_what_is_kept_changes_nothing(
+def test_cached_pieces_do_not_change_samples(
     train: Callable[..., Tokenizer],
     text: list[str],
     kind: str,

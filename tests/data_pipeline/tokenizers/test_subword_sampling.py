@@ -92,7 +92,7 @@ def test_each_pass_has_its_own_pieces_of_the_same_text(
 
 
 @pytest.mark.parametrize("tag", [None, "<bt>"])
-def test_what_gets_too_long_keeps_its_stored_pieces(
+def test_a_sample_that_is_too_long_keeps_its_stored_pieces(
     tokenizer: Tokenizer, text: list[str], tag: str | None
 ) -> None:
     stored = tokenizer.encode_field(text, tag)

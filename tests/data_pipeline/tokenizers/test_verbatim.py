@@ -78,7 +78,7 @@ def test_escaped_text_is_free_of_what_is_read_otherwise(text: str) -> None:
 
 
 def test_models_from_elsewhere_are_not_taken_for_verbatim() -> None:
-    """Such as have no normalisation either, but pieces with line ends of their own."""
+    """Models that have no normalisation either, but have pieces with line ends."""
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter([WORDS] * 20),
@@ -114,7 +114,7 @@ def test_a_document_is_encoded_line_by_line(with_bytes: Tokenizer) -> None:
 
 @pytest.mark.long
 def test_every_character_comes_back() -> None:
-    """What SentencePiece takes for something else is known by trying them all."""
+    """Try all characters, to know those that SentencePiece takes for others."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     starts = range(0, len(characters), 1000)
     texts = ["a" + "".join(characters[start : start + 1000]) + "b" for start in starts]
@@ -147,7 +147,7 @@ def test_equal_text_gives_equal_bytes() -> None:
     assert len(models) == 1
 
 
-def test_what_cannot_be_trained_is_said() -> None:
+def test_an_impossible_vocabulary_size_is_refused() -> None:
     config = TextTokenizerConfig(type="bpe", vocabulary_size=30_000)
     with pytest.raises(TokenizerError, match=r"vocabulary_size=30000: .*too high"):
         train_tokenizer([WORDS], config, "test")

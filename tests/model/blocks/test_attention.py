@@ -35,7 +35,7 @@ def padding_mask(s=7):
 
 
 def by_hand(query, keys, values, visible):
-    """§3.2.1, one number at a time; visible(b, t, s) tells what a query may look at."""
+    """§3.2.1, one number at a time; visible(b, t, s) says whether a query may use a key."""
     out = torch.zeros_like(query)
     for b in range(query.shape[0]):
         for h in range(query.shape[1]):

@@ -13,7 +13,7 @@ def numbered(rows, length, first=0):
     return 1e4 * kind + 1e3 * torch.tensor(rows)[row] + 100 * group + place + first + 1.0
 
 
-def test_tokens_lie_at_their_own_places_and_texts_leave():
+def test_tokens_keep_their_places_when_texts_leave():
     cache, prompts = KeyValueCache(), [2, 5, 3]
     whole = numbered([0, 1, 2], 12)
     cache.append(*whole[:, :, :, :5].clone())

@@ -1,4 +1,4 @@
-"""What is kept, how much of it, and that the same seed keeps the same."""
+"""Dropout: the values and the share that are kept; the same seed keeps the same values."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ has_onednn = pytest.mark.skipif(
 
 @pytest.fixture
 def large(monkeypatch):
-    """All products count as large, and come from oneDNN whatever the processor."""
+    """Treat all products as large, and use oneDNN on any processor."""
     monkeypatch.setattr("model.blocks.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
     monkeypatch.setattr("model.blocks.linear.ONEDNN_FROM", 1)
 
@@ -92,7 +92,7 @@ def test_the_same_rows_are_the_same_bits_again():
 
 @has_onednn
 @pytest.mark.usefixtures("large")
-def test_a_layer_without_bias_is_torchs_whoever_computes_it():
+def test_a_layer_without_bias_equals_torchs_in_each_path():
     torch.manual_seed(0)
     layer, x = Linear(24, 40, bias=False), torch.randn(3, 5, 24, requires_grad=True)
     y_grad = torch.randn(3, 5, 40)

@@ -94,7 +94,7 @@ def test_sentence_by_sentence_is_attention_under_a_block_diagonal_mask(
 
 
 def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)):
-    """What torch's documentation says of `varlen_attn`, and what its CUDA code demands."""
+    """Rules of torch's documentation of `varlen_attn`, and demands of its CUDA code."""
     for x, starts, longest in ((query, cu_seq_q, max_q), (key, cu_seq_k, max_k)):
         assert x.shape[1:] == (HEADS, HEAD_WIDTH)
         assert starts.dtype == torch.int32
@@ -120,7 +120,7 @@ def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window
 
 @CASES
 def test_the_kernel_is_called_as_documented(monkeypatch, query_lengths, key_lengths, causal):
-    """In fp32, so that what surrounds the kernel can be compared closely."""
+    """Compute in fp32, so that the code around the kernel can be compared closely."""
     monkeypatch.setattr(torch_varlen, "varlen_attn", as_documented)
     monkeypatch.setattr(varlen, "HALF_PRECISIONS", (torch.float32,))
     leaves = projections(query_lengths, key_lengths)
@@ -148,7 +148,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
     mixed = attention(query, keys, values, mask=sentences, causal=causal)
     assert mixed.shape == query.shape
     assert mixed.dtype == dtype
-    # What the output projection is given lies in memory as it takes it.
+    # The input of the output projection has the memory layout that it needs.
     assert mixed.transpose(1, 2).flatten(2).data_ptr() == mixed.data_ptr()
     assert mixed.transpose(1, 2).is_contiguous()
     gradients = torch.autograd.grad(mixed.sum(), leaves)
@@ -163,7 +163,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
         (torch.bfloat16, 264, r"heads 264 wide.*multiples of 8 up to 256"),
     ],
 )
-def test_what_the_kernel_cannot_do_is_refused(dtype, width, message):
+def test_inputs_that_the_kernel_cannot_compute_are_refused(dtype, width, message):
     query, keys, values = heads(*projections(SHORT, SHORT, dtype, "meta", width))
     with pytest.raises(ModelError, match=message):
         attention(query, keys, values, mask=same_sentence(SHORT, SHORT))
@@ -183,7 +183,7 @@ def test_the_kernel_agrees_with_the_reference(query_lengths, key_lengths, causal
 
 
 def waits_for_the_device(compute):
-    """What `compute` returns, and how often the host waited for the GPU meanwhile."""
+    """Return the result of `compute`, and how often the host waited for the GPU meanwhile."""
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")

@@ -18,7 +18,7 @@ def test_every_field_has_a_change_class_and_a_description(config):
 
 
 def test_every_field_is_read_elsewhere():
-    """But for the preset, which has given its values, and stop, which the caller looks for."""
+    """The exceptions are the preset, which has set its values, and stop, which the caller reads."""
     folder = Path(model.__file__).parent
     trees = [
         ast.parse(path.read_text())
@@ -50,7 +50,7 @@ def test_presets_are_the_published_forms():
     assert (llama.bias, llama.tie_embeddings, llama.feed_forward_width) == (False, False, 2048)
 
 
-def test_what_is_resolved_says_everything_and_stays_as_it_is():
+def test_a_resolved_config_is_complete_and_stable():
     config = DecoderOnlyConfig(preset="llama", width=100, heads=10, key_value_heads=2)
     values = config.model_dump()
     assert values["feed_forward_width"] == 288  # 266⅔, rounded up

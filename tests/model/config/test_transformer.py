@@ -27,7 +27,7 @@ def test_width_must_be_even():
     "values",
     [{"width": 2 * 10**9}, {"encoder_layers": 10**5}, {"decoder_layers": 10**9, "width": 2}],
 )
-def test_sizes_that_nobody_trains_are_refused(values):
+def test_absurd_sizes_are_refused(values):
     with pytest.raises(ValidationError, match="less than or equal to"):
         ModelConfig(**values)
 

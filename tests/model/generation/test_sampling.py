@@ -154,7 +154,7 @@ def test_the_seed_decides_and_torchs_generators_do_not(build_decoder_only):
 
 
 def test_draws_of_a_prompt_are_independent_of_each_other(build_decoder_only):
-    """A generator that begins anew at each token would give one number again and again."""
+    """A generator that is seeded again at each token would give one number repeatedly."""
     # All tokens are equally probable.
     network = build_decoder_only(spread=0.0, positions="rotary").eval()
     sampling = SamplingConfig(max_new_tokens=60)

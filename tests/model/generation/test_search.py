@@ -23,7 +23,7 @@ FORBIDDEN = [0, BOS]
 
 @pytest.fixture
 def network(build):
-    """Untied, since a random tied network says what it was told; this seed's lengths differ."""
+    """Use untied embeddings, as a random tied network repeats its input. Lengths differ."""
 
     def build_untied(seed=2, **settings):
         return build(seed, share_embeddings="none", **settings).eval()

@@ -42,7 +42,7 @@ def batch(lengths=(12, 3, 7)):
 
 
 def places(kind, part):
-    """Where labels are told: at a text's first token, or at every other token."""
+    """Positions of labels: a text's first token, or every other token."""
     first = torch.zeros_like(part, dtype=torch.bool)
     first[:, :: part.shape[1] if kind is LabelTextsConfig else 2] = True
     return (first & (part >= 0)).flatten().nonzero().squeeze(1)

@@ -72,7 +72,7 @@ def their_vectors(theirs, pooling, ids, segment, position, part):
 
 
 def their_loss(vectors, temperature):
-    """The sum over pairs of the mean of both directions, and of how many are told."""
+    """Return the sums over pairs of loss and correct matches, as means of both directions."""
     source, target = vectors.chunk(2)
     cosines = source @ target.T / temperature
     right = torch.arange(len(source))
@@ -161,8 +161,8 @@ def test_a_smaller_temperature_makes_cosines_count_more(build_encoder):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
-def test_one_pair_has_nothing_to_be_told_from(build_encoder):
-    """So the dummy of a rank without a slot has a loss, of nothing."""
+def test_a_single_pair_has_no_loss(build_encoder):
+    """Therefore, the dummy batch of a rank without a slot has a loss of 0."""
     network = build_encoder()
     sums = network(*batch([1, 1]), CrossEntropy())
     assert float(sums.nll.detach()) == 0.0

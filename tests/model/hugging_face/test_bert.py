@@ -42,7 +42,7 @@ EACH = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
 def network_of(seed=0, backend=None, **settings):
-    """One of our networks, with vectors that are neither 0 nor 1, and large weights."""
+    """Return one of our networks, with large weights and vectors that are neither 0 nor 1."""
     small = {"preset": "bert", "layers": 2, "width": 32, "heads": 4, "dropout": 0.0}
     torch.manual_seed(seed)
     network = MaskedLanguageModel(
@@ -130,7 +130,7 @@ def test_in_bf16_logits_are_close():
     assert (found - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_what_published_files_have_besides_is_left_out():
+def test_additional_tensors_of_published_files_are_skipped():
     """A pooler, another head, tied matrices twice, and norms by TensorFlow's names."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -154,7 +154,7 @@ def test_what_published_files_have_besides_is_left_out():
     ("settings", "message"),
     [({"norm": "pre"}, r"model\.norm is pre"), ({"segments": 0}, r"model\.segments is 0")],
 )
-def test_what_bert_has_not_is_refused_by_name(settings, message):
+def test_settings_that_bert_lacks_are_refused_by_name(settings, message):
     with pytest.raises(ModelError, match=message):
         to_bert(network_of(**settings), PAD)
 

@@ -79,7 +79,7 @@ OURS = {
 
 
 def theirs_of(form, seed=1):
-    """One of their networks with weights that are large, and vectors that are neither 0 nor 1."""
+    """Return one of their networks, with large weights and vectors that are neither 0 nor 1."""
     kind, settings = FORMS[form]
     config = kind(vocab_size=PIECES, attn_implementation="eager", **SPECIAL, **settings)
     torch.manual_seed(seed)
@@ -201,7 +201,7 @@ def test_weights_are_copies(build_decoder_only):
 
 
 def test_names_of_older_files(build_decoder_only):
-    """Without the head's prefix and with constants beside the weights, as GPT-2 was published."""
+    """Omit the head's prefix and keep constants among the weights, as GPT-2 was published."""
     ours = build_decoder_only(preset="gpt2")
     described, weights = to_hugging_face(ours)
     old = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
@@ -225,7 +225,7 @@ def test_names_of_older_files(build_decoder_only):
         ({"preset": "llama", "norm_kind": "layer"}, r"Llama has no norm_kind=layer"),
     ],
 )
-def test_what_no_layout_holds_is_refused(build_decoder_only, settings, message):
+def test_a_network_without_a_layout_is_refused(build_decoder_only, settings, message):
     with pytest.raises(ModelError, match=message):
         to_hugging_face(build_decoder_only(**settings))
 
@@ -263,7 +263,7 @@ def test_what_no_layout_holds_is_refused(build_decoder_only, settings, message):
         ),
     ],
 )
-def test_what_our_network_does_not_compute_is_refused(form, change, message):
+def test_settings_that_our_network_lacks_are_refused(form, change, message):
     theirs = theirs_of(form)
     with pytest.raises(ModelError, match=message):
         from_hugging_face(config_of(theirs) | change, theirs.state_dict())

@@ -39,7 +39,7 @@ SIZES = {
 
 
 def network_of(seed=0, pieces=PIECES, backend=None, **settings):
-    """One of our networks, with vectors that are neither 0 nor 1."""
+    """Return one of our networks, with vectors that are neither 0 nor 1."""
     small = {"encoder_layers": 3, "decoder_layers": 2, "width": 32, "heads": 4, "dropout": 0.0}
     config = ModelConfig(**small, feed_forward_width=48, **settings)
     torch.manual_seed(seed)
@@ -138,7 +138,7 @@ def test_greedy_translations_are_marians(sentences, form, share):
 
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("form", FORMS)
-def test_what_comes_back_is_what_was_given(form, share):
+def test_a_network_survives_a_round_trip(form, share):
     ours = network_of(share_embeddings=share, **FORMS[form])
     ours.config = ours.config.model_copy(update={"dropout": 0.2, "attention_dropout": 0.3})
     marian = marian_of(ours)
@@ -273,7 +273,7 @@ def test_pre_norm_is_refused_by_name():
         ({"activation": "swiglu"}, r"model\.activation is swiglu, .* relu or gelu or silu\."),
     ],
 )
-def test_what_came_after_marian_is_refused_by_name(settings, message):
+def test_settings_newer_than_marian_are_refused_by_name(settings, message):
     with pytest.raises(ModelError, match=message):
         to_marian(network_of(**settings))
 

@@ -19,7 +19,7 @@ PIECES = 60
 
 
 class Malicious:
-    """What makes a file when it is unpickled by Python's own means."""
+    """Object that creates a file when Python's `pickle` loads it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -30,7 +30,7 @@ class Malicious:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model whose weights lie in a PyTorch file alone, with all names of shared matrices."""
+    """A model whose weights are in a PyTorch file alone, with all names of shared matrices."""
     model = write_model(tmp_path / "opus", PIECES)
     (tmp_path / "opus" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "opus" / "pytorch_model.bin")
@@ -97,7 +97,7 @@ def test_an_archive_that_unfolds_is_not_read(folder):
 
 
 def test_a_tensor_that_shows_the_same_bytes_many_times_is_not_read(folder):
-    """Its file is small."""
+    """The file is small, but its tensor is large."""
     path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
     torch.save({"model.decoder.embed_positions.weight": torch.zeros(1).expand(most, 32)}, path)
     assert path.stat().st_size < 10_000
@@ -138,7 +138,7 @@ def test_sizes_that_are_none_are_named(folder, changes):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.ones(2)])
-def test_what_is_no_table_of_tensors_is_refused(tmp_path, content):
+def test_files_without_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "file")
     with pytest.raises(ModelError, match="named tensors only"):
         read_pytorch(tmp_path / "file", 10**6)

@@ -36,7 +36,7 @@ def close(found, expected):
 
 
 def check_layers(stack, layers, pre_norm):
-    """Each layer is the sum of what it was given and what its sub-layers made of it."""
+    """Check that each layer is the sum of its input and the outputs of its sub-layers."""
     x_btm = stack.embedding.sum_btm
     x_btm = x_btm if stack.embedding.normed_btm is None else stack.embedding.normed_btm
     for traced, layer in zip(stack.layers, layers, strict=True):
@@ -144,13 +144,13 @@ def test_states_and_weights_are_those_of_language_models(
     close(traced.logits_btv, expected.logits)
 
 
-def test_nothing_stays_behind(build_masked):
+def test_a_trace_removes_its_hooks(build_masked):
     network = build_masked().eval()
     trace_masked(network, IDS, PLACES)
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_what_cannot_be_traced(build_masked, build_decoder_only):
+def test_invalid_inputs_of_a_trace_are_refused(build_masked, build_decoder_only):
     with pytest.raises(ModelError, match="training mode"):
         trace_masked(build_masked().train(), IDS, PLACES)
     network = build_decoder_only().eval()

@@ -1,4 +1,4 @@
-"""What a trace shows is what the model computes: the fused path, the steps, the formulas."""
+"""A trace shows the values that the model computes: the fused path, the steps, the formulas."""
 
 import dataclasses
 import math
@@ -165,7 +165,7 @@ def test_each_stage_follows_from_the_one_before(build, pair, norm):
 
 
 @NORMS
-def test_a_sentence_traced_alone_gives_the_same_numbers_as_beside_a_longer_one(build, pair, norm):
+def test_a_sentence_has_the_same_trace_alone_and_with_a_longer_one(build, pair, norm):
     source, target_input = pair
     model = build(norm=norm).eval()
     together = trace(model, source, target_input)
@@ -264,7 +264,7 @@ def test_the_parameters_names_are_those_of_before_modules_were_made_for_hooks(mo
     }
 
 
-def test_what_cannot_be_traced_is_refused(model, pair):
+def test_pairs_of_other_shapes_are_refused(model, pair):
     source, target_input = pair
     with pytest.raises(ModelError, match=r"\(2, 7\) and \(1, 8\)"):
         trace(model, source, target_input[:1])

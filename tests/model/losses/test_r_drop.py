@@ -1,4 +1,4 @@
-"""R-Drop's sums and gradients beside torch's cross-entropy and Kullback-Leibler divergence."""
+"""R-Drop's sums and gradients against torch's cross-entropy and Kullback-Leibler divergence."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def case(dtype=torch.float32, tokens=TOKENS):
 
 
 def by_torch(hidden, weight, target, label_smoothing, alpha):
-    """Half of the paper's equation 4, as it stands there, summed over tokens."""
+    """Half of the paper's equation 4, as printed, summed over tokens."""
     logits = F.linear(hidden, weight).float()
     entropies = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="sum")
     p, q = logits.log_softmax(dim=1).chunk(2)

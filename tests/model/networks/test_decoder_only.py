@@ -52,7 +52,7 @@ def batch(rows=ROWS, width=0, seed=3):
 
 
 def parts_alone(ids, target, part):
-    """Each part as a batch of its own."""
+    """Return each part as a separate batch."""
     for row in range(len(ids)):
         for number in range(int(part[row].max()) + 1):
             here = part[row] == number

@@ -37,7 +37,7 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def batch(rows=ROWS, width=0, seed=3, segments=2):
-    """Ids, segments, positions and parts, and every third token as one that is to be told."""
+    """Return ids, segments, positions and parts, with every third token to be predicted."""
     width = max(width, *map(sum, rows))
     generator = torch.Generator().manual_seed(seed)
     ids, segment, position = (torch.zeros(len(rows), width, dtype=torch.int64) for _ in range(3))
@@ -56,7 +56,7 @@ def batch(rows=ROWS, width=0, seed=3, segments=2):
 
 
 def parts_alone(ids, segment, position, part, place, target):
-    """Each part that has a token to be told as a batch of its own."""
+    """Return each part that has a token to be predicted as a separate batch."""
     told = torch.full_like(ids, -1).flatten()
     told[place] = target
     told = told.view_as(ids)
@@ -308,7 +308,7 @@ def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_masked, form
     )
 
 
-def test_masked_tokens_are_told_alike_in_one_chunk_or_several():
+def test_masked_tokens_are_predicted_alike_in_chunks():
     """Against torch, with more tokens than one chunk takes."""
     generator = torch.Generator().manual_seed(0)
     tokens = 2 * MIN_CHUNK_TOKENS + 5

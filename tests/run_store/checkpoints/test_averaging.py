@@ -55,7 +55,7 @@ def test_it_is_the_mean_of_the_weights(tmp_path, kinds):
 
 
 def test_the_average_of_equals_is_each_of_them(tmp_path):
-    """In fp32 the sum of three would be rounded."""
+    """The sum of three equal checkpoints would be rounded in fp32."""
     one = save(tmp_path, 10)
     result = average(tmp_path, [one] * 3)
     found, expected = CheckpointReader(result).weights(), CheckpointReader(one).weights()
@@ -153,7 +153,7 @@ def test_it_has_one_file_of_one_rank(tmp_path):
 
 
 def test_a_file_that_is_missing_is_named_as_long_as_the_run_is_left_alone(tmp_path, monkeypatch):
-    """Only a work folder that is gone means that somebody else has begun to train."""
+    """Only a work folder that is gone means that another process has begun to train."""
     averaged = [save(tmp_path, step) for step in (10, 20)]
 
     def lost(*arguments):

@@ -31,7 +31,7 @@ def save(folder, step):
     return save_checkpoint(folder, make_header(step), halves)
 
 
-def test_what_is_written_is_read_back_in_any_range(tmp_path):
+def test_a_written_fragment_is_read_back_in_any_range(tmp_path):
     reader = CheckpointReader(save(tmp_path, 10))
     whole = torch.arange(4.0) + 10
     for start in range(4):
@@ -90,7 +90,7 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
 
 
 def test_all_damaged_ones_above_the_newest_intact_one_are_named(tmp_path):
-    """One between two that were kept, and later the newest: neither hides the other."""
+    """One damaged checkpoint is between two kept ones, another is the newest: both are named."""
     kept = [save(tmp_path, step) for step in (10, 20, 30, 40)]
     damage_by_flipping(kept[2].file_paths()[0])
     assert newest_intact(tmp_path)[0].step == 40
@@ -139,7 +139,7 @@ def test_a_digit_of_the_header_that_was_flipped_is_damage(tmp_path):
         Checkpoint(path.parent)
 
 
-def test_who_does_not_own_the_run_any_more_sets_nothing_aside(tmp_path):
+def test_a_former_owner_sets_no_checkpoint_aside(tmp_path):
     damaged = save(tmp_path, 10).path
     with pytest.raises(FileNotFoundError):
         set_aside(damaged, tmp_path / ".work-00000001-gone")
@@ -182,7 +182,7 @@ def test_the_first_of_several_damages_is_named(tmp_path):
         newest.verify()
 
 
-def test_what_cannot_be_read_is_damaged(tmp_path):
+def test_an_unreadable_checkpoint_is_damaged(tmp_path):
     """As on a disk with bad sectors: reading the beginning of one's own memory fails."""
     save(tmp_path, 10)
     newest = save(tmp_path, 20)

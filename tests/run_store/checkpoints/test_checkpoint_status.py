@@ -1,4 +1,4 @@
-"""Checkpoints at a glance: complete, damaged, set aside."""
+"""Status of checkpoints: complete, damaged, set aside."""
 
 from support.records.run_folders import made_run, with_checkpoint
 

@@ -70,7 +70,7 @@ def test_a_checkpoint_is_complete_when_all_ranks_have_written(run, committer):
 
 
 def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
-    """Also when another one is slower, and makes the folder again."""
+    """This holds also if another rank is slower, and creates the folder again."""
     committer.add(write(committer, 10, 0), make_header(10))
     assert committer.give_up(10)
     assert not committer.give_up(10)  # is no news
@@ -83,7 +83,7 @@ def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
     assert steps(run) == [20]
 
 
-def test_what_cannot_be_committed_is_said_and_training_goes_on(run, committer, said):
+def test_a_failed_commit_is_reported_and_training_goes_on(run, committer, said):
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
     (text,) = said
@@ -118,7 +118,7 @@ def test_at_last_it_is_given_up(run, committer, monkeypatch):
     assert list(committer.work.iterdir()) == []
 
 
-def test_what_cannot_be_removed_is_said_and_training_goes_on(run, committer, said):
+def test_a_failed_removal_is_reported_and_training_goes_on(run, committer, said):
     assert save(committer, 10)
     (committer.work / "condemned-step-00000010" / "in the way").mkdir(parents=True)
     assert save(committer, 20)
@@ -137,8 +137,8 @@ def test_the_rest_of_an_earlier_attempt_is_removed(run, lease, said):
 
 
 @pytest.mark.parametrize("what", ["add", "give_up"])
-def test_a_run_that_belongs_to_somebody_else_is_left_alone(run, committer, what):
-    """A former owner's ranks fail because their folder is gone; that is the reason to be told."""
+def test_a_run_of_another_owner_is_left_alone(run, committer, what):
+    """A former owner's ranks fail because their folder is gone; that reason is reported."""
     file = write(committer, 10, 0)
     committer.add(file, make_header(10))
     (run / "owners" / "00000099.json").write_text("{}")

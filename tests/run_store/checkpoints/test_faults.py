@@ -24,7 +24,7 @@ def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(fault_ser
 
 @pytest.mark.long
 def test_no_space_at_any_operation_costs_a_save_at_most(fault_server):
-    """Of two saves. Before the first one it may keep the run from beginning."""
+    """Two saves are made. A fault before the first one may keep the run from beginning."""
     newest = fault_server.run(commit_faults.strike_everywhere, fault_server.folder, Fault.NO_SPACE)
     assert set(newest) == {10, 20, 30}
     assert newest[-1] == 30

@@ -1,4 +1,4 @@
-"""How long a last checkpoint is tried."""
+"""Time limit of the attempts at a final checkpoint."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Checkpoints that somebody made to do harm: each is refused by file and tensor."""
+"""Checkpoints that were made to do harm: each is refused by file and tensor."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def read_all(path: Path) -> None:
 
 
 def change_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """As if checkpoint.json had been written so, with its own hash."""
+    """Rewrite checkpoint.json, with its correct hash."""
     values = json.loads((path / HEADER).read_bytes())
     change(values)
     values["sha256"] = sha256_of_header(values)
@@ -135,7 +135,7 @@ def test_a_header_longer_than_the_file_takes_no_memory(checkpoint: Path) -> None
 
 @pytest.mark.parametrize("kind", ["master", "exp_avg"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_number_is_refused_by_element(tmp_path: Path, kind: str, value: float) -> None:
+def test_nonfinite_values_are_refused_by_element(tmp_path: Path, kind: str, value: float) -> None:
     state = {name: torch.arange(6.0) for name in ("master", "exp_avg")}
     state[kind][4] = value
     fragments = [Fragment(name, "w", 0, tensor) for name, tensor in state.items()]
@@ -226,7 +226,7 @@ def test_another_format_of_any_length_is_shown_in_one_line(checkpoint: Path) -> 
 
 
 @pytest.mark.parametrize("name", [HEADER, FILE])
-def test_nobody_waits_for_a_fifo(checkpoint: Path, name: str) -> None:
+def test_a_fifo_is_not_waited_for(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     os.mkfifo(checkpoint / name)
     with pytest.raises(CheckpointError, match=r"it is a FIFO, expected a regular|is missing"):

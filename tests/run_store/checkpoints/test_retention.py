@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Choice of the checkpoints to keep."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_another_versions_stay(checkpoints):
 
 
 def test_a_damaged_one_between_two_that_stay_goes(checkpoints):
-    """It is of no use: a newer one stays, and one that can be read stays in its place."""
+    """A damaged checkpoint is of no use: a newer one stays, and an intact one replaces it."""
     (checkpoints / "step-00000040" / HEADER).write_text("{")
     prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=2, keep_best=0))
     assert staying(checkpoints) == [30, 50]
@@ -87,7 +87,7 @@ def test_a_hundred_million_steps_come_after_those_before_them(tmp_path):
     assert [path.name for path in superfluous(tmp_path, config)] == ["step-99999999"]
 
 
-def test_what_goes_is_named_oldest_first_and_synced(checkpoints, monkeypatch):
+def test_removed_checkpoints_are_named_oldest_first_and_synced(checkpoints, monkeypatch):
     synced = []
     monkeypatch.setattr(commits, "sync_to_disk", lambda folder: synced.append(staying(folder)))
     config = CheckpointsConfig(keep_last=1, keep_best=0)

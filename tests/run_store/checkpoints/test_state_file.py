@@ -45,7 +45,7 @@ def test_the_elements_are_aligned(tmp_path):
     assert length % 8 == 0
 
 
-def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
+def test_a_folder_that_is_gone_is_not_created_again(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_state_file(tmp_path / "gone" / "a", {}, [])
     assert not (tmp_path / "gone").exists()

@@ -141,7 +141,7 @@ def test_a_part_list_must_cover_the_files(remote):
 
 
 def test_a_header_keeps_no_hashes_of_chunks(local):
-    """Its format is that of checkpoints on disk."""
+    """The header's format is that of checkpoints on disk."""
     (record, _) = local.header.files
     chunks = ["0" * 64] * -(-record.bytes // CHUNK)
     uploaded = UploadedFile(**record.model_dump(), chunks=chunks)
@@ -218,7 +218,7 @@ def test_an_upload_fails_if_any_of_its_parts_does(local, tmp_path, number):
 
 
 def test_an_upload_has_few_parts_in_memory(local, tmp_path):
-    """It reads a part when one of those before it is stored."""
+    """The upload reads a part when one of those before it is stored."""
     record, started, stored = local.header.files[1], [], []
     gate, ahead = threading.Event(), threading.Event()
 

@@ -187,7 +187,7 @@ def test_the_last_checkpoint_waits_for_the_upload_in_flight(work, url, monkeypat
 def test_an_upload_that_fails_once_works_the_next_time_without_a_step_in_between(
     work, url, monkeypatch
 ):
-    """The thread goes on after a failure, and `finish` waits for each file anew."""
+    """The thread goes on after a failure, and `finish` waits for each file again."""
     heard = Listener()
     with closing(make_writer(work, url, heard)) as writer:
         for step in (10, 20, 30):

@@ -7,7 +7,7 @@ from support.records.lines import COUNTED, train_line
 from run_store.record.curve_points import Points
 
 
-def test_what_a_step_lacks_is_unknown_for_its_point_alone():
+def test_a_missing_value_is_unknown_for_its_point_alone():
     lines = [train_line(step, **COUNTED if step > 3 else {}) for step in range(1, 7)]
     columns = Points.of_lines(lines).columns()
     assert columns["tflops_per_second"] == [None, None, None, 8.0, 8.0, 8.0]

@@ -42,7 +42,7 @@ def test_a_resumed_run_says_how_much_of_its_curve_stays_the_same(event, said, no
     assert "promise" not in text
 
 
-def test_what_else_has_changed_is_said():
+def test_other_changes_are_listed():
     changed = {"trainer.max_steps": [40, 60], "checkpoints.best_by": ["loss", "bleu"]}
     event = resumed(FAST).model_copy(update={"settings_changed": changed, "lost_steps": 7})
     text = event_text(event)

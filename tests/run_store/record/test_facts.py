@@ -28,7 +28,7 @@ def recorded_fields(lines=LINES):
 
 
 def problems(facts, fields):
-    """What is wrong with a table of facts."""
+    """Return the mistakes in a table of facts."""
     names = Counter(fact.name for fact in facts)
     titles = Counter(fact.title for fact in facts)
     return {

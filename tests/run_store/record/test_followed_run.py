@@ -1,4 +1,4 @@
-"""Run folders that are read again and again."""
+"""Run folders that are read repeatedly."""
 
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_status

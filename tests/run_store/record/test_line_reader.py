@@ -153,7 +153,7 @@ def test_a_file_that_is_away_for_a_moment_goes_on(file, tail):
     assert not new.is_other
 
 
-def test_a_file_that_is_away_and_comes_back_as_another_is_told(file, tail):
+def test_a_replaced_file_is_reported(file, tail):
     file.write_text(text(1, 2))
     tail.read()
     file.rename(file.with_name("kept"))

@@ -107,7 +107,7 @@ def test_the_loss_of_a_repeated_spike_is_compared(path):
         assert (event and event.fields) == fields
 
 
-def test_an_event_stands_at_the_last_recorded_step(path):
+def test_an_event_has_the_last_recorded_step(path):
     record_steps(path, 0, range(1, 8))
     record = MetricsFile(path, 5)
     assert record.last_step == 7
@@ -275,14 +275,14 @@ def test_scores_whose_decoding_was_not_recorded_are_read(path):
         ReplayMismatch(step=3, replayed_step=2, fields={"loss": [1.0, None]}),
     ],
 )
-def test_what_is_written_is_read(path, line):
+def test_written_content_is_read_back(path, line):
     record_lines(path, 0, line)
     assert read_metrics(path) == [line]
     assert json.loads(path.read_text())["version"] == 2
 
 
 def test_a_validation_that_was_made_up_for_is_recorded_once(path):
-    """It gave way to a request to stop, so whatever goes on from that checkpoint makes it again."""
+    """The validation was interrupted by a stop, so each run from that checkpoint repeats it."""
     record_steps(path, 0, range(1, 4))
     validation = validation_line(3)
     record_lines(path, 3, validation, train_line(4))

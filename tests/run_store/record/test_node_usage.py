@@ -1,4 +1,4 @@
-"""nodes.jsonl: written beside the training, read from its end or thinned, whatever is in it."""
+"""nodes.jsonl: written during training, read from its end or thinned, whatever its content."""
 
 import json
 import resource
@@ -27,7 +27,7 @@ def line(time: float, node: str = "gpu-7.cluster.local", usage: Usage = USAGE) -
     return NodeLine.of(usage, 1.7e9 + time, step=int(time), node=node)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_content_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     lines = [line(0, "a"), line(0, "b\x1b\u202e", BUSY), line(30, "a")]
     append_usage(path, lines[:2])
@@ -105,7 +105,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_line_is_told_and_passed_over(tmp_path: Path, text: str) -> None:
+def test_a_damaged_line_is_reported_and_skipped(tmp_path: Path, text: str) -> None:
     path = tmp_path / "nodes.jsonl"
     path.write_text(f"{line(1).to_json()}\n{text}\n{line(2).to_json()}\n{line(3).to_json()[:9]}")
     for read in (read_usage, newest_usage):
@@ -115,7 +115,7 @@ def test_a_damaged_line_is_told_and_passed_over(tmp_path: Path, text: str) -> No
         assert found.problem == f"{path} has 1 line that cannot be read"
 
 
-def test_a_long_file_of_something_else_is_told(tmp_path: Path) -> None:
+def test_a_long_file_of_another_kind_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     path.write_bytes(b"x" * (WHOLE_BYTES + 7))
     assert read_usage(path).nodes == {}
@@ -126,7 +126,7 @@ def test_a_long_file_of_something_else_is_told(tmp_path: Path) -> None:
     assert "cannot be read" in (found.problem or "")
 
 
-def test_what_a_full_disk_has_no_room_for_is_left_out_whole(tmp_path: Path) -> None:
+def test_lines_that_do_not_fit_on_the_disk_are_left_out_whole(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     append_usage(path, [line(1)])
     before = path.read_bytes()

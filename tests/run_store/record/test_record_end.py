@@ -102,7 +102,7 @@ def test_steps_that_were_skipped_at_the_end_are_counted(tmp_path):
     assert (end.step, end.skipped.step, end.in_a_row) == (4, 3, 0)
 
 
-def test_what_came_last_of_each_kind_is_kept(tmp_path):
+def test_the_last_event_of_each_kind_is_kept(tmp_path):
     lines = [
         *(validation_line(1, loss=3.0), Resumed(step=1, from_step=0, restarts=1, lost_steps=1)),
         *(validation_line(2, loss=2.0), Resumed(step=2, from_step=1, restarts=2, lost_steps=4)),

@@ -1,4 +1,4 @@
-"""How a run stands, by its folder: who trains it, how far it is, and what is wrong with it."""
+"""Status of a run, from its folder: its owner, its progress, and its problems."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_a_run_without_a_readable_file_is_listed_with_the_command_that_writes_it
     assert run_status_of(run).problems == []
 
 
-def test_a_status_that_is_no_file_is_told_and_not_waited_for(run):
+def test_a_status_that_is_no_file_is_reported_without_waiting(run):
     (run / "status.json").unlink()
     os.mkfifo(run / "status.json")
     assert "it is a FIFO" in run_status_of(run).problems[0]
@@ -136,7 +136,7 @@ def test_a_run_whose_owner_was_killed_is_abandoned_with_what_its_record_says(run
     assert run_status_of(run).state == "finished"
 
 
-def test_what_the_record_does_not_say_is_kept(run):
+def test_facts_that_are_not_in_the_record_are_kept(run):
     nodes = {"10.0.0.1 (ab)": 2, "10.0.0.2 (cd)": 1}
     start = current_start()
     with_status(run, ranks=3, nodes=nodes, start=start)
@@ -156,7 +156,7 @@ def test_operations_a_second_need_a_count_of_each_step(tmp_path):
 
 
 @pytest.mark.parametrize(("fact", "field"), [("tflops_per_second", "model_flops"), ("mfu", "mfu")])
-def test_operations_that_nobody_computed_are_not_shown(tmp_path, fact, field):
+def test_unknown_operations_are_not_shown(tmp_path, fact, field):
     for value, name in ((0, "zero"), (None, "none")):
         lines = [train_line(1, **COUNTED), train_line(2, **COUNTED | {field: value})]
         assert standing_of(made_run(tmp_path / name, *lines)).value(fact) is None
@@ -288,7 +288,7 @@ def test_the_newest_notices_are_shown(run):
     assert found == [f"notice {number}" for number in range(3, 8)]
 
 
-def test_of_equal_scores_the_first_is_the_best_and_one_that_is_not_finite_is_none(tmp_path):
+def test_the_first_of_equal_finite_scores_is_the_best(tmp_path):
     lines = [
         validation_line(1, loss=float("inf"), bleu=20.0),
         validation_line(2, loss=2.0, bleu=20.0),
@@ -426,7 +426,7 @@ def test_files_that_hold_something_else_crash_nothing(run, content):
     assert "checkpoint.json" in "".join(standing.problems)
 
 
-def test_what_is_no_file_is_told_and_not_waited_for(run):
+def test_a_path_that_is_no_file_is_reported_without_waiting(run):
     for name in FILES:
         (run / name).unlink(missing_ok=True)
         os.mkfifo(run / name)

@@ -23,13 +23,13 @@ def test_steps_are_powers_of_two_and_half_as_much_again():
     found = [step for step in range(1000) if is_probed(step)]
     expected = {0, *(2**n for n in range(10)), *(3 * 2**n for n in range(9))}
     assert found == sorted(step for step in expected if step < 1000)
-    # However long a run is, a reader looks at so many files at most.
+    # The number of files that a reader opens is bounded, however long the run is.
     assert MAX_FRAMES > 1 + 63 + 62
     assert is_probed(2**62)
     assert not is_probed(2**62 + 3)
 
 
-def test_what_is_written_comes_back_and_a_step_has_one_moment(tmp_path):
+def test_written_frames_are_read_back_with_one_per_step(tmp_path):
     folder = tmp_path / "time-lapse"
     for step, output in ((0, "the the"), (96, "early"), (2, "she"), (96, "she is \u202e here")):
         write_frame(folder, TimeLapseFrame(step=step, probes=(made_probe(output),)))
@@ -66,7 +66,7 @@ def test_a_table_has_a_row_for_each_sentence_of_each_moment():
         ({"probes": [{}] * 5}, "probes"),
     ],
 )
-def test_what_is_no_moment_is_a_problem_and_the_others_stay(tmp_path, change, said):
+def test_an_invalid_frame_is_a_problem_and_the_others_stay(tmp_path, change, said):
     for step in (1, 2, 3):
         path = write_frame(tmp_path / "lapse", TimeLapseFrame(step=step, probes=(made_probe("a"),)))
     path_of(tmp_path / "lapse", 2).write_text(json.dumps(json.loads(path.read_text()) | change))

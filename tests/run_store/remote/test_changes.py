@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("s3_environment")
 
 @pytest.fixture
 def url(s3_server, tmp_path):
-    """A run that nobody trains."""
+    """A run that no process trains."""
     url = f"{s3_server.bucket('changes')}/one"
     push_run(made_run(tmp_path / "made" / "one", train_line(1)), url)
     return url

@@ -83,7 +83,7 @@ CHANGES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(changes=CHANGES, fetches=st.lists(st.booleans(), min_size=12, max_size=12))
-def test_what_is_fetched_is_what_was_uploaded(tmp_path_factory, changes, fetches):
+def test_fetched_files_equal_the_uploaded_ones(tmp_path_factory, changes, fetches):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     objects, known, copy = Objects(), KnownFiles(source), KnownFiles(target)
     path = source / NAME
@@ -105,7 +105,7 @@ def test_what_is_fetched_is_what_was_uploaded(tmp_path_factory, changes, fetches
     assert changed(known) == ([] if changes else [NAME])
 
 
-def test_of_a_file_that_grows_only_the_last_object_is_replaced(tmp_path):
+def test_only_the_last_object_of_a_growing_file_is_replaced(tmp_path):
     objects, known = Objects(), KnownFiles(tmp_path)
     for number in range(100):
         with (tmp_path / NAME).open("ab") as file:
@@ -234,7 +234,7 @@ def test_a_copy_is_replaced_as_a_whole(tmp_path, data):
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 14])
-def test_what_is_cut_off_is_not_stored(tmp_path, size):
+def test_truncated_content_is_not_stored(tmp_path, size):
     objects, known = Objects(), KnownFiles(tmp_path)
     path = tmp_path / NAME
     path.write_bytes(b"first part, tail")

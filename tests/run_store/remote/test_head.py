@@ -1,4 +1,4 @@
-"""The head changes only by compare-and-swap, whoever else changes it at the same time."""
+"""The head changes only by compare-and-swap, even if other processes change it at the same time."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -218,7 +218,7 @@ def test_an_owner_that_has_released_the_run_cannot_change_it(store):
         {"checkpoints": {f"step-{number}": "owners/1/c" for number in range(20_001)}},
     ],
 )
-def test_what_no_reader_can_hold_is_refused_by_all(store, damage):
+def test_a_head_beyond_the_limits_is_refused_by_all(store, damage):
     files = {"metrics.jsonl": FileObjects.model_validate(FILE)}
     head = RunHead(owner=RunOwner(number=1, released=True), files=files)
     store.put(HEAD, json.dumps(head.model_dump(mode="json") | damage).encode())
@@ -278,7 +278,7 @@ def test_a_change_that_is_applied_again_changes_nothing_more():
     assert head == before
 
 
-def test_what_another_process_adds_before_the_swap_stays():
+def test_additions_of_another_process_before_the_swap_stay():
     before = files(note="2", gone="3", changed="4")
     change = change_of(before, files=files(note="2", mine="1", changed="5"))
     now = RunHead(files=files(note="6", gone="7", changed="8", new="9"))

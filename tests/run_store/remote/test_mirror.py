@@ -83,7 +83,7 @@ def go_on(url, tmp_path, when):
 
 
 @pytest.mark.long
-def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
+def test_a_driver_leaves_complete_files_only(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
         for step in (10, 20, 30):
             driver.save(step)
@@ -102,7 +102,7 @@ def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
 
 
 def killed_at(url, tmp_path, proxy, request, applied):
-    """Kill a driver when it makes its n-th request; return whether it made so many."""
+    """Kill a driver at its n-th request; return whether it made that many."""
     hold = Hold(after=applied)
     proxy.heal()
     proxy.fail(hold, on={request})
@@ -121,7 +121,7 @@ def killed_at(url, tmp_path, proxy, request, applied):
 
 @pytest.fixture(autouse=True)
 def old_probes(monkeypatch):
-    """Those of killed drivers count as old at once."""
+    """Treat probes of killed drivers as old at once."""
     monkeypatch.setattr(head_module, "PROBE_SECONDS", -1.0)
 
 
@@ -150,7 +150,7 @@ def test_a_driver_killed_at_every_request_loses_no_checkpoint(url, tmp_path, pro
 
 
 def seen_at(url, folder):
-    """What a reader finds at a URL."""
+    """Return the files that a reader finds at a URL."""
     shutil.rmtree(folder, ignore_errors=True)
     RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
     return {
@@ -165,7 +165,7 @@ def seen_at(url, folder):
 def test_a_driver_that_wakes_up_after_a_takeover_changes_nothing_that_readers_see(
     url, tmp_path, proxy, monkeypatch, request_number
 ):
-    """It was stopped at one of its requests, and makes the others after another driver's."""
+    """The driver was stopped at a request; it continues after another driver's requests."""
     monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     begin(url, tmp_path)
@@ -290,7 +290,7 @@ def write(driver, text, name="log.txt"):
 
 
 def test_a_file_that_changes_all_the_time_has_few_objects_while_the_run_lives(url, tmp_path):
-    """Those of the head, and at most those of the head before it."""
+    """The remaining objects are those of the head, and at most those of the head before it."""
     store = ObjectStore(url)
     with driving(url, tmp_path / "first") as driver:
         write(driver, "0")
@@ -403,7 +403,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
     check_no_orphans(url, "after an addition that was replaced")
 
 
-def test_what_is_requested_during_a_round_is_done_in_the_next_one(url, tmp_path, monkeypatch):
+def test_requests_during_a_round_are_done_in_the_next_one(url, tmp_path, monkeypatch):
     put = ObjectStore.put
     empty = PartList(files=[])
 

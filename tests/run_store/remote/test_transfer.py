@@ -182,7 +182,7 @@ class BrokenError(ObjectStoreError):
 
 @contextmanager
 def failing_after(monkeypatch, method, requests):
-    """Let a method of object stores fail after so many calls."""
+    """Let a method of object stores fail after this number of calls."""
     call, calls = getattr(ObjectStore, method), count(1)
 
     def fail_later(self, *arguments):
@@ -251,7 +251,7 @@ def test_a_newer_run_is_not_overwritten(large, url):
         push_run(large, url)
 
 
-def test_what_only_the_store_has_stays(large, url, tmp_path):
+def test_files_that_are_only_in_the_store_stay(large, url, tmp_path):
     push_run(large, url)
     shutil.rmtree(large / "checkpoints" / "average-of-10-20")
     (large / "translations" / "a b ü.txt").unlink()
@@ -281,7 +281,7 @@ def test_an_owned_run_in_the_store_is_not_overwritten(folder, url, tmp_path, mon
 
 
 def test_a_driver_that_comes_meanwhile_wins(folder, url, tmp_path, monkeypatch):
-    """It takes the run between the upload and the change of the head."""
+    """The driver takes the run between the upload and the change of the head."""
     push_run(folder, url)
     save(folder / "checkpoints", 30)
     change = HeadObject.change
@@ -358,7 +358,7 @@ def test_no_run_is_pulled_from_where_none_is(url, tmp_path):
 
 
 def test_the_copy_of_a_driver_can_be_pushed_elsewhere(large, url, tmp_path):
-    """Its checkpoints have no state files."""
+    """The checkpoints of the copy have no state files."""
     push_run(large, url)
     node = RunFolder(tmp_path / "node")
     with RunMirror(url, node, lambda text: None):
@@ -444,7 +444,7 @@ def test_a_run_above_the_limit_is_pulled_only_if_it_is_allowed(folder, url, tmp_
     pull_run(url, tmp_path / "back", max_bytes=1_000_000)
 
 
-def test_a_pull_follows_no_link_that_somebody_else_has_made(folder, url, tmp_path):
+def test_a_pull_follows_no_link_of_another_user(folder, url, tmp_path):
     push_run(folder, url)
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     unfinished, elsewhere = tmp_path / f".back.{digest}.unfinished", tmp_path / "elsewhere"

@@ -39,7 +39,7 @@ def test_the_oldest_texts_are_packed_and_the_newest_stay(tmp_path):
     ]
 
 
-def test_nothing_is_lost_if_it_is_interrupted(tmp_path, monkeypatch):
+def test_an_interrupted_archive_loses_nothing(tmp_path, monkeypatch):
     for step in range(6):
         (tmp_path / f"validation-{step:08d}.txt").write_text(str(step))
     expected = texts_in(tmp_path)

@@ -35,7 +35,7 @@ def test_the_least_recently_refreshed_copies_go_first(tmp_path):
     assert [copy.exists() for copy in (newer, older, oldest)] == [True, False, False]
 
 
-def test_nothing_goes_while_there_is_room(tmp_path):
+def test_no_copy_is_evicted_while_there_is_room(tmp_path):
     copies = [copy_of(tmp_path, name, 300, 1.0) for name in "abc"]
     ViewCache(tmp_path).reserve(tmp_path / "0123" / "new", 100)
     assert all(copy.exists() for copy in copies)

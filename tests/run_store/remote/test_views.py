@@ -60,7 +60,7 @@ def prefix(s3_server):
 
 @pytest.fixture
 def url(prefix, tmp_path):
-    """A run that nobody trains."""
+    """A run that no process trains."""
     push_run(made_run(tmp_path / "made" / "one", train_line(1)), f"{prefix}/one")
     return f"{prefix}/one"
 
@@ -97,7 +97,7 @@ def test_a_copy_is_like_the_folder(url, trained, tmp_path):
 
 
 def test_several_processes_share_a_copy(url, trained, tmp_path):
-    """Here they are threads with their own views; files are locked for each opening alike."""
+    """The processes are threads with separate views; files are locked for each opening alike."""
     over = threading.Event()
 
     def follow(_):
@@ -380,7 +380,7 @@ def test_a_table_shows_the_problem(prefix, url):
         follower._refresh()
 
 
-def test_nothing_is_kept_of_a_run_that_is_gone(url):
+def test_a_removed_view_is_fetched_again(url):
     view = run_view(url)
     shutil.rmtree(view)
     assert (run_view(url) / "run.json").exists()
@@ -467,7 +467,7 @@ def average_of(folder, steps):
     return made if isinstance(made, Checkpoint) else Checkpoint(made)
 
 
-def test_a_checkpoint_that_was_replaced_under_its_name_is_read_anew(url, tmp_path):
+def test_a_checkpoint_that_was_replaced_is_read_again(url, tmp_path):
     """Both by a view that is refreshed, and by another process that shares its folder."""
     view = RunView(url)
     for steps, expected in (((10, 20), 15.0), ((30, 50), 40.0)):

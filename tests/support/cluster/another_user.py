@@ -1,4 +1,4 @@
-"""What another user of this machine can do: a shell with another user id."""
+"""Act as another user of this machine: a shell with another user id."""
 
 import os
 import subprocess

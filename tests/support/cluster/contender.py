@@ -1,4 +1,4 @@
-"""A process that takes, uses and leaves runs when it is told to."""
+"""A process that takes, uses and leaves runs on request."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Contender:
 
 
 class _Owner:
-    """What can be asked."""
+    """Commands of the process."""
 
     def __init__(self) -> None:
         self._lease: Lease | None = None

@@ -1,4 +1,4 @@
-"""Hosts of their own on this machine: network, mount, UTS, IPC and process namespaces.
+"""Separate hosts on this machine: network, mount, UTS, IPC and process namespaces.
 
 Each has its own address on a bridge that only they see, its own name, processes, temporary folder
 and /dev/shm, and no name service. All of a host ends with its first process, which ends with ours,
@@ -45,7 +45,7 @@ NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
 class Names(Enum):
-    """What /etc/hosts says of the hosts' names."""
+    """Content of /etc/hosts about the hosts' names."""
 
     NONE = "nothing"
     DEBIAN = "the own name is 127.0.1.1"
@@ -103,7 +103,7 @@ class Hosts:
         return process
 
     def run(self, host: int, *command: str | Path, env: Mapping[str, str]) -> str:
-        """What a program prints that runs to its end on a host; it must succeed."""
+        """Return the output of a program that runs to its end on a host; it must succeed."""
         process = self.start(host, *command, env=env)
         output, _ = process.communicate()
         assert process.returncode == 0, f"{command} left {process.returncode}:\n{output}"
@@ -132,7 +132,7 @@ class Hosts:
         self._first[host] = self._new_host(self._stack, host)
 
     def processes(self, host: int) -> list[psutil.Process]:
-        """All that run on a host, beside its first, which waits for none that have ended."""
+        """Return all processes of a host except its first, which waits for none that have ended."""
         first = self._first[host].pid
         space = Path(f"/proc/{first}/ns/pid").readlink()
         found = []
@@ -196,7 +196,7 @@ def _boot(stack: ExitStack, options: Sequence[str], script: str, *arguments: str
 
 
 def _within(first: psutil.Process) -> list[str]:
-    """What to put before a command that shall run on the host of this first process."""
+    """Return the prefix of a command that runs it on the host of this first process."""
     return ["nsenter", f"--target={first.pid}", *NAMESPACES, "--"]
 
 

@@ -53,7 +53,7 @@ class LabRun:
 
     @property
     def world_sizes(self) -> list[int]:
-        """Of the recorded steps, each once in a row."""
+        """Return the world sizes of the recorded steps, each once in a row."""
         lines = [n for n in read_backwards(self.folder.metrics) if isinstance(n, TrainLine)]
         sizes: list[int] = []
         for line in reversed(lines):
@@ -63,7 +63,7 @@ class LabRun:
 
     @contextmanager
     def standing_at(self, step: int) -> Iterator[None]:
-        """While rank 0 stands in the middle of a step that is still to come."""
+        """Hold rank 0 in the middle of a step that is still to come."""
         order = self._orders.want(replace(MID_STEP, step=step))
         self.wait_until(lambda: self._orders.look(order))
         try:

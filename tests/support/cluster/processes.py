@@ -18,7 +18,7 @@ def wait_until(
 ) -> Found:
     """Wait until a condition is met, and return what it returned.
 
-    explain: what the message of a test that has waited in vain shows.
+    explain: returns the text of the error of a test that has waited too long.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -28,7 +28,7 @@ def wait_until(
 
 
 def children(pid: int | None = None) -> list[psutil.Process]:
-    """Of a process (default: this one), but multiprocessing's resource tracker, which stays."""
+    """Return the children of a process (default: this one), without the resource tracker."""
     return [
         child
         for child in psutil.Process(pid).children(recursive=True)
@@ -44,7 +44,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
+    """Return whether a process runs; one that has ended and was not waited for does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

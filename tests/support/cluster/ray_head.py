@@ -26,12 +26,12 @@ START_SECONDS = 200.0  # for one of them: with a load of 30 it takes a minute
 
 
 class RayHead:
-    """A head on free ports with a token of its own; `stop` ends all of its processes.
+    """A head on free ports with a separate token; `stop` ends all of its processes.
 
     Attributes:
-        folder: where its sessions and their logs lie.
+        folder: of its sessions and their logs.
         address: HOST:PORT to join it.
-        dashboard: where it takes jobs.
+        dashboard: URL to which jobs are submitted.
         token: what a client must show.
     """
 
@@ -43,7 +43,7 @@ class RayHead:
         options: Sequence[str] = (),
         dashboard_port: int | None = None,
     ) -> None:
-        """environment: of all processes of the cluster, beside this process's own and the token.
+        """environment: of all processes, in addition to this process's environment and the token.
 
         RAY_AUTH_TOKEN there replaces the new token.
         options: further ones of `ray start`; those of the head replace them.
@@ -76,7 +76,7 @@ class RayHead:
             f"--ray-client-server-port={free_port()}",
             f"--num-cpus={cpus}",
             "--include-log-monitor=false",  # prints for drivers; ours print by themselves
-            # Unix sockets lie below: their paths may have 107 bytes. Ray opens this folder to
+            # Unix sockets are below: their paths may have 107 bytes. Ray opens this folder to
             # everybody, but not the one around it.
             f"--temp-dir={folder / 'r'}",
         ]
@@ -93,7 +93,7 @@ class RayHead:
 
     @property
     def process_id(self) -> int:
-        """Of the process whose children are the head's."""
+        """Return the id of the process whose children are the head's."""
         return self._process.pid
 
     def stop(self) -> None:
@@ -116,7 +116,7 @@ class RayHead:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """It answers nobody: the process that is asked about nodes is stopped."""
+        """Make the head answer no request: the process that is asked about nodes is stopped."""
         (server,) = _processes(self._process, "gcs_server")
         server.suspend()
         try:
@@ -130,13 +130,13 @@ class RayHead:
         return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
 
     def add_node(self, cpus: int, *options: str, environment: Mapping[str, str] = {}) -> "RayNode":
-        """Another node of the cluster, on this machine; returns once the cluster has it.
+        """Start another node of the cluster, on this machine; return once the cluster has it.
 
         It unpacks the code of jobs into a directory of its session, as it would on another machine:
         if it is killed meanwhile, the others do not find half of a package there.
 
         options: of `ray start`.
-        environment: of the node's processes, beside that of the head.
+        environment: of the node's processes, in addition to that of the head.
         """
         before = self._alive_nodes()
         directory = self.folder / f"n{next(self._numbers)}"
@@ -155,7 +155,7 @@ class RayHead:
         )
 
     def is_alone(self) -> bool:
-        """Whether the head knows that nodes which were killed are gone: that takes it a while."""
+        """Return whether the head knows that killed nodes are gone, which takes it a while."""
         return len(self._alive_nodes()) == 1
 
     def _alive_nodes(self) -> set[str]:
@@ -172,27 +172,27 @@ class RayHead:
 
 
 class RayNode:
-    """A node beside the head."""
+    """A node that has joined the head."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @property
     def process_id(self) -> int:
-        """Of the process whose children are the node's."""
+        """Return the id of the process whose children are the node's."""
         return self._process.pid
 
     def kill(self) -> None:
-        """As if its machine had lost power: processes and objects are gone at once."""
+        """Kill all processes as if the machine had lost power; objects are gone at once."""
         _kill(self._process)
 
     def kill_raylet(self) -> None:
-        """Only the process that is the node; those of its actors die of that in their own time."""
+        """Kill only the process that is the node; its actors' processes die of that later."""
         (raylet,) = _processes(self._process, "raylet")
         raylet.kill()
 
     def titles(self) -> list[str]:
-        """What the node's processes call themselves: an actor's says which method it runs."""
+        """Return the titles of the node's processes: an actor's contains its current method."""
         processes = psutil.Process(self.process_id).children(recursive=True)
         return [" ".join(command_of(process)) for process in processes]
 
@@ -249,7 +249,7 @@ def _started(
 
 
 def _listens(parent: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether a child of a process listens on a port, and not a stranger."""
+    """Return whether a port's listener is a child of a process, and not an unrelated process."""
     for process in psutil.Process(parent.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             connections = process.net_connections("tcp")

@@ -27,7 +27,7 @@ def start_head(
 ) -> str:
     """Start Ray's head on the first host, and return its address.
 
-    before: stands before the command, such as `taskset`.
+    before: precedes the command, such as `taskset`.
     more: options of `ray start`.
     """
     head = ["--head", "--port=6379", f"--num-cpus={cpus}", *more]

@@ -59,12 +59,12 @@ def kill(process_id: int, signal_number: int = signal.SIGKILL) -> None:
 
 
 def process_ids(workers: DataWorkers) -> list[int]:
-    """Of all data workers of a run."""
+    """Return the process ids of all data workers of a run."""
     return list(ray.get([handle.actor.process_id.remote() for handle in workers.handles]))
 
 
 def remember(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
-    """What a function of a module returns from now on; what it does stays as it is."""
+    """Record the results of a module's function from now on; its behaviour stays the same."""
     made: list[Any] = []
     original = getattr(module, name)
 

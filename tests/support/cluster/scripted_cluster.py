@@ -88,7 +88,7 @@ def save_step(run: SimpleNamespace, step: int) -> Path:
 
 
 class HandClock:
-    """A clock that moves when it is told to."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0

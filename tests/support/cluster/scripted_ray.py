@@ -20,7 +20,7 @@ class Answer:
     def __init__(self, value: Any = None, *, comes: bool = True) -> None:
         """
         Args:
-            value: an exception is raised by whoever takes the answer.
+            value: an exception is raised where the answer is taken.
         """
         self.value = value
         self.has_come = comes

@@ -1,6 +1,6 @@
-"""A Slurm on hosts of its own, with Debian's packages; nobody else can reach it.
+"""A Slurm on separate hosts, with Debian's packages, which no other process can reach.
 
-Each host is a node, and the first has the controller, too. It asks nobody who he is (auth/none): on
+Each host is a node, and the first has the controller, too. It authenticates no user (auth/none): on
 its hosts there is only the test.
 """
 
@@ -77,19 +77,19 @@ class Slurm:
         self._hosts.start(host, path, *options, env=self._environment)
 
     def __call__(self, name: str, *arguments: str | Path, check: bool = True) -> str:
-        """What one of Slurm's commands prints."""
+        """Return the output of one of Slurm's commands."""
         process = self._hosts.start(0, name, *arguments, env=self._environment)
         output, _ = process.communicate()
         assert not check or process.returncode == 0, f"{name}: {output}"
         return output.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What Slurm says of a job, such as JobState."""
+        """Return Slurm's fields of a job, such as JobState."""
         words = self("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def host_processes(self) -> list[psutil.Process]:
-        """All on its hosts: its own daemons, jobs, and what jobs have left."""
+        """Return all processes on its hosts: Slurm's daemons, jobs, and what jobs have left."""
         hosts = range(len(self._hosts.addresses))
         return [process for host in hosts for process in self._hosts.processes(host)]
 

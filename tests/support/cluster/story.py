@@ -1,4 +1,4 @@
-"""What a test does to a run while it trains."""
+"""Actions of a test on a run while the run trains."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from run_store.folder import RunFolder
 
 
 class Story(threading.Thread):
-    """What happens beside the training; its failure is the test's, and ends the run."""
+    """Action during the training; its failure is the test's, and ends the run."""
 
     def __init__(self, folder: RunFolder, tell: Callable[[], None]) -> None:
         super().__init__()

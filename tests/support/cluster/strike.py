@@ -11,7 +11,7 @@ from support.faults.moments import MID_STEP, Moment, Orders, Reached
 
 
 class Strike:
-    """Does something to a run while one of its processes stands at a moment.
+    """Action on a run while one of its processes waits at a moment.
 
     The run is trained within the context, by processes that have `Orders.environment`, as those
     of the session's Ray head. The moment must come before the context ends.
@@ -58,7 +58,7 @@ class Strike:
 
 @contextmanager
 def standing_at(orders: Orders, step: int) -> Iterator[int]:
-    """While rank 0 stands in the middle of a step that is still to come; yields its process id."""
+    """Hold rank 0 in the middle of a step that is still to come; yield its process id."""
     order = orders.want(replace(MID_STEP, step=step))
     wait_until(lambda: orders.look(order))
     reached = orders.look(order)

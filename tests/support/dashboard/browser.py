@@ -55,7 +55,7 @@ class Watched:
         self.page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
 
     def violations(self) -> list[tuple[str, list[str]]]:
-        """What axe finds: the rule, and the elements."""
+        """Return axe's findings: the rule, and the elements."""
         found = Axe().run(self.page).response["violations"]
         return [(one["id"], [node["html"][:200] for node in one["nodes"][:5]]) for one in found]
 

@@ -1,4 +1,4 @@
-"""Answers of a dashboard about runs that never were: a spike, events, texts of strangers."""
+"""Answers of a dashboard about invented runs: a spike, events, untrusted texts."""
 
 import math
 from typing import Any

@@ -24,7 +24,7 @@ HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """Status, headers and body of an answer."""
 
     status: int
     headers: dict[str, str]

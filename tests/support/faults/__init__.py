@@ -10,7 +10,7 @@
     faults.py               the faults
     case.py                 a fault at a moment: what it took, and whether the curve is the same
     matrix.py               which faults meet which moments, and why the others do not
-    preemptions.py          one run, preempted again and again
+    preemptions.py          one run, preempted repeatedly
     stage.py                what the tests of a file share
     table.py                the results, for docs/benchmarks/recovery.md
 """

@@ -15,7 +15,7 @@ NODE_CPUS = 4
 
 
 class FaultCluster:
-    """One head, whose CPU the two ranks of a run share; more nodes when they are asked for."""
+    """A head whose CPU the two ranks of a run share, and more nodes on request."""
 
     def __init__(self, folder: Path, there: tuple[RayHead, Orders] | None = None) -> None:
         """there: a head that has these orders, and that outlives the trials."""
@@ -35,7 +35,7 @@ class FaultCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of a driver that joins the cluster."""
+        """Return the environment of a driver that joins the cluster."""
         return {**os.environ, **self.orders.environment, "RAY_AUTH_TOKEN": self._head.token}
 
     def start_head(self) -> None:
@@ -45,7 +45,7 @@ class FaultCluster:
         self._head = RayHead(folder, HEAD_CPUS, self.orders.environment)
 
     def kill_head(self) -> None:
-        """All of its processes at once, with the actors that run there."""
+        """Kill all processes of the head at once, with the actors that run there."""
         for process in _tree(self._head.process_id):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -69,11 +69,11 @@ class FaultCluster:
             self.kill_head()
 
     def processes(self) -> list[psutil.Process]:
-        """All that the cluster and its drivers have started, and what those have, still alive."""
+        """Return the live processes of the cluster and its drivers, and their descendants."""
         return marked("TRANSLOOM_FAULTS", str(self.orders.folder))
 
     def processes_of_runs(self) -> list[psutil.Process]:
-        """Those that are there for the sake of a run: drivers, actors, and what those started."""
+        """Return the processes of runs: drivers, actors, and the processes that they started."""
         ray = [p for server in (self._head, *self.nodes) for p in _tree(server.process_id)]
         return [p for p in self.processes() if p not in ray or _is_actor(p)]
 

@@ -1,4 +1,4 @@
-"""What strikes a run while one of its processes stands at a moment."""
+"""Faults that strike a run while one of its processes waits at a moment."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ class Fault:
         holds: whether the process at the moment is left waiting there.
         again: whether the driver ends, so that the same command has to be given again.
         goes_on: whether no rank is started again.
-        strikes_once: whether each moment needs a run of its own: mending takes longer than the way
+        strikes_once: whether each moment needs a separate run: mending takes longer than the way
             to the next moment, or the run saves a checkpoint and does not come to that moment.
         poisons: a step and a rank whose gradients are NaN, in the undisturbed run as well.
     """
@@ -48,23 +48,23 @@ class Fault:
         """Before the driver is started."""
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        """While the process stands at the moment."""
+        """Strike while the process waits at the moment."""
         raise NotImplementedError
 
     def mend(self, trial: Trial) -> None:
-        """What somebody does about it; called once the process may go on."""
+        """Repair the damage as an operator would; called once the process may go on."""
 
     def check(self, trial: Trial, told: str) -> None:
-        """What else must be true of the run afterwards.
+        """Check what else must be true of the run afterwards.
 
-        told: the run's log since the fault has struck.
+        told: the run's log since the fault.
         """
 
     def clean_up(self, trial: Trial) -> None:
         """After the run."""
 
     def is_expected(self, exit_code: int) -> bool:
-        """Whether the driver that was struck may end so."""
+        """Return whether the driver that was struck may end so."""
         return exit_code == 0
 
 
@@ -78,7 +78,7 @@ class KilledRank(Fault):
 
 
 class KilledAfterNaN(KilledRank):
-    """That one rank's slot is not finite is agreed on by all, again when the step is repeated."""
+    """Kill after a NaN in one rank's slot, on which all ranks agree, also on repetition."""
 
     poisons = (MID_STEP.step, 1)
 
@@ -115,7 +115,7 @@ class HungRank(Fault):
     holds = True
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        """It stands already."""
+        """Do nothing: the process waits already."""
 
     def check(self, trial: Trial, told: str) -> None:
         others, own = _stacks(trial, told)
@@ -126,14 +126,14 @@ class HungRank(Fault):
 
 
 def _stacks(trial: Trial, told: str) -> list[str]:
-    """Where each rank stood when one was taken for hung, and that the message says where it is."""
+    """Return each rank's stack when one was taken for hung; the message must name the folder."""
     newest = max(trial.run.stacks.iterdir(), key=lambda folder: folder.stat().st_mtime)
     assert f"The stacks of all ranks are in {newest}" in told
     return [file.read_text() for file in sorted(newest.glob("rank-*.txt"))]
 
 
 class KilledWorkers(Fault):
-    """Some of the data workers, or all."""
+    """Kill of some of the data workers, or of all."""
 
     goes_on = True
 
@@ -201,7 +201,7 @@ class FullDisk(Fault):
     def strike(self, trial: Trial, reached: Reached) -> None:
         page = bytes(4096)
         with self._ballast(trial).open("wb", buffering=0) as file, suppress(OSError):
-            while True:  # the run writes meanwhile, so nobody knows how much room there is
+            while True:  # the run writes meanwhile, so the free space is unknown
                 file.write(page)
 
     def mend(self, trial: Trial) -> None:

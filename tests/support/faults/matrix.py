@@ -1,7 +1,7 @@
-"""Which faults meet which moments: all do, but for those that could not or would mean nothing.
+"""Pairs of faults and moments: all pairs except those that are impossible or would mean nothing.
 
 A run is struck by one fault at all of its moments, one after the other: starting and ending a run
-takes longer than recovering. To measure each moment in a run of its own, set TRANSLOOM_FAULT_TABLE.
+takes longer than recovering. To measure each moment in a separate run, set TRANSLOOM_FAULT_TABLE.
 """
 
 import os
@@ -58,7 +58,7 @@ FAULTS: tuple[Fault, ...] = (
 
 
 def is_meaningful(fault: Fault, moment: Moment) -> bool:
-    """Whether a fault can strike at a moment, and differently from another one."""
+    """Return whether a fault can strike at a moment, and differently from another one."""
     if moment is COMMIT:
         # The driver's moment. For ranks, workers and nodes it is one like any other.
         return isinstance(fault, KilledDriver | KilledHead | Preemption | FullDisk)

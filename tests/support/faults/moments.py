@@ -19,7 +19,7 @@ VALIDATE_EVERY = 8
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in a run something strikes.
+    """Point in a run at which a fault strikes.
 
     Attributes:
         name: for people.
@@ -69,7 +69,7 @@ class Orders:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of processes that shall stop at moments."""
+        """Return the environment of processes that shall stop at moments."""
         path = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {"PYTHONPATH": os.pathsep.join(path), "TRANSLOOM_FAULTS": str(self.folder)}
 
@@ -80,7 +80,7 @@ class Orders:
         return name
 
     def look(self, name: str) -> Reached | None:
-        """Whoever stands at the moment that was ordered."""
+        """Return the process that waits at the ordered moment."""
         marker = next(self.folder.glob(f"reached.{name}.*"), None)
         return Reached(marker, int(marker.suffix[1:])) if marker else None
 
@@ -89,7 +89,7 @@ class Orders:
         (self.folder / f"nan.rank-{rank}.step-{step}").touch()
 
     def slow_down(self, rank: int, seconds: float, window: int) -> None:
-        """Let a rank sleep in each pass, and ranks that start now compare so many steps."""
+        """Let a rank sleep in each pass, and ranks that start now compare this number of steps."""
         (self.folder / f"slow.rank-{rank}").write_text(str(seconds))
         (self.folder / "slow.window").write_text(str(window))
 
@@ -98,7 +98,7 @@ class Orders:
         (self.folder / f"flip.rank-{rank}.step-{step}").touch()
 
     def falsify(self, step: int, rank: int, times: int = 1) -> None:
-        """Let an element of the rank's share of that step's sum change so many times."""
+        """Let an element of the rank's share of that step's sum change this number of times."""
         (self.folder / f"sum.rank-{rank}.step-{step}").write_text(str(times))
 
     def skip(self, step: int, rank: int) -> None:
@@ -106,6 +106,6 @@ class Orders:
         (self.folder / f"skip.rank-{rank}.step-{step}").touch()
 
     def clear(self) -> None:
-        """Want nothing; whoever waits goes on."""
+        """Cancel the order; processes that wait go on."""
         for file in self.folder.iterdir():
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A run that is preempted again and again, each time by SIGTERM to a new driver."""
+"""A run that is preempted repeatedly, each time by SIGTERM to a new driver."""
 
 import os
 import random
@@ -21,7 +21,7 @@ from support.faults.moments import (
 )
 from support.faults.trial import Trial
 
-# At most so many steps until any moment that `random_moments` chooses.
+# Largest number of steps until any moment that `random_moments` chooses.
 LONGEST_WAY = max(CHECKPOINT_EVERY, VALIDATE_EVERY)
 
 # Where the training would go on to its end while something else is held.

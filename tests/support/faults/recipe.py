@@ -16,7 +16,7 @@ DATA_WORKERS = 2
 
 
 def prepared_recipe(folder: Path) -> Path:
-    """Prepares the dataset beside the recipe; fp32, two ranks, at most 480 tokens a step and a
+    """Prepare the dataset in the recipe's folder; fp32, two ranks, at most 480 tokens a step and a
     window every 15 steps."""
     values: dict[str, Any] = tiny_values(folder / "dataset")
     if MULTI30K.is_dir():

@@ -15,7 +15,7 @@ from support.faults.trial import Curve, Trial
 
 
 class Stage:
-    """Where runs are struck."""
+    """Folder and cluster in which faults strike runs."""
 
     def __init__(self, cluster: FaultCluster, recipe: Path, folder: Path) -> None:
         self.cluster = cluster
@@ -29,7 +29,7 @@ class Stage:
         return Trial(self.cluster, self._recipe, folder or self._new_folder(), *options)
 
     def undisturbed(self, *options: str, poisons: tuple[int, int] | None = None) -> Curve:
-        """What a run with these options comes to if nothing happens to it; trained once.
+        """Return the result of an undisturbed run with these options; trained once.
 
         poisons: a step and a rank whose gradients are NaN.
         """

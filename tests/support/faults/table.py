@@ -24,7 +24,7 @@ class Table:
             path.write_text(HEADER)
 
     def add(self, results: Sequence[Result], what: str = "") -> None:
-        """what: in what kind of run; empty for the usual one."""
+        """Add rows of results; `what` is the kind of run, empty for the usual one."""
         rows = "".join(_row(result, what) for result in results)
         self.text += rows
         if self._path:

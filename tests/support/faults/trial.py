@@ -1,4 +1,4 @@
-"""One run under test: its driver, which is a process of its own, its record, its processes."""
+"""One run under test: its driver, which is a separate process, its record, its processes."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ LEFTOVER_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Curve:
-    """What a run came to, in the order of its record. Equal shapes are equal to the last bit."""
+    """Result of a run, in the order of its record. Equal results are equal to the last bit."""
 
     steps: list[int]
     losses: list[float]
@@ -90,12 +90,12 @@ class Trial:
 
     @property
     def outcome(self) -> str:
-        """What the driver that has ended said of it."""
+        """Return the outcome that the ended driver reported."""
         outcome: str = json.loads(self._output.read_text())["outcome"]
         return outcome
 
     def lines(self, kind: Any) -> list[Any]:
-        """Those of the record that are of a class, or of one of several."""
+        """Return the lines of the record that are of a class, or of one of several."""
         return [line for line in read_metrics(self.run.metrics) if isinstance(line, kind)]
 
     @property
@@ -139,7 +139,7 @@ class Trial:
                 process.kill()
 
     def story(self) -> str:
-        """What the run says of itself, for a test that fails."""
+        """Return the driver's output and errors and the run's log, for a test that fails."""
         parts = [self._output, self._errors, self.run.log]
         return "\n".join(f"== {p.name}\n{p.read_text()[-5000:]}" for p in parts if p.exists())
 

@@ -78,7 +78,7 @@ def long_scores(count: int) -> Iterator[bytes]:
 
 
 def long_keys(count: int, length: int) -> Iterator[bytes]:
-    """Samples with keys of so many characters."""
+    """Samples whose keys have this number of characters."""
     for number in range(count):
         yield pax((b"path", (b"%07d" % number).ljust(length - 4, b"k") + b".txt"))
         yield entry(b"x.txt", b"")
@@ -103,7 +103,7 @@ def said_of(corpus: CorpusConfig, *, held_out: bool = False) -> str:
 
 
 def parquet(rows: int, characters: int) -> bytes:
-    """A text of so many characters, written once, in so many rows."""
+    """Write a text of this number of characters once, and refer to it from this number of rows."""
     import pyarrow as pa
     from pyarrow.parquet import write_table
 

@@ -36,7 +36,7 @@ class Init:
         write_recipe(self.path, self.files)
 
     def has_finished(self) -> bool:
-        """Whether nothing but a finished call is left, which overwrites nothing."""
+        """Return whether only a finished call is left, which overwrites nothing."""
         return self.path.exists() and not leftovers(self.path)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs for a `FaultServer`: a second checkpoint beside a first one, struck at every operation."""
+"""Jobs for a `FaultServer`: a second checkpoint after a first one, struck at every operation."""
 
 import shutil
 from contextlib import ExitStack, closing
@@ -49,7 +49,7 @@ def save_once(run: Path) -> None:
 
 
 def save_twice(run: Path) -> None:
-    """One operation fails. That ends a run which has not begun; of the others it costs one save."""
+    """Save while one operation fails, which ends a run that has not begun, or costs one save."""
     with ExitStack() as stack:
         try:
             lease = stack.enter_context(Lease(run))

@@ -1,4 +1,4 @@
-"""How many bytes of a file are read."""
+"""Count the bytes that are read of a file."""
 
 import io
 from collections import Counter

@@ -28,7 +28,7 @@ from support.quiet_server import QuietHandler, QuietServer
 
 
 class Fault(enum.Enum):
-    """What a client gets instead of the file."""
+    """Answer that a client gets instead of the file."""
 
     INTERNAL_ERROR = "status 500"
     UNAVAILABLE = "status 503"

@@ -17,7 +17,7 @@ ENDED = 86
 
 
 class Fault(IntEnum):
-    """What happens at the operation; the numbers are those of the C source."""
+    """Fault of an operation; the numbers are those of the C source."""
 
     EXIT = 0
     HALF = 1

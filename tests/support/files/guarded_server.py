@@ -15,7 +15,7 @@ class GuardedServer(QuietServer):
     """Server of some files."""
 
     def __init__(self, files: dict[str, bytes], password: str | None = None) -> None:
-        """password: USER:PASSWORD that each request has to show; None: nobody has to."""
+        """password: USER:PASSWORD that each request must contain; None: no password is needed."""
         super().__init__(_Handler)
         self.files = files
         self.moved: dict[str, str] = {}  # by file, the address to which its clients are sent

@@ -115,6 +115,6 @@ def empty_rows(rows: int, *, rows_of_footer: int, row_groups: int = 1) -> bytes:
 
 
 def compressed_value(text: bytes) -> bytes:
-    """One text in a compressed page, of whose size the footer says nothing."""
+    """Return one text in a compressed page, whose size is missing in the footer."""
     content = struct.pack("<I", len(text)) + text
     return parquet([Page(DATA_PAGE, PLAIN, 1, zstd.compress(content), len(content))], 1)

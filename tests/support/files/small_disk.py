@@ -26,7 +26,7 @@ def run_on_small_disk(disk: Path, kilobytes: int, program: str) -> Any:
         [*_ALONE, "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, program],
         capture_output=True,
         text=True,
-        # A W&B service of its own, not the one of this process.
+        # A separate W&B service, not the one of this process.
         env={name: value for name, value in os.environ.items() if "SERVICE" not in name},
         timeout=180,
         check=False,

@@ -15,7 +15,7 @@ def read(
     decoded: Collection[str] = ("txt",),
     max_member_bytes: int = 100_000,
 ) -> list[TarMember]:
-    """All members of "a.tar"."""
+    """Read all members of "a.tar"."""
     members = read_members(
         io.BytesIO(archive) if isinstance(archive, bytes) else archive,
         archive="a.tar",

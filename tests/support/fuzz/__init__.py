@@ -1,1 +1,1 @@
-"""Files made wrong by chance, read in a process of their own: `scripts/fuzz`."""
+"""Randomly damaged files, read in a separate process: `scripts/fuzz`."""

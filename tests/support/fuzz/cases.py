@@ -1,4 +1,4 @@
-"""Reading cases: each is refused, read, or a finding. A process of its own, with bounded memory.
+"""Read cases in a separate process with bounded memory: each is refused, read, or a finding.
 
     jobs, a line of JSON each ──python -m support.fuzz.cases──▶ their outcomes, a line each
 

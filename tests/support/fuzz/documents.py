@@ -144,7 +144,7 @@ def _make_state_file(random: Random) -> bytes:
     length = int.from_bytes(data[:8], "little")
     header, tensors = data[8 : 8 + length], data[8 + length :]
     kind = random.random()
-    if kind < 0.1:  # other numbers, which nobody can tell
+    if kind < 0.1:  # other numbers, which no program can distinguish
         at = random.randrange(len(tensors))
         return data[: 8 + length + at] + b"\0" + tensors[at + 1 :]
     if kind < 0.25:

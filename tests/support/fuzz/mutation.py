@@ -22,14 +22,14 @@ VALUES: tuple[Any, ...] = (
 
 
 def mutate_bytes(random: Random, data: bytes, other: bytes) -> bytes:
-    """One to four small changes; `other` is a file that parts are taken from."""
+    """Make one to four small changes; `other` is a file that parts are taken from."""
     for _ in range(random.choice((1, 1, 2, 4))):
         data = random.choice(_OF_BYTES)(random, data, other)
     return data
 
 
 def mutate_tree(random: Random, value: Any) -> Any:
-    """One to three values replaced, removed, moved or put twice; `value` stays as it is."""
+    """Replace, remove, move or repeat one to three values; `value` stays as it is."""
     value = copy.deepcopy(value)
     for _ in range(random.choice((1, 1, 2, 3))):
         inner = [holder for holder in _holders(value) if holder]
@@ -127,7 +127,7 @@ _OF_BYTES: tuple[Callable[[Random, bytes, bytes], bytes], ...] = (
 
 
 def _holders(value: Any) -> list[Any]:
-    """All tables and lists of a value, itself included."""
+    """Return all tables and lists of a value, itself included."""
     if isinstance(value, dict):
         return [value, *(holder for inner in value.values() for holder in _holders(inner))]
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Running cases in processes that may die of them, and keeping the files of findings.
+"""Run cases in processes that may die of them, and keep the files of findings.
 
-A finding's file has the name of its target, a dash and a hash; whoever repairs what it found leaves
-it in tests/fuzz/crashes, whose files are read again in every `make test-long`.
+A finding's file has the name of its target, a dash and a hash. After the repair, the file stays
+in tests/fuzz/crashes, whose files are read again in every `make test-long`.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ READ, REFUSED = "read", "refused"
 
 
 class Job(NamedTuple):
-    """A case to read: one that its target makes, or one that lies in a file."""
+    """Case to read: one that its target makes, or the content of a file."""
 
     target: str
     number: int = 0
@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
-    """Each job with its outcome: `read`, `refused`, or what was found."""
+    """Yield each job with its outcome: `read`, `refused`, or the finding."""
     left = list(jobs)
     while left:
         done, died_of = _run_until_death(left)

@@ -1,4 +1,4 @@
-"""What is fuzzed, and what has to hold for every case."""
+"""Targets of fuzzing, and the conditions that hold for every case."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

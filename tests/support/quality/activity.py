@@ -1,6 +1,6 @@
-"""Tell processes that hang from those that wait for a core of a busy machine.
+"""Distinguish processes that hang from those that wait for a core of a busy machine.
 
-A thread is active if it computes, or if every look at it finds it waiting for a core or a disk.
+A thread is active if it computes, or if every sample finds it waiting for a core or a disk.
 Neither a deadlock nor a wait for something that never comes is activity. Thus, no limit of time has
 to be long enough for a busy machine.
 """

@@ -1,4 +1,4 @@
-"""Which attributes of which classes some source files read, by the types that mypy finds."""
+"""Attributes of classes that some source files read, by the types that mypy finds."""
 
 import ast
 from collections import defaultdict
@@ -46,7 +46,7 @@ class Sources:
                         self._related[base.name].add(symbol.node.name)
 
     def reads(self, within: Iterable[Path]) -> set[Read]:
-        """What is read in some files; what they read by a property is what the property reads."""
+        """Return the attributes that files read, including those that properties read."""
         by_reader: dict[Read, set[Read]] = defaultdict(set)
         for readers in self._readers.values():
             for reader, reads in readers.items():

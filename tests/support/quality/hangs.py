@@ -21,7 +21,7 @@ INTERRUPT = signal.SIGRTMIN + 3
 
 
 class Limits(NamedTuple):
-    """When a test is seen to hang, and how often that is checked; in seconds."""
+    """Time limits in seconds after which a test counts as hung, and the interval of the checks."""
 
     idle: float = 20.0
     cpu: float = 30.0

@@ -1,6 +1,6 @@
 """A pytest plugin for `scripts/mutants`: the packages must have been imported from the copy.
 
-A bug that was planted beside the imported file would seem to survive.
+A bug that was planted in another file than the imported one would seem to survive.
 """
 
 import os

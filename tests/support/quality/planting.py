@@ -1,4 +1,4 @@
-"""What a test puts in the place of something in the program, by its name.
+"""Replace a part of the program in a test, by the name of the part.
 
 A name that is not there any more fails loudly: else nothing would be planted, and the test would
 pass for the wrong reason.

@@ -281,7 +281,7 @@ def _mention(file: str) -> re.Pattern[str]:
 def _texts(root: Path, *folders: str) -> dict[str, str]:
     """Return the content of Python and JavaScript files, but not that of the longest tests.
 
-    That of a test has the programs for Node beside it that it names.
+    The content of a test includes that of the programs for Node that it names.
     """
     return {
         name: path.read_text() + "".join(map(Path.read_text, _programs_of(path)))

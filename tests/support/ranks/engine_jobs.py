@@ -50,7 +50,7 @@ LEARNING_RATE = 0.01
 
 @dataclass(frozen=True)
 class Shape:
-    """What may differ between two runs of one recipe."""
+    """Options in which two runs of one recipe may differ."""
 
     zero_stage: int
     precision: str = "fp32"
@@ -139,9 +139,9 @@ def micro_batch(step: int, slot: int) -> MicroBatch:
 def accumulate(
     engine: TrainingEngine, step: int, before_pass: Callable[[int | None], None] = lambda slot: None
 ) -> tuple[StepReport, int]:
-    """The passes of a step and the exchange of what they came to; also the step's target tokens.
+    """Run a step's passes and exchange their results; return the step's target tokens, too.
 
-    ``before_pass`` is told each pass's slot, or None for a dummy.
+    ``before_pass`` gets each pass's slot, or None for a dummy.
     """
     device = engine.placement.torch_device
     tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
@@ -352,7 +352,7 @@ def committed(folder: Path, results: list[Any]) -> Path:
 
 
 def train_recording_gradients(placement: Placement, shape: Shape, steps: int) -> dict[str, Any]:
-    """What becomes of a network whose weights ZeRO-3 lets go of between forward and backward.
+    """Train a network whose weights ZeRO-3 releases between forward and backward.
 
     Tensors as digests: the gradients of each pass as they leave the backward, and the weights.
     """

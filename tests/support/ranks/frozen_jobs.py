@@ -22,7 +22,7 @@ from trainer.zero import fragments
 def train(
     placement: Placement, shape: Shape, frozen: tuple[str, ...], steps: int, clipping: float
 ) -> dict[str, Any]:
-    """What a run has come to: losses, norms, the weights that forward reads, and their average."""
+    """Return losses, norms, the weights that forward reads, and their average."""
     engine = make_engine(placement, shape, clipping, frozen=frozen)
     fragments.create_moments(engine, 0)
     ema = Ema(engine, DECAY)

@@ -30,7 +30,7 @@ BEGUN_WITH = ("encoder.layers.0.*", "classes.weight")  # what is frozen, of eith
 
 
 class Labelled(nn.Module):
-    """An encoder with a head of its own."""
+    """An encoder with a separate head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def make_masked(config: EncoderOnlyConfig = CONFIG) -> MaskedLanguageModel:
 def begin_with(
     placement: Placement, shape: Shape, checkpoint: Path, frozen: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What forward reads, what the rank owns of the state, and what was said."""
+    """Return the weights that forward reads, the rank's share of the state, and the messages."""
     engine = TrainingEngine(
         make_labelled,
         engine=EngineConfig(**asdict(shape)),

@@ -53,7 +53,7 @@ def rows(step: int, slot: int) -> DeviceBatch:
 
 
 def masked_rows(step: int, slot: int) -> DeviceBatch:
-    """The same rows, of which some tokens are to be told, in one slot of a step none at all."""
+    """The same rows, with some tokens to be predicted, in one slot of a step none at all."""
     input_bt, target_bt, part_bt = rows(step, slot).inputs
     hidden = (part_bt >= 0) & (target_bt % 3 == 0) & (slot != step % SLOTS)
     place_m = hidden.flatten().nonzero().squeeze(1)

@@ -1,6 +1,6 @@
 """The parts that `trainer.training.loop.Trainer` drives, which compute nothing and note calls.
 
-All of them write into one list of events, so that order can be told. What a step comes to is said
+All of them write into one list of events, which shows their order. The result of a step is set
 beforehand, by step.
 """
 
@@ -39,14 +39,14 @@ from trainer.training.prober import Prober
 from trainer.zero.engine import PassResult
 
 SLOTS = 3
-OTHER_RANKS_TOKENS = 1000  # target tokens of a step that lie in slots of other ranks
+OTHER_RANKS_TOKENS = 1000  # target tokens of a step that are in slots of other ranks
 LOSSES = {"smoothed": 3.0, "nll": 2.0}  # of each slot
 SAVE_SECONDS = 0.25  # that the training stands for each checkpoint
 
 
 @dataclass
 class Story:
-    """What will happen, by step, and what has happened.
+    """Events to come, by step, and events that have happened.
 
     Attributes:
         bad: steps in which a slot is not finite.
@@ -56,7 +56,7 @@ class Story:
         refits: what the engine's grids say after a step's first, second, … passes.
         wrong: the wrong sums of a step, after each passes that fit their grids.
         stops: steps at which a request to stop arrives.
-        scores: loss of the validation of a step; None: it gives way to a request to stop.
+        scores: loss of the validation of a step; None: it yields to a request to stop.
         events: what the parts were asked to do, in order.
         saved: the progress that each checkpoint holds, and whether it was the final one.
         lines: the record.
@@ -219,7 +219,7 @@ class Supervision:
 
 
 def recipe(**trainer: Any) -> TrainingRecipe:
-    """Of steps of `SLOTS` micro-batches, with a checkpoint every second step."""
+    """Return a recipe with steps of `SLOTS` micro-batches, and a checkpoint every second step."""
     values = tiny_values(Path("/dataset"), **trainer)
     values["batching"]["micro_batches_per_step"] = SLOTS
     values["checkpoints"]["every_steps"] = 2

@@ -48,7 +48,7 @@ def end_while_writing(number: int) -> bytes:
 
 
 def sleep(job: tuple[str, float]) -> None:
-    """Leaves its process's id as a file's name in a folder, then takes so many seconds."""
+    """Write the process's id as a file's name into a folder, then sleep this number of seconds."""
     folder, seconds = job
     Path(folder, str(os.getpid())).touch()
     time.sleep(seconds)

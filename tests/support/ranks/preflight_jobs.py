@@ -66,7 +66,7 @@ def rows_tried(
 def passes_before_step_one(
     placement: Placement, values: dict[str, Any], available: Sequence[int]
 ) -> int:
-    """Number of forward passes of a run's preflight, when each rank's host has so many bytes."""
+    """Count the forward passes of a run's preflight, by the bytes of each rank's host."""
     recipe = Recipe.of(values)
     task, (store, manifest) = opened_task(recipe.training())
     engine = build_engine(recipe.training(), task, placement)
@@ -95,7 +95,7 @@ def shortage(
     budget: int,
     most_tokens: Sequence[float],
 ) -> str:
-    """What the preflight raises when each rank has memory for so many target tokens."""
+    """Return the preflight's error if each rank has memory for this number of target tokens."""
     decode = Transformer.decode
 
     def limited(model: Transformer, target: torch.Tensor, *arguments: Any) -> torch.Tensor:
@@ -115,9 +115,9 @@ def shortage_of_addresses(
     budget: int,
     spare_bytes: Sequence[int | None],
 ) -> str:
-    """The same, when each rank may really take so many more bytes only.
+    """Do the same if each rank can really take this number of further bytes.
 
-    What a process has taken once it keeps, so it should be a new one.
+    A process keeps memory that it has taken once, so the process should be a new one.
     """
     engine = make_engine(placement, shape)
     train_steps(engine, 1, 1)
@@ -141,7 +141,7 @@ def shortage_of_bucket(
 def shortage_of_host(
     placement: Placement, widest: Sequence[PairShape], budget: int, available: int
 ) -> str:
-    """The same, when the host says that it has so many bytes left."""
+    """Do the same if the host reports that it has this number of bytes left."""
     engine = make_engine(placement, Shape(1))
     train_steps(engine, 1, 1)
     with patch.object(host_memory, "available_bytes", lambda: available):
@@ -155,7 +155,7 @@ def shortage_of_gpu(
     budget: int,
     spare_bytes: int,
 ) -> str:
-    """The same, when the GPU may give this process so many more bytes."""
+    """Do the same if the GPU may give this process this number of further bytes."""
     engine = make_engine(placement, shape)
     train_steps(engine, 1, 1)
     torch.cuda.empty_cache()

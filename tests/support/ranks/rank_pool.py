@@ -170,7 +170,7 @@ class RankPool:
                 target=_serve, args=(placement, theirs, Path(self._folder.name)), daemon=True
             )
             process.start()
-            theirs.close()  # or nobody would notice that the process has ended
+            theirs.close()  # or no process would notice that the process has ended
             self._pipes.append(ours)
             self._processes.append(process)
 
@@ -200,7 +200,7 @@ def _receive(pipe: Connection) -> _Answer:
 
 
 def _threads() -> int:
-    """Of this process, those that no Python knows of included."""
+    """Count the threads of this process, including those that Python does not know of."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
@@ -210,7 +210,7 @@ def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped one sees no end of a pipe
     stacks = (folder / str(os.getpid())).open("w")
     faulthandler.register(STACKS_SIGNAL, stacks)
-    gc.freeze()  # DeepSpeed collects garbage for each engine, and would look at all of torch
+    gc.freeze()  # DeepSpeed collects garbage for each engine, and would search all of torch
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
         while True:
             job, arguments = pipe.recv()

@@ -187,7 +187,7 @@ def try_faults(
 
 
 def wrong_by_opposite_errors(placement: Placement, shape: Shape) -> list[str]:
-    """What is found if one of two ranks gets twice an element of a sum, and the other gets 0."""
+    """Return the findings if one rank gets twice an element of a sum, and the other gets 0."""
 
     def opposite(found: Reduction, _: random.Random) -> None:
         assert found.earlier is not None

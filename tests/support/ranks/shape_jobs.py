@@ -41,7 +41,8 @@ State = dict[tuple[str, str], torch.Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """What no shape changes: groups of parameters, shared embeddings, what is frozen, the form.
+    """Properties that no shape changes: groups of parameters, shared embeddings, frozen parts,
+    form.
 
     Marian's form has SiLU and a bias of the output, the newer one what came after the paper.
     """
@@ -86,7 +87,7 @@ def train_looking_at_the_average(
 def go_on(
     placement: Placement, shape: Shape, network: Network, state: State, first: int, last: int
 ) -> Any:
-    """What this rank owns after loading a state of `first - 1` steps; then losses, Adam's step and
+    """Return this rank's share after loading `first - 1` steps; then losses, Adam's step and
     the settings of the parameter groups at the end."""
 
     def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:

@@ -36,7 +36,7 @@ _MOMENT = struct.Struct("d")
 
 @dataclass(frozen=True)
 class Delay:
-    """What is slow, in which steps of which rank.
+    """Cause of a delay, and the steps of a rank that have it.
 
     Attributes:
         cause: "compute" or "data".
@@ -50,7 +50,7 @@ class Delay:
     last: int
 
     def seconds(self, placement: Placement, step: int, cause: str) -> float:
-        """What the rank needs longer for a cause, in a pass."""
+        """Return a rank's additional time for a cause, in a pass."""
         hits = placement.rank == self.rank and cause == self.cause
         within = self.first <= step <= self.last
         return (self.factor - 1) * USUAL_SECONDS if hits and within else 0.0
@@ -61,7 +61,7 @@ class Delay:
 
 
 class WorkClock:
-    """CPU time of the thread that trains, and delays that nobody waits for.
+    """CPU time of the thread that trains, and simulated delays.
 
     The time of a rank is then the same on a busy machine.
     """

@@ -1,4 +1,4 @@
-"""What ranks of a pool do to verify a checkpoint together."""
+"""Jobs of a pool's ranks that verify a checkpoint together."""
 
 from pathlib import Path
 

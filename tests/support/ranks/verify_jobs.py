@@ -39,12 +39,12 @@ KINDS: tuple[Kind, ...] = ("weight", "activation", "gradient")
 
 @dataclass(frozen=True)
 class Setting:
-    """What a test trains.
+    """Training that a test runs.
 
     Attributes:
         slots: the slots of a step; ranks that do not divide them have dummies.
         every: `engine.verify_every_steps`.
-        guard: whether a spike guard looks at each step.
+        guard: whether a spike guard checks each step.
         node_names: of the ranks.
     """
 
@@ -297,7 +297,7 @@ def count_alarms(placement: Placement, setting: Setting, steps: int) -> tuple[in
 def train(
     placement: Placement, setting: Setting, steps: int, flip: Flip | None = None, flips_in: int = 0
 ) -> dict[str, Any]:
-    """What becomes of a training in which a bit flips in one step."""
+    """Run a training in which a bit flips in one step."""
     rank = CheckedRank(placement, setting, steps)
     run = rank.trainer._passes.run
 
@@ -326,7 +326,7 @@ def train(
 
 
 def compare_kernels(placement: Placement, variables: dict[int, dict[str, str]]) -> str:
-    """What ranks say that have these environment variables."""
+    """Return the messages of ranks that have these environment variables."""
     engine = EngineConfig(numerics="exact", verify_every_steps=5)
     placement = replace(placement, node_names=tuple("abcd"[: placement.world_size]))
     import os

@@ -1,1 +1,1 @@
-"""What runs write: lines, progress, checkpoints, W&B's files."""
+"""Output of runs: lines, progress, checkpoints, W&B's files."""

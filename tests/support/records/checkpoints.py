@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """A supervision that remembers what it is told, and passes it on to a committer."""
+    """A supervision that records its calls and passes them on to a committer."""
 
     def __init__(self, committer: CheckpointCommitter | None = None) -> None:
         self.written: list[tuple[FileRecord, CheckpointHeader]] = []
@@ -45,7 +45,7 @@ class Listener:
 
 
 def make_header(step: int, **fields: Any) -> CheckpointHeader:
-    """That of a checkpoint of one parameter, ``w``, with four elements."""
+    """Return the header of a checkpoint of one parameter, ``w``, with four elements."""
     return CheckpointHeader.model_validate(
         {
             "step": step,
@@ -69,7 +69,7 @@ def header_of(checkpoint: Path) -> CheckpointHeader:
 
 
 def rewrite_header(checkpoint: Path, **fields: Any) -> None:
-    """As if the checkpoint had been written with these values."""
+    """Rewrite a header as if the checkpoint had been written with these values."""
     header = header_of(checkpoint).model_copy(update=fields)
     (checkpoint / HEADER).write_text(header.to_json())
 
@@ -113,7 +113,7 @@ def commit_state(
 
 
 def stepped_share(step: int, rank: int) -> list[Fragment]:
-    """What one of two ranks owns of the parameter, whose elements a step determines."""
+    """Return one of two ranks' share of the parameter, whose elements a step determines."""
     import torch
 
     from run_store.checkpoints.fragment import Fragment

@@ -15,7 +15,7 @@ _TRAIN = json.loads(train_line(1).to_json())
 def long_record(
     path: Path, steps: int, first_step: int = 1, spikes: tuple[int, ...] = (), rarity: int = 1
 ) -> Path:
-    """A record of so many steps after those that are there."""
+    """Append a record of this number of steps to the present one."""
     with path.open("a") as file:
         file.writelines(f"{line}\n" for line in lines_of(first_step, steps, spikes, rarity))
     return path

@@ -12,7 +12,7 @@ EVEN = np.full((2, 2, 3), 1 / 3)
 
 
 def made_probe(output: str, sentence: str = "je suis", weights: np.ndarray = EVEN) -> Probe:
-    """Of a translation of one piece, which looks at three source pieces."""
+    """Moment of a translation of one piece, with attention to three source pieces."""
     best = (Prediction(piece=output, probability=0.5), Prediction(piece="x", probability=0.25))
     return Probe(
         sentence=sentence,

@@ -41,7 +41,7 @@ def flattened(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_of(file: Path) -> Any:
-    """What one file says of its run: W&B's own record of it."""
+    """Return the content of one file on its run: W&B's record of the run."""
     records = (Record.FromString(content) for _, content in whole_records(file))
     return next(record.run for record in records if record.HasField("run"))
 

@@ -54,8 +54,8 @@ class Start:
     ) -> None:
         """
         Args:
-            tracking: of the recipe, beside the mode.
-            facts: what W&B is told beside the recipe.
+            tracking: of the recipe, in addition to the mode.
+            facts: what W&B gets in addition to the recipe.
         """
         self.notices: list[str] = []
         self.record = MetricsFile(run.metrics, resume_step)
@@ -93,7 +93,7 @@ def steps_of(run: RunFolder) -> list[int]:
 
 
 def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
-    """Run a job where a W&B process that dies is nobody else's; returns the exit code."""
+    """Run a job in a process where W&B's death harms no other test; return the exit code."""
     process = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
     os.environ.pop("WANDB_SERVICE", None)
     process.start()

@@ -22,7 +22,7 @@ class WandbServer(QuietServer):
     Attributes:
         history: the rows of each run, by the run's id.
         summary: the last values of each run.
-        offered: names of the files that somebody wants to upload.
+        offered: names of the files that a client wants to upload.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class WandbServer(QuietServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes W&B talk to this server."""
+        """Return the environment that makes W&B use this server."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0" * 40,

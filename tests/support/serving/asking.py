@@ -1,4 +1,4 @@
-"""What a server answers to a program, without its asking again."""
+"""Answers of a server to a program that does not retry."""
 
 import json
 import urllib.request
@@ -23,7 +23,7 @@ def ask(address: str, sentences: Sequence[str]) -> tuple[int, dict[str, Any]]:
 
 
 def standing(address: str) -> dict[str, Any]:
-    """How the first run stands."""
+    """Return the state of the first run."""
     with urllib.request.urlopen(f"{address}/runs") as response:
         found: dict[str, Any] = json.load(response)["runs"][0]
         return found

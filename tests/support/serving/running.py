@@ -115,7 +115,7 @@ class _ReplicaHere:
 
 
 def problem(answer: Answer) -> tuple[int, str]:
-    """Why there was no answer, as it is said in JSON: status and kind."""
+    """Return the reason of a refusal, from its JSON: status and kind."""
     assert answer.headers["Content-Type"].startswith("application/json")
     return answer.status, answer.json["kind"]
 

@@ -33,7 +33,7 @@ SECONDS = 120.0
 
 
 class Driver:
-    """A driver without ranks of its own; its local folder is new unless one is given."""
+    """A driver without ranks; its local folder is new unless one is given."""
 
     def __init__(self, run: RunFolder, lease: Lease, mirror: RunMirror) -> None:
         self.run = run
@@ -79,7 +79,7 @@ def driving(url: str, folder: Path, announce: Callable[[str], None] = print) -> 
 def save_in_process(
     url: str, folder: Path, environment: Mapping[str, str], steps: tuple[int, ...]
 ) -> None:
-    """What a process does that a test kills."""
+    """Job of a process that a test kills."""
     os.environ.update(environment)
     with driving(url, folder) as driver:
         for step in steps:
@@ -87,7 +87,7 @@ def save_in_process(
 
 
 def check_run(url: str, folder: Path, when: str) -> int:
-    """What any reader finds: whole checkpoints alone, and their record; returns the newest step."""
+    """Check that readers find only whole checkpoints and their record; return the newest step."""
     shutil.rmtree(folder, ignore_errors=True)
     RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
     found = check_stepped(folder / "checkpoints", when)

@@ -53,7 +53,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a request instead of only forwarding it."""
+    """Fault that replaces the plain forwarding of a request."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class AppliedThen(Fault):
 
 @dataclass(frozen=True)
 class Skew(Fault):
-    """The Date of the answer is so many seconds ahead, or behind if negative."""
+    """Shift of the answer's Date by this number of seconds, ahead or, if negative, behind."""
 
     seconds: float
 
@@ -154,7 +154,7 @@ class Rewrite(Fault):
 
 @dataclass(frozen=True)
 class Request:
-    """What a test may look for afterwards.
+    """Record of a request, which a test may inspect afterwards.
 
     Attributes:
         kind: GET, HEAD, LIST, PUT, PUT_NEW, PUT_OVER, DELETE or another method.

@@ -32,7 +32,7 @@ LISTED_AT_ONCE = 10  # objects by moto, which it lists in pages as S3 does
 
 
 def environment_of(url: str) -> dict[str, str]:
-    """What makes clients use a server: its address and a key, and no file of the user."""
+    """Return the environment that makes clients use a server: its address and a key."""
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": KEY_ID,
@@ -67,7 +67,7 @@ class S3Server:
         else:
             self._process.wait()
             raise AssertionError(f"{command} has ended: {''.join(lines)}")
-        # A log that nobody reads would fill the pipe.
+        # An unread log would fill the pipe.
         self._log = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=subprocess.DEVNULL)
         self._process.stdout.close()
         address = found[1].rstrip("/")
@@ -124,7 +124,7 @@ class S3Server:
         return f"s3://{bucket}"
 
     def client(self, bucket_url: str) -> obstore.store.S3Store:
-        """A client beside the tested one, for what tests put there and look for."""
+        """A second client, for files that tests put there and look for."""
         return obstore.store.S3Store(
             bucket_url.removeprefix("s3://"),
             endpoint=self.url,

@@ -1,6 +1,6 @@
 """Run the commands of a tutorial in one shell, one after another, as a reader pastes them.
 
-The shell has an empty home directory and a user name of its own. All processes that the commands
+The shell has an empty home directory and a separate user name. All processes that the commands
 start inherit a variable, `MARK`, by which they are found and ended.
 """
 

@@ -75,7 +75,7 @@ def test_torchs_own_depends_on_the_cut():
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_it_is_adamw(way, weight_decay):
-    """Beside torch's in fp64, from whose own fp32 it is no further away."""
+    """Compare with torch's in fp64: the error is at most that of torch's fp32."""
     whole = torch.linspace(-2, 2, LENGTH, dtype=torch.float64)
     exactly, theirs, ours = (
         updated([whole.to(dtype)], 50, weight_decay=weight_decay, optimizer_class=kind).double()
@@ -90,7 +90,7 @@ def test_it_is_adamw(way, weight_decay):
 
 
 def test_clipping_divides_the_gradient(way):
-    """In the second step alone: Adam does not notice a divisor that never changes."""
+    """Clip in the second step alone: Adam does not notice a divisor that never changes."""
     divisors = [1.0, 3.0, 1.0]
     clipped, by_hand, unclipped = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(3))
     optimizers = [

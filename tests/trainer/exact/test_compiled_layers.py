@@ -20,8 +20,8 @@ from trainer.zero import compiled_layers
 from trainer.zero.compiled_layers import CompiledLayers
 
 STEPS = 2
-# Sizes of 1, sizes below and above those that eager code treats in its own way, and more scores
-# than torch sums at once.
+# Sizes of 1, sizes below and above those that eager code treats specially, and more scores than
+# torch sums at once.
 PAIRS = [PairShape(*sizes) for sizes in ((2, 3, 5), (1, 4, 4), (3, 1, 2), (3, 270, 2), (9, 7, 16))]
 ROWS = [RowsShape(*sizes) for sizes in ((4, 16), (1, 9), (3, 1), (2, 2), (5, 13))]
 VALUES = {"pairs": tiny_values, "texts": language_model_values, "masked": masked_values}
@@ -80,7 +80,7 @@ def test_exact_numerics_have_the_same_bits_on_any_ranks_in_stages_0_to_2(
 
 
 @pytest.mark.long
-def test_they_compute_what_layers_compute_that_are_not_compiled(alone):
+def test_compiled_layers_compute_what_plain_ones_do(alone):
     compiled, plain = alone(), alone(compile="none")
     assert compiled["losses"] == pytest.approx(plain["losses"], rel=1e-6)
     assert (plain["code"], plain["graphs"]) == (None, 0)

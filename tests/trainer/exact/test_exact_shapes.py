@@ -114,7 +114,7 @@ def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
 
 @pytest.fixture(scope="module")
 def without_the_second_step(rank_pools):
-    """What becomes of a run that never sees its second step, by shape."""
+    """Run without its second step, and return the results by shape."""
     job = poison_jobs.train_without_the_second_step
     return cache(lambda shape: rank_pools(2).run(job, shape)[0])
 

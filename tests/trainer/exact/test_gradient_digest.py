@@ -10,7 +10,7 @@ DTYPES = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
 def reference(tensor):
-    """Of numpy's bytes: little-endian words, and what is left over as smaller integers."""
+    """Sum numpy's bytes: little-endian words, and the rest as smaller integers."""
     flat = tensor.detach().reshape(-1).contiguous()
     integers = flat.view(DTYPES[flat.dtype]).numpy()
     per_word = 8 // integers.itemsize

@@ -42,7 +42,7 @@ def check_bits(rank_pools, job, *arguments):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_pairs_that_are_told_apart_have_the_same_bits(rank_pools, pooling):
+def test_sentence_pairs_have_the_same_bits(rank_pools, pooling):
     form = {"preset": "bert", "pooling": pooling}
     check_bits(rank_pools, language_model_jobs.train_sentences, form)
 

@@ -50,7 +50,7 @@ def test_it_scales_with_the_bound(exponent):
     assert scaled == norm([values], 1.0, Placement()) * 2.0**exponent
 
 
-def test_of_elements_as_large_as_the_bound_nothing_is_lost():
+def test_elements_as_large_as_the_bound_lose_nothing():
     elements = torch.ones(20 * ROW)
     assert squares_in_units([elements], 2.0**-41) == 20 * ROW * 2**41
 

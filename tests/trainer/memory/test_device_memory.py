@@ -1,4 +1,4 @@
-"""How much memory a computation needs is measured from a small part of it."""
+"""Estimate the memory of a computation from a small part of it."""
 
 import numpy as np
 import pytest

@@ -67,7 +67,7 @@ def test_a_small_built_in_network_is_not_tried(rank_pools, phrasebook, stage):
 
 
 def test_the_two_passes_of_r_drop_need_memory_for_both(rank_pools, phrasebook):
-    """Of a network whose activations take far more than its weights."""
+    """The network's activations take far more than its weights."""
     values = tiny_values(phrasebook)
     values["batching"]["max_tokens_per_micro_batch"] = 2048
     twice = values | {"trainer": values["trainer"] | {"r_drop": 1.0}}
@@ -94,7 +94,7 @@ def test_a_network_with_extensions_is_tried(rank_pools, phrasebook):
 
 @pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
 def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, shape):
-    """It has memory for 36 × 17 target tokens, hence for a quarter of 64 rows."""
+    """The rank has memory for 36 × 17 target tokens, hence for a quarter of 64 rows."""
     most_tokens = [ENOUGH, 36 * 17]
     messages = rank_pools(2).run(preflight_jobs.shortage, shape, WIDE, 2560, most_tokens)
     assert messages[0] == messages[1]
@@ -114,14 +114,14 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
     )
 
 
-def test_when_nothing_fits_it_says_so(rank_pools):
+def test_a_shortage_for_the_smallest_batch_is_reported(rank_pools):
     message, _ = rank_pools(2).run(preflight_jobs.shortage, Shape(1), WIDE, 2560, [10, 10])
     assert message.startswith("Ranks 0, 1 of 2 cannot fit")
     assert message.endswith("down to one pair were tried)")
 
 
-def test_what_deepspeed_takes_in_a_step_counts(new_pool):
-    """Its bucket for gradients has 2 GB here, which forward and backward do not need."""
+def test_memory_that_deepspeed_takes_in_a_step_counts(new_pool):
+    """DeepSpeed's bucket for gradients has 2 GB here, which forward and backward do not need."""
     spare = [500 * MEGABYTE] * 2
     elements = 500_000_000
     messages = new_pool.run(preflight_jobs.shortage_of_bucket, Shape(2), SMALL, 20, spare, elements)
@@ -145,7 +145,7 @@ def test_memory_that_really_runs_out_is_noticed():
 
 
 @pytest.mark.long
-def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
+def test_heap_of_a_failed_try_does_not_count_for_the_next(monkeypatch):
     for name, value in ALLOCATOR_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     widest = [PairShape(1024, 100, 90)]

@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
 ]
 
-# A process of its own: DeepSpeed chooses its accelerator when it is imported.
+# A separate process: DeepSpeed chooses its accelerator when it is imported.
 PROGRAM = """
 import json, sys
 sys.path[:0] = {path!r}
@@ -45,7 +45,7 @@ def losses_on(device: str, stage: int, precision: str) -> list[float]:
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_cuda_is_close_to_the_cpu(stage):
-    """Not closer: dropout draws other numbers on a GPU."""
+    """The results are not closer, because dropout draws other numbers on a GPU."""
     assert losses_on("cuda", stage, "fp32") == pytest.approx(
         losses_on("cpu", stage, "fp32"), rel=5e-2
     )

@@ -58,7 +58,7 @@ def test_a_cpu_has_no_peak_and_nothing_is_said_of_it():
     assert peak_of_rank(EngineConfig(), Placement()) == (None, None)
 
 
-def test_of_an_unknown_gpu_its_name_is_said(monkeypatch):
+def test_an_unknown_gpu_is_named(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Z900")

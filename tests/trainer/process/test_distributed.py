@@ -1,4 +1,4 @@
-"""Which network interface the ranks of several nodes use."""
+"""Choice of the network interface for the ranks of several nodes."""
 
 import os
 import socket
@@ -68,7 +68,7 @@ def test_a_variable_that_is_set_counts(monkeypatch, address):
 
 
 @pytest.mark.usefixtures("interfaces")
-def test_an_address_that_no_interface_has_is_told_with_those_that_there_are():
+def test_an_address_without_interface_is_reported_with_the_known_ones():
     with pytest.raises(NetworkError) as error:
         network_interface(Placement(**ONE_OF_TWO, node_address="192.0.2.77"))
     assert "has the address 192.0.2.77," in str(error.value)
@@ -77,7 +77,7 @@ def test_an_address_that_no_interface_has_is_told_with_those_that_there_are():
 
 
 def test_the_variable_is_gone_when_the_group_is(monkeypatch):
-    """What this process starts afterwards, an embedded Ray perhaps, must not inherit it."""
+    """Processes that this one starts later, such as an embedded Ray, do not inherit it."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE"):
         monkeypatch.setenv(name, "")  # so that they are put back
     with process_group(Placement(), timedelta(seconds=60)):

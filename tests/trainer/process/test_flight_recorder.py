@@ -20,7 +20,7 @@ from trainer.process.placement import Placement
 
 
 def record_with_pending(count: int) -> bytes:
-    """The record, once so many collectives in it are not complete: torch marks them a bit later."""
+    """Return the record once this number of collectives is incomplete: torch marks them late."""
     while True:
         record = collectives_record()
         entries = json.loads(record)["torch"].get("entries", [])

@@ -1,4 +1,4 @@
-"""What the host says of its memory."""
+"""The host's report of its memory."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def test_the_peak_counts_from_its_restart():
     assert host_memory.peak_resident_bytes() < before + 50 * MEGABYTE
 
 
-def test_what_is_freed_within_the_heap_is_given_back():
+def test_memory_freed_within_the_heap_is_given_back():
     blocks = [np.ones(100_000, dtype=np.uint8) for _ in range(1000)]
     top = np.ones(100_000, dtype=np.uint8)  # below which glibc keeps what is freed
     taken = host_memory.resident_bytes()
@@ -48,7 +48,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_what_is_kept_is_not_asked_for_again():
+def test_kept_memory_is_not_requested_again():
     faults = [
         int(subprocess.check_output([sys.executable, "-c", code]))
         for code in (

@@ -1,4 +1,4 @@
-"""What a rank computes, and what it waits for other ranks, in every ZeRO stage."""
+"""Time that a rank computes, and time that it waits for other ranks, in every ZeRO stage."""
 
 import time
 
@@ -75,7 +75,7 @@ def test_an_error_in_a_collective_leaves_the_timer_usable(timer, clock):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_one_rank_and_other_work_than_a_step_are_not_measured(device):
-    """Not even an event is made, so this needs no GPU."""
+    """No event is created, so this needs no GPU."""
     for timer in (StepTimer(Placement(device=device)), StepTimer(Placement(1, 2, device=device))):
         if timer._is_needed:
             with timer.compute(), timer.wait():

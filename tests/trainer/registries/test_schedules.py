@@ -94,7 +94,7 @@ def test_a_mistake_is_named_when_the_recipe_is_loaded(load, schedule, message):
 @pytest.mark.parametrize(
     ("options", "rate"), [({"gives": -0.5}, -0.5), ({"gives": 1e200, "times": 1e200}, "inf")]
 )
-def test_what_is_no_rate_is_refused_before_it_is_used(options, rate):
+def test_an_invalid_rate_is_refused_before_it_is_used(options, rate):
     schedule = ScheduleConfig(type="test_wrong", options=options)
     with pytest.raises(ScheduleError, match=f"Wrong returns the rate {rate} for step 3"):
         learning_rate(schedule, 3, 128)

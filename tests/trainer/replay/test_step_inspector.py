@@ -1,4 +1,4 @@
-"""The parts of the microscope: sums of gradients, ranges of activations, looks put together."""
+"""Parts of the inspector: sums of gradients, ranges of activations, merged snapshots."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_activations_are_those_of_every_call_of_every_module():
     assert seen["0"].maximum == 4
 
 
-def test_what_is_not_finite_stays_so():
+def test_activations_that_are_not_finite_are_reported():
     network = nn.Sequential(nn.Identity())
     with activations_of(network) as seen:
         network(torch.tensor([float("nan")]))
@@ -76,7 +76,7 @@ def test_a_skipped_step_has_no_loss():
 
 
 def record(loss=None, norm=None):
-    """A falling loss and a restless norm, with a value of their own at some steps."""
+    """A falling loss and a restless norm, with special values at some steps."""
     return [
         train_line(
             step,

@@ -1,4 +1,4 @@
-"""What a run pins of a Marian model's folder."""
+"""Files of a Marian model's folder that a run pins."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def manifest(phrasebook, folder):
-    """That of a dataset with the folder's tokenizers."""
+    """Settings of a dataset with the folder's tokenizers."""
     _, manifest = open_dataset(tiny_recipe(phrasebook).data)
     sha256 = hashlib.sha256(pack(folder)).hexdigest()
     infos = {
@@ -59,7 +59,7 @@ def test_config_and_weights_are_pinned(phrasebook, folder, manifest, tmp_path, n
 
 
 def test_several_files_are_pinned_with_their_index(folder, manifest):
-    """They are what is read, also where a file of the usual name lies beside them."""
+    """These files are read, even if the folder has a file of the usual name."""
     alone = origin_of(folder, manifest)
     names = ["model-1.safetensors", "model-2.safetensors"]
     for name in names:

@@ -1,4 +1,4 @@
-"""Which checkpoint a new run takes its weights from, and what must fit for that."""
+"""Choice of the checkpoint from which a new run takes its weights, and checks that it fits."""
 
 import shutil
 
@@ -83,7 +83,7 @@ def test_it_is_pinned_when_the_run_starts(old_run, inherit):
         inherit(old_run.path)
 
 
-def test_what_is_not_there_is_named(old_run, inherit, tmp_path):
+def test_missing_inputs_are_named(old_run, inherit, tmp_path):
     with pytest.raises(RunMismatchError):
         inherit(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 7.*with a checkpoint: 1, 2"):

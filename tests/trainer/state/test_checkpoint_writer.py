@@ -1,4 +1,4 @@
-"""Saving behind the training: what is written, who is told, and what a full disk does."""
+"""Saving during training: the files written, the processes notified, and a full disk."""
 
 import shutil
 from contextlib import closing
@@ -119,7 +119,7 @@ def test_a_rank_that_owns_nothing_writes_an_empty_file(heard, work):
     assert load_file(partial_folder(work, 10, "a") / file.name) == {}
 
 
-def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(heard, work, state):
+def test_a_failed_save_is_reported_and_the_next_one_succeeds(heard, work, state):
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
     with closing(make_writer(work, state, heard)) as writer:
@@ -145,7 +145,7 @@ def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(heard, wo
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Those between the tries of a final save, which nobody has to wait for."""
+    """Return the pauses between the tries of a final save, without sleeping."""
     pauses = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
     monkeypatch.setattr(final_save, "time", clock)

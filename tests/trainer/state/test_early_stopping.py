@@ -1,4 +1,4 @@
-"""When validation has been without a new best for long enough."""
+"""Stop when validation has had no new best for long enough."""
 
 from math import nan
 
@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_finite_is_never_the_best():
     assert stops_after("loss", 2, losses=[nan, 3.0, nan, 2.0, 2.5, nan]) == 6
 
 
-def test_after_a_change_of_the_metric_it_counts_anew():
+def test_after_a_change_of_the_metric_the_count_restarts():
     best = EarlyStoppingState(metric="bleu", best=0.5, best_step=10, validations_since_best=2)
     config = EarlyStoppingConfig(metric="loss", patience=3)
     assert after_validation(best, config, 20, translation_scores(2.0, 0.4)) == EarlyStoppingState(

@@ -45,14 +45,14 @@ def test_another_processor_has_another_fingerprint(tmp_path, before, after):
     assert {name for name in one if one[name] != other[name]} == {"processor"}
 
 
-def test_what_selects_no_kernel_does_not_count(tmp_path):
+def test_flags_that_select_no_kernel_do_not_count(tmp_path):
     one = fingerprint(tmp_path / "one", INTEL)
     assert fingerprint(tmp_path / "two", INTEL.replace("fpu", "fpu rdtscp")) == one
     assert fingerprint(tmp_path / "three", INTEL + "\nvendor_id : another core\n") == one
 
 
 @pytest.mark.long
-def test_a_capability_that_torch_was_told_is_seen():
+def test_a_capability_set_for_torch_is_in_the_fingerprint():
     code = (
         "import json; from trainer.state.kernel_fingerprint import kernel_fingerprint as f;"
         "from trainer.config import EngineConfig as E;"

@@ -56,8 +56,8 @@ def test_any_number_of_ranks_has_the_same_bits(rank_pools, tuned, folder):
 
 
 @torch.no_grad()
-def test_what_was_tuned_goes_back_to_transformers(tuned, folder, tmp_path):
-    """Its logits are ours."""
+def test_tuned_weights_are_exported_to_transformers(tuned, folder, tmp_path):
+    """The logits of the exported model equal ours."""
     network = from_marian(*read_model(folder)).eval()
     network.load_state_dict(tuned[2])
     write_ours(tmp_path / "back", to_marian(network))

@@ -1,4 +1,4 @@
-"""What the fingerprint tells apart."""
+"""Differences that the fingerprint of numerics detects."""
 
 import pytest
 from support.recipes import tiny_recipe

@@ -1,4 +1,4 @@
-"""What a run knows besides its tensors survives a checkpoint; a score is of one step alone."""
+"""A run's state besides its tensors survives a checkpoint; a score belongs to one step alone."""
 
 from dataclasses import fields
 
@@ -36,6 +36,6 @@ def test_a_checkpoints_scores_are_not_those_of_the_steps_after_it():
     assert Progress.of_checkpoint(header, Cursor()).scores == {}
 
 
-def test_data_goes_on_where_it_is_told_to():
+def test_data_continues_at_the_given_cursor():
     """After a shard was lost for good that is not where the checkpoint left it."""
     assert restored(Cursor(4, 0, 0)).cursor == Cursor(4, 0, 0)

@@ -1,4 +1,4 @@
-"""What a checkpoint's header says, and that no checkpoint is ahead of the record."""
+"""Content of a checkpoint's header; no checkpoint is ahead of the record."""
 
 import os
 from pathlib import Path

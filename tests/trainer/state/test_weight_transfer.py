@@ -33,7 +33,7 @@ def saved(folder, network, kind="encoder_only", average=False):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Of a masked model: its weights, and an average of them beside others."""
+    """Checkpoint of a masked model: its weights, and an average in addition."""
     folder = tmp_path_factory.mktemp("masked")
     return {
         average: saved(folder / str(average), make_masked(), average=average).path

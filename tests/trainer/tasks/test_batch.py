@@ -1,4 +1,4 @@
-"""What is fed to forward, and the digest that proves it."""
+"""The input of forward, and the digest that proves it."""
 
 import numpy as np
 import pytest

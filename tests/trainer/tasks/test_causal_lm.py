@@ -126,7 +126,7 @@ def untrained(phrasebook_documents):
 
 
 def nll_of(network, ids):
-    """Of a part by itself: the token before it, and its own."""
+    """Return the loss of a part by itself: the token before it, and its tokens."""
     given, expected = torch.tensor([ids[:-1]]), torch.tensor(ids[1:])
     with torch.no_grad():
         logits = network.logits(network.hidden(given, torch.zeros_like(given)))[0]

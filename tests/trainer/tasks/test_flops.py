@@ -87,7 +87,7 @@ def measured(task, batch):
 @pytest.mark.matrix
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", VALUES)
-def test_what_a_batch_is_said_to_compute_is_what_its_network_computes(task_of, name, again):
+def test_flops_of_a_batch_equal_those_that_its_network_computes(task_of, name, again):
     task = task_of(name, activation_checkpointing=again)
     batch = task.collate_for_training(micro_batch_of(name), CPU)
     assert batch.flops.hardware == measured(task, batch)
@@ -105,7 +105,7 @@ def test_both_passes_of_r_drop_are_counted(task_of):
 # The loss of sentence embedding compares all pairs of a batch.
 @pytest.mark.parametrize("name", sorted(VALUES.keys() - {"sentence_embedding"}))
 def test_the_model_needs_what_its_sentences_need_one_by_one(task_of, name):
-    """So its operations depend on no batching, and packed rows compute them alone."""
+    """The model's operations do not depend on batching, and packed rows compute them alone."""
     task = task_of(name)
     whole = micro_batch_of(name)
     bounds = {n: np.cumsum([0, *f.lengths]) for n, f in whole.fields.items()}

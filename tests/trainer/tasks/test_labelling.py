@@ -38,13 +38,13 @@ def opened(request, tmp_path_factory):
         values["data"]["validation"] = {"files": [str(folder / "heldout.txt")], "derived": "case"}
     task, dataset = prepared_task(values)
     network = task.build_network().eval()
-    with torch.no_grad():  # so that some are told right and some wrong
+    with torch.no_grad():  # so that some are labelled right and some wrong
         network.classifier.weight.normal_(generator=torch.Generator().manual_seed(0))
     return task.recipe.data_settings, dataset, task, network
 
 
 def parts_of(batch):
-    """The tokens of each part, and what is told of them."""
+    """Return the tokens of each part, with their labels."""
     bounds = pairwise([0, *np.cumsum(batch.fields["text"].lengths).tolist()])
     for a, b in bounds:
         yield tuple(batch.fields[name].ids[a:b].tolist() for name in ("text", LABELS_FIELD))

@@ -36,7 +36,7 @@ def flat(parts):
 
 
 def micro_batch(rows, told=None, documents=None, starts=None):
-    """Rows of parts, each given by the ids that are seen; every other one is to be told."""
+    """Return rows of parts, given by their input ids; every other one is to be predicted."""
     parts = [part for row in rows for part in row]
     told = told or [[t + 1 if n % 2 else IGNORE_INDEX for n, t in enumerate(p)] for p in parts]
     return MicroBatch(
@@ -113,7 +113,7 @@ def opened(tmp_path_factory):
 
 
 def windows(opened, epochs=1):
-    """All micro-batches of epochs."""
+    """Return all micro-batches of epochs."""
     settings, dataset, task, _ = opened
     reader = WindowReader(*dataset, settings)
     for epoch in range(epochs):
@@ -146,7 +146,7 @@ def test_an_example_that_recurs_within_an_epoch_has_another_mask(opened):
 
 
 def nll_and_right(task, network, seen, told):
-    """Of a text by itself."""
+    """Return the summed loss, right tokens and number of tokens of a text by itself."""
     ids = torch.tensor([seen])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_a_person_writes_and_reads_masks(opened):
     assert tokenizer.tag_id(MASK) not in tokenizer.encode([f"a {MASK} b"])[0]
 
 
-def test_examples_are_shown_with_their_masks_and_what_is_to_be_told(opened):
+def test_examples_are_shown_with_their_masks_and_targets(opened):
     task, batch = opened[2], next(windows(opened))
     texts, tokenizer = task.example_texts(batch), task.tokenizers["text"]
     seen, told = batch.fields["text"].rows(), batch.fields[LABELS_FIELD].rows()

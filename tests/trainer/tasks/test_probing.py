@@ -51,7 +51,7 @@ def test_a_long_sentence_is_cut_and_says_so(translator_of):
     assert len(found.target) <= limits.MAX_PIECES
 
 
-def test_of_many_heads_the_mean_is_kept_whatever_the_step(translator_of, monkeypatch):
+def test_the_mean_of_many_heads_is_kept_at_each_step(translator_of, monkeypatch):
     translator = translator_of()
     whole = probed(translator)
     assert {one.mean_of_heads for one in whole.attention} == {1}

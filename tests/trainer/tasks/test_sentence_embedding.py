@@ -120,7 +120,7 @@ def test_every_micro_batch_has_its_number_of_pairs_each_with_bos_and_eos(opened)
         ("max_tokens_per_micro_batch", 100, r"One side of 12 pairs .* may have \d+ tok.* most 100"),
     ],
 )
-def test_what_cannot_be_batched_is_refused(opened, field, value, message):
+def test_wrong_batching_settings_are_refused(opened, field, value, message):
     settings, (_, manifest), task, _ = opened
     batching = settings.batching.model_copy(update={field: value})
     other = replace(settings, batching=batching)
@@ -147,7 +147,7 @@ def encoded(tokenizer, texts, longest):
 
 
 def vectors_of(task, network, texts):
-    """Each sentence by itself, without padding."""
+    """Return the vector of each sentence by itself, without padding."""
     tokenizer = task.tokenizers[SOURCE]
     found = []
     for text in texts:

@@ -39,7 +39,7 @@ def settings_with(recipe, **batching):
 
 
 def parts_of(batches):
-    """Of each part its example, where in it it begins, what is seen and told, and its segments."""
+    """Return each part's example, its offset there, its inputs, its targets, and its segments."""
     for batch in batches:
         arrays = (batch.fields[name].rows() for name in (TEXT, LABELS_FIELD, SEGMENTS))
         for number, start, *part in zip(batch.pair_ids, batch.starts, *arrays, strict=True):
@@ -125,7 +125,7 @@ def test_masks_follow_from_seed_pass_example_side_and_position(opened):
     assert checked > 2000
 
 
-def test_of_a_heldout_set_those_are_hidden_that_a_masked_model_tells(opened):
+def test_a_heldout_set_hides_the_tokens_that_a_masked_model_predicts(opened):
     recipe, (store, manifest), task, _ = opened
     heldout, settings = load_heldout(store, manifest, "validation"), recipe.data_settings
     together = task.data.heldout_micro_batches(heldout, task.tokenizers, settings)
@@ -135,7 +135,7 @@ def test_of_a_heldout_set_those_are_hidden_that_a_masked_model_tells(opened):
     theirs = masked_lm.TASK.heldout_micro_batches(lines, {TEXT: tokenizer}, settings)
 
     def texts(batches):
-        """What is seen and told, side by side."""
+        """Show inputs and targets side by side."""
         arrays = [concatenate([b.fields[name] for b in batches]) for name in (TEXT, LABELS_FIELD)]
         both = zip(*(array.rows() for array in arrays), strict=True)
         found = np.concatenate([np.stack(pair, axis=1) for pair in both])
@@ -204,7 +204,7 @@ def test_the_digest_sees_which_side_a_token_is_on(opened):
     assert task.collate(batch, CPU).digest != first
 
 
-def test_what_a_step_was_fed_is_shown_as_pairs(opened):
+def test_the_input_of_a_step_is_shown_as_pairs(opened):
     *_, task, _ = opened
     (batch, *_) = windows(opened, 1, alone=0.0)
     shown = task.example_texts(batch)

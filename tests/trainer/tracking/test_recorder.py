@@ -1,4 +1,4 @@
-"""What a run's record says of its restarts, lost steps and goodput."""
+"""Restarts, lost steps and goodput in a run's record."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
 
 
 def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: range) -> Heard:
-    """One start of the ranks that trains some steps, of 2 s each and 3 s apart."""
+    """Record one start of the ranks that trains some steps, of 2 s each and 3 s apart."""
     heard = Heard()
     recipe = tiny_recipe(Path("/dataset")).training()
     recorder = Recorder(

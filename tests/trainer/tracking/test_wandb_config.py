@@ -1,4 +1,4 @@
-"""What W&B is told of a run beside its recipe."""
+"""Facts of a run that W&B gets in addition to its recipe."""
 
 import json
 from functools import partial
@@ -25,7 +25,7 @@ def made_run(run, recipe, **card):
     return partial(facts_for_wandb, run, manifest.header(), Placement(world_size=4))
 
 
-def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
+def test_dataset_start_and_lineage_are_reported(tmp_path, phrasebook):
     run, recipe = RunFolder(tmp_path / "run"), tiny_recipe(phrasebook)
     parent = Parent(run_id="ffff0000", step=40, sha256="a" * 64)
     facts_of = made_run(run, recipe, parent=parent)

@@ -124,7 +124,7 @@ def test_a_skipped_step_has_a_row():
     ]
 
 
-def test_what_a_shown_row_lacks_is_in_the_next_one():
+def test_values_missing_in_a_logged_row_are_in_the_next_one():
     since = [Preempted(step=2), Resumed(step=2, from_step=2)]
     ((_, shown_row),) = rows([train_line(2), since[0]], LastLoggedRow())
     shown = LastLoggedRow(2, frozenset(shown_row))
@@ -319,7 +319,7 @@ def test_wandb_sync_uploads_what_a_kill_left(run):
 
 
 @pytest.mark.long
-def test_of_an_online_run_the_servers_last_step_counts(run, monkeypatch, capfd):
+def test_the_servers_last_step_counts_for_an_online_run(run, monkeypatch, capfd):
     """The second start finds no files: it is on another machine, or they were removed."""
     with WandbServer() as server:
         for name, value in {**server.environment, "WANDB_MODE": "online"}.items():

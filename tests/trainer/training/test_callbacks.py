@@ -81,7 +81,7 @@ def imports_of(file):
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_an_optional_behaviour_is_named_by_its_file_and_the_builders_alone(name):
-    """So its removal touches these, and the config."""
+    """To remove it, only these files and the config must change."""
     module = f"trainer.training.{name}"
     users = {
         str(file.relative_to(ROOT))
@@ -210,7 +210,7 @@ def test_an_exception_names_the_extension_and_is_not_retried(tmp_path, method):
 
 
 def test_an_error_of_the_step_is_not_one_of_the_extension(tmp_path):
-    """Such as the loss of another rank in a collective, after which the ranks restart."""
+    """The loss of another rank in a collective is such an error; the ranks then restart."""
 
     class LostError(Exception):
         pass
@@ -295,7 +295,7 @@ def test_a_row_of_refused_steps_ends_the_run_and_so_does_a_stop(tmp_path):
 
 
 def test_a_guard_goes_on_with_the_state_of_its_checkpoint(tmp_path):
-    """And is asked before the guards after it, of which the first one decides."""
+    """The guard is asked before the guards after it, of which the first one decides."""
     first, second = Refusing({3}), Refusing({3})
     story = Story()
     guards = {"callbacks.a": ExtensionGuard("a", first), "callbacks.b": ExtensionGuard("b", second)}

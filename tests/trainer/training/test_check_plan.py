@@ -1,4 +1,4 @@
-"""Which rank repeats which slot: never its own, never two in a step, and every rank in turn."""
+"""Assign slots to ranks that repeat them: not their slots, one per step, each in turn."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from trainer.training.check_plan import checks_until_all, extra_passes, planned_
 SHAPES = [(ranks, slots) for ranks in range(2, 9) for slots in range(ranks, 25)]
 
 
-def test_one_rank_has_nobody_to_compare_with():
+def test_a_single_rank_has_no_partner_to_compare_with():
     assert planned_checks(1, 1, 8) == []
     assert extra_passes(1, 8) == 0
 

@@ -1,4 +1,4 @@
-"""Which rank a verdict names, for faults whose truth is known."""
+"""Name the faulty rank in a verdict, for faults whose truth is known."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def wrong(seed=1):
 
 
 def dispute(ranks, owner, verifier, in_step=None, repeated=None, slot=4):
-    """Digests are right unless told otherwise, by rank."""
+    """Digests are right by default; wrong ones are given by rank."""
     in_step, repeated = in_step or {}, repeated or {}
     return Dispute(
         SlotCheck(slot, owner, verifier),

@@ -29,13 +29,13 @@ from trainer.training.schedule import learning_rate
 
 
 def target_tokens(step):
-    """Of a whole step."""
+    """Return the target tokens of a whole step."""
     batches = [micro_batch((step - 1) * SLOTS, slot) for slot in range(SLOTS)]
     return OTHER_RANKS_TOKENS + sum(batch.tokens("tgt") for batch in batches)
 
 
 def digest_after(step, before=START):
-    """Of all data up to a step."""
+    """Return the digest of all data up to a step."""
     digest = before
     for number in range(1, step + 1):
         batches = [micro_batch((number - 1) * SLOTS, slot) for slot in range(SLOTS)]
@@ -103,7 +103,7 @@ def test_a_skipped_step_forgets_the_score_too(tmp_path):
     assert (progress.step, progress.scores) == (4, {})
 
 
-def test_what_a_step_adds_to_the_progress(story, tmp_path):
+def test_each_step_adds_to_the_progress(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     seen = 0
     for step, line in enumerate(story.lines[:4], 1):
@@ -193,8 +193,8 @@ def test_those_that_were_skipped_before_a_restart_count_too(tmp_path):
         trainer.train()
 
 
-def test_the_average_takes_note_of_applied_steps_alone(tmp_path):
-    """Neither of one whose slot is not finite nor of one whose sum is not."""
+def test_the_average_includes_applied_steps_alone(tmp_path):
+    """The average ignores a step whose slot is not finite, and one whose sum is not."""
     story = Story(bad={2}, overflows={4})
     make_trainer(story, recipe(max_steps=5), tmp_path, ema=True).train()
     done = [event[:2] for event in story.of("applied", "discarded", "averaged")]
@@ -217,7 +217,7 @@ def test_the_average_is_validated_where_there_is_one(story, tmp_path, ema, model
 
 
 def test_a_step_is_repeated_until_its_gradients_fit_their_grids(tmp_path):
-    """In a run's first step there are no grids yet, which is nothing to tell."""
+    """A run's first step has no grids yet, which is not reported."""
     story = Story(refits={1: [[]], 2: [["w"], ["w", "v"]]})
     make_trainer(story, recipe(max_steps=3), tmp_path).train()
     passes = [[done["step"] for done in story.passes].count(step) for step in (1, 2, 3)]
@@ -273,8 +273,8 @@ def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_validation_that_gives_way_comes_first_after_resuming(tmp_path, interrupted):
-    """Whether the request came before the validation or while it ran."""
+def test_an_interrupted_validation_comes_first_after_resuming(tmp_path, interrupted):
+    """Return whether the request came before the validation or while it ran."""
     training = recipe(max_steps=9, validate_every_steps=3)
     story = Story(scores={3: None}) if interrupted else Story(stops={3})
     assert make_trainer(story, training, tmp_path).train() == "stopped"
@@ -307,7 +307,7 @@ def test_a_run_without_a_new_best_ends_early_with_a_checkpoint(tmp_path):
 
 
 def test_a_step_after_a_validation_a_probe_or_a_checkpoint_is_interrupted(tmp_path):
-    """And so is a repeated step; checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
+    """A repeated step is too; checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
     interrupted = []
 
     class Observer(StepObserver):

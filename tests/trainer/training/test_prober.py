@@ -50,7 +50,7 @@ def test_other_ranks_keep_nothing_but_their_steps_are_due_too(probed):
 
 
 @pytest.mark.parametrize("error", [ModelError("too long"), OSError("the disk is full")])
-def test_a_moment_that_cannot_be_kept_is_told_and_ends_no_run(probed, error):
+def test_a_moment_that_cannot_be_saved_ends_no_run(probed, error):
     def fail(network, sentence):
         raise error
 

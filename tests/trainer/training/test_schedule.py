@@ -24,7 +24,7 @@ def schedule_of(kind, **settings):
 
 
 def torchs_rates(scheduler, peak, steps):
-    """What a torch scheduler sets after 0…steps-1 of its steps."""
+    """Return the values of a torch scheduler after 0…steps-1 of its steps."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=peak)
     scheduler = scheduler(optimizer)
     rates = []
@@ -80,7 +80,7 @@ def test_warm_up_is_torchs(kind):
         ),
     ],
 )
-def test_what_follows_warm_up_is_torchs(kind, torchs):
+def test_rates_after_warm_up_equal_torchs(kind, torchs):
     expected = torchs_rates(torchs, PEAK, END - WARM_UP + 1)
     rates = [learning_rate(schedule_of(kind), step, 128) for step in range(WARM_UP, END + 1)]
     assert rates == pytest.approx(expected, rel=1e-9)
@@ -89,7 +89,7 @@ def test_what_follows_warm_up_is_torchs(kind, torchs):
 @pytest.mark.parametrize(
     ("kind", "halfway", "quarter"), [("linear", 0.5, 0.75), ("cosine", 0.5, (2 + 2**0.5) / 4)]
 )
-def test_a_decay_ends_where_it_is_told_and_stays_there(kind, halfway, quarter):
+def test_a_decay_ends_at_its_given_step_and_stays_there(kind, halfway, quarter):
     schedule = schedule_of(kind)
     for step, share in [(WARM_UP, 1), (80, quarter), (120, halfway), (END, 0), (10 * END, 0)]:
         rate = learning_rate(schedule, step, 128)

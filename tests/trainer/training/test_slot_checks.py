@@ -58,7 +58,7 @@ LONG = [
 
 
 def flips(ranks, count):
-    """Of each kind, transient or not, on each rank."""
+    """Return flips of each kind, transient or not, on each rank."""
     return [
         Flip(rank=seed % ranks, kind=KINDS[seed % 3], sticks=seed % 4 != 3, seed=1000 + seed)
         for seed in range(count)
@@ -108,7 +108,7 @@ HEALTHY += [(3, setting(3, 3), 50), (3, setting(0, 4), 80)]
     ids=name,
 )
 def test_checks_raise_no_false_alarm(rank_pools, ranks, trained, steps):
-    """In CI a thousand comparisons, and in chaos 10,000: weights and grids move as in training."""
+    """CI makes a thousand comparisons, chaos 10,000: weights and grids move as in training."""
     results = rank_pools(ranks).run(verify_jobs.count_alarms, trained, steps, cpu_seconds=1200)
     per_step = ranks - trained.slots % ranks
     assert results == [(per_step * steps, 0)] * ranks

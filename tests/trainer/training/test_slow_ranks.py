@@ -1,4 +1,4 @@
-"""Which ranks are slow, and why: against brute force, with noise, and in real runs."""
+"""Find slow ranks and the cause: against brute force, with noise, and in real runs."""
 
 from statistics import median
 from types import SimpleNamespace

@@ -41,7 +41,7 @@ def test_the_steps_that_are_asked_for_are_traced_forward_and_backward(run):
     assert notices == []  # rank 0 speaks for all
 
 
-def test_without_a_wish_nothing_is_written(run):
+def test_without_a_request_nothing_is_written(run):
     profiler = StepProfiler(None, run, 0, pytest.fail)
     train(profiler, range(1, 7))
     profiler.close()

@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_single_sentences(phrasebook):
     assert result.scores["perplexity"].value == pytest.approx(math.exp(nll / tokens), rel=1e-4)
 
 
-def test_it_gives_way_on_all_ranks_when_one_is_asked_to_stop(rank_pools, phrasebook):
+def test_validation_stops_on_all_ranks_when_one_is_asked(rank_pools, phrasebook):
     assert rank_pools(2).run(interrupted_validation, phrasebook, 64) == [None, None]
 
 

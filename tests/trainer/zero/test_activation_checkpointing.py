@@ -1,4 +1,4 @@
-"""Computing activations anew changes the memory that training takes, and nothing else."""
+"""Recomputing activations changes the memory that training takes, and nothing else."""
 
 from dataclasses import replace
 from itertools import accumulate

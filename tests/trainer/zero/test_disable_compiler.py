@@ -12,7 +12,7 @@ import torch
 from trainer.zero.disable_compiler import AdamW
 
 TESTS = Path(__file__).resolve().parents[2]
-# In a process of its own, in which nothing else has been imported.
+# In a separate process, in which nothing else has been imported.
 PROGRAM = """
 import json, sys
 from datetime import timedelta

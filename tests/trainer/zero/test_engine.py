@@ -68,7 +68,7 @@ def test_a_dummy_leaves_no_trace(rank_pools, trained, stage):
 
 @pytest.fixture(scope="module")
 def without_the_second_step(rank_pools):
-    """What becomes of a run that never sees its second step, by shape."""
+    """Run without its second step, and return the results by shape."""
     job = poison_jobs.train_without_the_second_step
     return cache(lambda shape: rank_pools(2).run(job, shape))
 
@@ -122,7 +122,7 @@ def test_norms_and_biases_do_not_decay():
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
 
 
-def test_deepspeed_is_told_what_it_would_otherwise_choose():
+def test_deepspeeds_defaults_are_overridden():
     config = deepspeed_config(EngineConfig(zero_stage=2, precision="bf16"), 0.0, 4, 1000)
     assert config["gradient_clipping"] == 0.0  # its own default is 1.0
     assert config["data_types"]["grad_accum_dtype"] == "fp32"

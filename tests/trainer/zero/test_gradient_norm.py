@@ -39,7 +39,7 @@ REFUSED = [
 
 @cache
 def torch_norms():
-    """Of the same steps without DeepSpeed, by `torch.nn.utils.get_total_norm`."""
+    """Return the norms of the same steps without DeepSpeed, by `torch.nn.utils.get_total_norm`."""
     model = make_model()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
@@ -75,7 +75,7 @@ def test_the_norm_is_that_of_torch_in_every_stage(rank_pools, ranks, shape):
 
 @pytest.mark.parametrize("shape", REFUSED, ids=str)
 def test_a_refused_step_leaves_no_trace(rank_pools, shape):
-    """Not even in the grids, which its gradients have outgrown."""
+    """The grids, which its gradients have outgrown, do not change either."""
     results = rank_pools(2).run(spike_jobs.train_past_refused_step, shape, 1000.0)
     expected = rank_pools(2).run(spike_jobs.train_without_the_step, shape)
     for result, other in zip(results, expected, strict=True):

@@ -49,7 +49,7 @@ def test_a_verified_training_has_the_same_bits(rank_pools, ranks, shape):
     ids=name,
 )
 def test_every_fault_that_changes_a_sum_is_found_and_no_other(rank_pools, ranks, shape, rounds):
-    """In chaos, 832 faults: 64 in each case."""
+    """Chaos plants 832 faults: 64 in each case."""
     seeds = range(rounds * len(FAULTS))
     planted = [Planted([*FAULTS][seed % 4], (seed // 4) % ranks, seed) for seed in seeds]
     by_rank = rank_pools(ranks).run(reduction_jobs.try_faults, shape, planted, cpu_seconds=600)
@@ -82,7 +82,7 @@ ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, s
     ids=name,
 )
 def test_healthy_steps_raise_no_alarm_whatever_they_are(rank_pools, ranks, shape, slots, steps):
-    """In chaos, 10,000 steps: the first one, dummies, spikes, wider grids, NaN."""
+    """Chaos trains 10,000 steps: the first one, dummies, spikes, wider grids, NaN."""
     results = rank_pools(ranks).run(
         reduction_jobs.count_alarms, shape, slots, steps, cpu_seconds=3600
     )

@@ -57,8 +57,8 @@ def damage(run, step):
     state.write_bytes(state.read_bytes()[:-1])
 
 
-def test_verify_looks_into_files_whose_hashes_hold(transloom, run):
-    """Whoever changes a tensor can change its hash, too."""
+def test_verify_inspects_files_whose_hashes_hold(transloom, run):
+    """An attacker who changes a tensor can change its hash, too."""
     folders = list_checkpoints(run / "checkpoints")
     (state,) = folders[0].glob("*.safetensors")
     state.write_bytes(state.read_bytes()[:-4] + b"\0\0\xc0\x7f")  # the last number is NaN
@@ -246,7 +246,7 @@ def test_wrong_usage_of_average_is_refused(transloom, run, options):
     assert transloom("checkpoints", "average", run, *options).exit_code == 2
 
 
-def test_what_is_no_run_is_said(transloom, tmp_path):
+def test_a_folder_without_a_run_is_reported(transloom, tmp_path):
     for command in ("list", "verify", "prune", "average"):
         with pytest.raises(RunMismatchError):
             transloom("checkpoints", command, tmp_path)

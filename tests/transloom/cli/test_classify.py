@@ -34,13 +34,13 @@ def language(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """A run that tells how lower-cased words were written, a little."""
+    """A run that learns a little to label the spelling of lower-cased words."""
     folder = tmp_path_factory.mktemp("case")
     return trained(folder, case_values(folder / "dataset"))
 
 
 def probabilities(labeller, ids, places):
-    """Of all labels at places of a text by itself."""
+    """Return the probabilities of all labels at places of a text by itself."""
     ids = torch.tensor([ids])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
     assert "Newly initialized: pooler.weight" in (run / "log.txt").read_text()
 
 
-def test_what_a_dataset_holds_names_the_labels(transloom, language, case):
+def test_info_names_the_labels_of_a_dataset(transloom, language, case):
     for run, told in (
         (language, "label, of 2 labels: fr, en"),
         (case, "tags, of 4 labels: lower, title, upper, mixed"),

@@ -1,4 +1,4 @@
-"""What the shell is offered, asked as bash asks; and that it does not wait for torch or Ray."""
+"""Completions for the shell, requested as bash does; they do not wait for torch or Ray."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ main()
 
 
 def environment(words):
-    """What bash gives a command that is to complete the last of these words."""
+    """Return the variables that bash sets to complete the last of these words."""
     return {
         "_TRANSLOOM_COMPLETE": "complete_bash",
         "COMP_WORDS": f"transloom {words}",
@@ -66,7 +66,7 @@ def test_words_are_completed(folder: Path, monkeypatch, words, expected):
 
 
 @pytest.mark.parametrize("words", ["train phrasebook trainer.max", "translate ru"])
-def test_nobody_waits_for_what_is_heavy(folder: Path, words):
+def test_completion_imports_no_heavy_modules(folder: Path, words):
     done = run_python(PROGRAM, cwd=folder, **environment(words))
     assert done.stdout.split()
     assert done.stderr == "imported:\n"

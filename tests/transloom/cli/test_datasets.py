@@ -71,7 +71,7 @@ def test_prepare_shows_its_stages(two_corpora, tmp_path):
     assert re.search(r"compare .* (\d+) of \1 files", output.getvalue())
 
 
-def test_info_tells_what_the_manifest_and_the_report_say(transloom, prepared):
+def test_info_shows_the_manifest_and_the_report(transloom, prepared):
     facts = json.loads(transloom("data", "info", prepared, "--json").stdout)
     manifest = manifest_of(prepared)
     assert facts["identity"] == facts["origin"] == manifest.identity
@@ -106,7 +106,7 @@ def test_info_fits_a_terminal_of_80_columns(transloom, prepared):
     assert "empty 7" in lines
     assert "dropped from tagged, empty: 7 pairs" in lines
     assert "1 '' 'to nothing 0'" in lines
-    # What stands in a corpus can neither steer the terminal nor be taken for markup.
+    # The text of a corpus can neither control the terminal nor be taken for markup.
     assert r"51 '\x1b[31m[bold]même' '\x1b[31m[bold]même'" in lines
     assert "\x1b" not in output
     assert "dropped from" not in transloom("data", "info", prepared).stdout
@@ -208,7 +208,7 @@ def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloo
         ("[" * 9999, "nested deeper than 64"),
     ],
 )
-def test_a_report_that_is_none_is_told(transloom, dataset, report, problem):
+def test_an_invalid_report_is_named(transloom, dataset, report, problem):
     (dataset / "cleaning.json").write_text(report)
     with edited_json(dataset / "manifest.json") as manifest:
         manifest["cleaning"]["sha256"] = hashlib.sha256(report.encode()).hexdigest()

@@ -17,7 +17,7 @@ KUBERNETES = ["kubernetes", "phrasebook", "data.dataset=/shared/d", "cluster.kub
     ("job", "command"),
     [(["slurm", "phrasebook"], ["sbatch"]), (KUBERNETES, ["kubectl", "apply", "-f"])],
 )
-def test_what_was_written_and_how_it_is_submitted_is_said(transloom, tmp_path, job, command):
+def test_the_output_folder_and_the_submit_command_are_printed(transloom, tmp_path, job, command):
     output = tmp_path / "my job"
     said = transloom("deploy", *job, "--output", output).output
     assert f"to {output}." in said

@@ -94,7 +94,7 @@ def test_another_program_gets_the_same_vectors(run, embedder):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
 
 
-def test_what_was_not_read_is_said(transloom, run, embedder):
+def test_truncated_texts_are_reported(transloom, run, embedder):
     result = transloom("embed", run, "a cat", "cat " * 40)
     assert len(told(result)) == 2
     assert "only the first 24 tokens, including BOS and EOS, of 1 text" in result.stderr

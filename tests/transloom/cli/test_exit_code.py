@@ -41,7 +41,7 @@ def test_a_command_that_fails_ends_with_its_code(tmp_path: Path) -> None:
     assert "no-run" in done.stderr
 
 
-def test_what_python_does_at_the_end_is_done() -> None:
+def test_pythons_exit_handlers_run() -> None:
     before = "import atexit; atexit.register(print, 'a function of before')\n"
     late = """
 import atexit, threading, time
@@ -69,7 +69,7 @@ def test_an_end_with_words_fails(end: str, said: str) -> None:
     assert said in done.stderr
 
 
-def test_output_that_nobody_takes_is_an_error() -> None:
+def test_output_that_cannot_be_written_is_an_error() -> None:
     program = KEPT + "print('lost')"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE)

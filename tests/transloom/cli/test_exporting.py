@@ -48,7 +48,7 @@ def test_an_exported_run_translates_as_the_run_does(transloom, run, tmp_path):
 
 
 @pytest.mark.long
-def test_the_card_tells_what_is_known_and_no_folder(transloom, run, tmp_path):
+def test_the_card_has_the_known_facts_and_no_folder(transloom, run, tmp_path):
     transloom("evaluate", run, "--beam-size", 1)
     folder = tmp_path / "exported"
     transloom("export", run, folder)
@@ -69,7 +69,7 @@ def test_the_card_tells_what_is_known_and_no_folder(transloom, run, tmp_path):
 
 
 @pytest.mark.long
-def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_runs, tmp_path):
+def test_an_export_overwrites_nothing_and_is_never_partial(transloom, run, inline_runs, tmp_path):
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "mine").touch()

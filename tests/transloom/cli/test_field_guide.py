@@ -1,4 +1,4 @@
-"""What `transloom fields` says of a recipe's fields."""
+"""Descriptions of a recipe's fields by `transloom fields`."""
 
 import json
 
@@ -22,7 +22,7 @@ def fields_of_recipes(task):
 @pytest.mark.matrix
 @pytest.mark.parametrize("task", BUILT_IN)
 @pytest.mark.parametrize("section", ["", *Recipe.model_fields])
-def test_every_section_is_told_in_json(transloom, section, task):
+def test_every_section_is_in_the_json(transloom, section, task):
     if section == "decoding" and task.endswith("classification"):
         pytest.skip("nothing is decided when labels are told")
     result = transloom("fields", *[section] * bool(section), "--task", task, "--json")

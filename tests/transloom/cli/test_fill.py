@@ -132,7 +132,7 @@ def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"), [("--tag", "@3"), ("--against", "@3"), ("--max-tokens", "30")]
 )
-def test_what_is_for_translation_is_refused(transloom, run, option, value):
+def test_options_for_translation_are_refused(transloom, run, option, value):
     with pytest.raises(RunMismatchError, match=f"{option} is only for translation runs"):
         transloom("explain", run, "the [MASK]", option, value)
     assert not (run / "explain.html").exists()

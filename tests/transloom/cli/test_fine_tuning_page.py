@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_they_do_what_the_page_says(transloom, place):
+def test_the_commands_of_the_page_work(transloom, place):
     found = commands(PAGE)
     assert [name for name, *_ in found] == [
         *("init", "prepare", "train", "translate", "export"),
@@ -85,7 +85,7 @@ def test_they_do_what_the_page_says(transloom, place):
 
 @torch.no_grad()
 def assert_transformers_have_the_same_model(weights):
-    """What was tuned goes back to transformers: its tokenizers, and its logits."""
+    """A tuned model goes back to transformers: its tokenizers, and its logits."""
     back = Path("tuned-en-fr")
     for name in ("source.spm", "target.spm"):
         assert (back / name).read_bytes() == (Path("opus-mt-en-fr") / name).read_bytes()
@@ -108,7 +108,7 @@ def assert_transformers_have_the_same_model(weights):
 
 
 @pytest.mark.parametrize("steps", [3, pytest.param(100, marks=pytest.mark.lab)])
-def test_what_was_tuned_translates_there_as_here(transloom, place, steps):
+def test_a_tuned_model_translates_alike_in_transformers(transloom, place, steps):
     """From several files, with a tag, and with all weights trained."""
     theirs = Path("opus-mt-en-ROMANCE")
     model = write_model(theirs, len(json.loads((theirs / "vocab.json").read_text())))

@@ -113,7 +113,7 @@ def test_exported_again_it_has_the_weights_that_it_had(transloom, imported, give
 
 
 def test_another_run_starts_from_its_weights(imported, given, tmp_path):
-    """One recipe does for both: what it starts from is what is imported."""
+    """One recipe serves both runs: it starts from the imported weights."""
     start = f"trainer.init_from={tmp_path / 'imported'}"
     imported(start)
     rate = "trainer.schedule.peak_learning_rate=1.0e-30"  # so small that nothing moves

@@ -1,4 +1,4 @@
-"""What a command does not import, it does not wait for."""
+"""A command imports only what it needs, so it starts without delay."""
 
 import pytest
 from support.command import run_python
@@ -37,7 +37,7 @@ print('obstore' in sys.modules)
         ("cluster.data.workers", ("trainer.recipe", "trainer.config", "aiohttp")),
     ],
 )
-def test_a_process_beside_the_ranks_imports_nothing_of_other_processes(process, of_others):
+def test_a_process_without_ranks_imports_nothing_of_other_ones(process, of_others):
     program = f"import sys, {process}\nprint([name for name in {of_others} if name in sys.modules])"
     done = run_python(program)
     assert done.stdout == "[]\n", done.stderr

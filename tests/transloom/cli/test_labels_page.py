@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 PAGE = "how-to/labels.md"
 
 
-def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, values_of in (("multi30k-language", language_values), ("multi30k-case", case_values)):
         values = values_of(Path("datasets") / name) | {"name": name}

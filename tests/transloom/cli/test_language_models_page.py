@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 PAGE = "how-to/language-models.md"
 
 
-def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = language_model_values(Path("datasets/shakespeare-char"), preset="gpt2")
     values |= {"name": "shakespeare-char"}

@@ -45,7 +45,7 @@ USAGE = Usage(cpu_percent=25, memory_used_bytes=3, memory_bytes=4, gpus=[GPU])
 
 
 def values(text):
-    """What a strict reader finds: values by name and labels; `run` is left out."""
+    """Return the values that a strict parser reads, by name and labels; `run` is left out."""
     found = {}
     for family in text_string_to_metric_families(text):
         assert family.type == "gauge"
@@ -79,7 +79,7 @@ def run(tmp_path):
     return run
 
 
-def test_all_that_is_known_of_a_run_is_told(transloom, run):
+def test_all_known_facts_of_a_run_are_exported(transloom, run):
     (found,) = values(transloom("metrics", run).stdout).values()
     assert {name for name, *_ in found} == {*RUN_METRICS, *NODE_METRICS} - {SLOW_RANK_FACTOR}
     ages = {
@@ -131,9 +131,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
     ]
 
 
-def test_a_slow_rank_is_told_while_the_run_trains_and_until_its_ranks_start_again(
-    transloom, tmp_path
-):
+def test_a_slow_rank_is_exported_until_its_ranks_start_again(transloom, tmp_path):
     slow = [train_line(n, world_size=3, restarts=2, **COMPARED) for n in (1, 2)]
     normal = train_line(3, world_size=3, restarts=2, **COMPARED | {"slow_ranks": None})
     for name, lines in {
@@ -159,7 +157,7 @@ def test_a_slow_rank_is_told_while_the_run_trains_and_until_its_ranks_start_agai
     }
 
 
-def test_every_run_of_a_folder_is_told_as_far_as_it_can_be(transloom, run, tmp_path):
+def test_every_readable_run_of_a_folder_is_exported(transloom, run, tmp_path):
     with_owner(made_run(tmp_path / "new"))
     with_owner(made_run(tmp_path / "dead", train_line(1)), process=dead_process())
     damaged = made_run(tmp_path / "damaged", train_line(1))
@@ -249,7 +247,7 @@ def test_names_are_data_whatever_is_in_them(transloom, tmp_path):
     assert {of["transloom_run_step",] for of in found.values()} <= {1, 2}
 
 
-def test_what_is_no_folder_is_told(transloom, tmp_path):
+def test_a_path_that_is_no_folder_is_reported(transloom, tmp_path):
     with pytest.raises(RunMismatchError, match=r"No such file.*or a run.*transloom train"):
         transloom("metrics", tmp_path / "nowhere")
     assert values(transloom("metrics", tmp_path).stdout) == {}
@@ -287,7 +285,7 @@ def test_a_folder_is_served_on_this_machine_alone(transloom, run, tmp_path):
     assert server.returncode == 0
 
 
-def test_the_rules_ask_for_what_is_told(transloom, run):
+def test_the_rules_use_exported_metrics(transloom, run):
     rules = [
         rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
     ]

@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_there_is_not_called_empty(tmp_path):
         files_in(tmp_path / "nowhere", ("fr", "en"))
 
 
-def test_of_more_than_two_languages_two_are_chosen_by_options(corpus):
+def test_two_of_several_languages_are_chosen_by_options(corpus):
     folder = Path("folder")
     folder.mkdir()
     for language in ("de", "en", "fr"):
@@ -198,7 +198,7 @@ def test_of_more_than_two_languages_two_are_chosen_by_options(corpus):
 
 
 @pytest.mark.parametrize("languages", [(None, None), ("fr", None), (None, "fr")])
-def test_a_file_beside_a_single_side_is_not_taken_for_the_other(corpus, languages):
+def test_a_file_next_to_a_single_side_is_not_taken_for_the_other(corpus, languages):
     folder = Path("folder")
     folder.mkdir()
     (folder / "train.fr").touch()
@@ -207,7 +207,7 @@ def test_a_file_beside_a_single_side_is_not_taken_for_the_other(corpus, language
         files_in(folder, languages)
 
 
-def test_files_that_cannot_be_understood_are_told(transloom, corpus):
+def test_files_that_cannot_be_parsed_are_reported(transloom, corpus):
     Path("a.txt").write_text("un\n")
     with pytest.raises(RecipeError, match="--source-language fr --target-language en"):
         transloom("init", "my.yaml", "--source", "corpus.fr", "--target", "other.fr")

@@ -26,7 +26,7 @@ OF_TASK = {
 
 
 def arguments(command):
-    """What transloom is given, and what is piped into it."""
+    """Arguments of a `transloom` command, and the text piped into it."""
     *piped, own = command.split(" | ")
     name, *words = shlex.split(own)
     assert name == "transloom"

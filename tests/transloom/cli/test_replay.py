@@ -26,7 +26,7 @@ from run_store.record.metrics_lines import Resumed
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
-    """A run of 40 steps of short sentences, with one pair of garbage in a corpus of its own."""
+    """A run of 40 steps of short sentences, with one pair of garbage in a separate corpus."""
     folder = tmp_path_factory.mktemp("poisoned")
     recipe = poisoned_recipe(folder)
     runs = Runs(recipe, folder, "")
@@ -154,7 +154,7 @@ def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
 
 
 @pytest.mark.long
-def test_the_first_difference_from_the_record_is_told(copied, transloom):
+def test_the_first_difference_from_the_record_is_reported(copied, transloom):
     """A loss of step 23 and the checkpoint of step 30 are not those of the run any more."""
     record = copied / "run" / "metrics.jsonl"
     lines = [json.loads(line) for line in record.read_text().splitlines()]
@@ -266,14 +266,14 @@ def test_a_language_model_that_validates_after_it_was_resumed(
         (("--steps", "1:3", "--worst"), "steps 1:3: none of them has 5"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused(poisoned, transloom, options, message):
+def test_impossible_replays_are_refused(poisoned, transloom, options, message):
     with pytest.raises((RunError, RecipeError), match=message):
         transloom("replay", poisoned / "run", *options)
 
 
 @pytest.mark.parametrize("key", ["extension_folder", "extensions", "seed", "trainer.no_setting"])
 def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key):
-    """Else it could name code, which the replay would execute."""
+    """Otherwise a record could name code, which the replay would execute."""
     changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
     with (copied / "run" / "metrics.jsonl").open("a") as record:
         record.write(f"{changed.to_json()}\n")

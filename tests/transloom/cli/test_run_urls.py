@@ -46,7 +46,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def environment(cache, s3_environment, monkeypatch):
-    """All tests share the copies of runs."""
+    """Let all tests share the copies of runs."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "300")
 
@@ -84,7 +84,7 @@ def own(s3_server, folder):
 
 @pytest.fixture
 def said(cache):
-    """What a command prints, which never names the folder of a copy."""
+    """Return the output of a command, which never names the folder of a copy."""
 
     def run(*arguments, code=0):
         result = invoke(*arguments, code=code)
@@ -323,7 +323,7 @@ def test_another_run_starts_from_its_weights(prefix, folder, phrasebook, tmp_pat
 
 @pytest.mark.long
 def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server, tmp_path):
-    """These read most of a run: checkpoints with moments, the dataset's record, the recipe."""
+    """These commands read most of a run: checkpoints, moments, the dataset's record, the recipe."""
     options = ("trainer.max_steps=6", "checkpoints.every_steps=3", "engine.numerics=exact")
     inline_runs.train("trained", *options, inline=True)
     folder, url = inline_runs.folder / "trained", s3_server.bucket("own") + "/trained"

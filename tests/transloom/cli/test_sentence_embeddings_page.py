@@ -43,7 +43,7 @@ def write_embedding():
     Path("multi30k-embedding").write_text(yaml.safe_dump(values | {"name": "multi30k-embedding"}))
 
 
-def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_masked()  # found before the built-in ones
     found = commands(PAGE)

@@ -67,7 +67,7 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe_file, given, valu
         (["sed=1,2"], "did you mean seed?"),
     ],
 )
-def test_what_makes_no_sweep_is_refused_before_any_run(recipe_file, given, told):
+def test_an_invalid_sweep_is_refused_before_any_run(recipe_file, given, told):
     with pytest.raises(RecipeError) as error:
         sweep_points(recipe_file, given, Path("runs"))
     assert told in str(error.value)
@@ -130,7 +130,7 @@ def names(children):
     return [child.point.run.name for child in children]
 
 
-def test_at_most_so_many_train_at_once_and_all_are_trained(stage):
+def test_the_number_of_concurrent_runs_is_limited(stage):
     def show():
         if len(stage.training) == 2 or len(stage.children) == 4:
             for child in stage.training:
@@ -143,7 +143,7 @@ def test_at_most_so_many_train_at_once_and_all_are_trained(stage):
     assert "best BLEU (greedy)" in sweep_table(sweep.runs).plain()
 
 
-def test_a_failure_ends_no_other_run_and_is_told_at_the_end(stage):
+def test_a_failure_ends_no_other_run_and_is_reported_at_the_end(stage):
     def show():
         for child in stage.training:
             if failed := child.point.run.name == "run-1":

@@ -54,7 +54,7 @@ def test_a_seed_is_a_text(transloom, run):
 
 
 def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
-    """Nor how many prompts are continued at once."""
+    """The number of prompts that are continued at once does not matter either."""
     prompts = ["the cat", "a", "the small house is", ""]
     together = json_lines_of(transloom("generate", llama, *prompts, "--json"))
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 3)
@@ -115,7 +115,7 @@ def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
 
 
 def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
-    """It goes on from its end, of 16 tokens."""
+    """The text continues from the end of the prompt, of 16 tokens."""
     prompt = "the cat sees the house and the house sees the cat"
     folders = {name: found.folder / name for name, found in runs.items()}
     for folder in folders.values():
@@ -165,7 +165,7 @@ def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom
         (["--stop", ""], r"stop\.0 is : .*at least 1"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told(transloom, llama, options, message):
+def test_a_setting_that_makes_no_sense_is_reported(transloom, llama, options, message):
     with pytest.raises(RecipeError, match=message):
         transloom("generate", llama, "the", *options)
 
@@ -211,7 +211,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
 
 
 @pytest.mark.long
-def test_what_no_layout_holds_is_not_exported(transloom, runs, tmp_path):
+def test_a_network_without_a_layout_is_not_exported(transloom, runs, tmp_path):
     runs["llama"].train("sines", "model.positions=sinusoidal", "trainer.max_steps=1", inline=True)
     with pytest.raises(ModelError, match=r"GPT-2 has no positions=sinusoidal"):
         transloom("export", runs["llama"].folder / "sines", tmp_path / "exported")

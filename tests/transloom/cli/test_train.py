@@ -32,7 +32,7 @@ def test_a_driver_that_is_refused_writes_nothing(inline_runs, phrasebook, monkey
         with pytest.raises(RunInUseError):
             inline_runs.train("used", inline=inline)
         assert contents(run.path) == before
-    assert run_status_of(run.path).state == "unknown"  # nobody has written its status
+    assert run_status_of(run.path).state == "unknown"  # no process has written its status
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_every_command_has_a_case_or_reads_no_run():
 
 @dataclass(frozen=True)
 class Theirs:
-    """A folder of runs with somebody else's run in it."""
+    """A folder of runs with a run of another user in it."""
 
     folder: Path
 
@@ -166,7 +166,7 @@ class Theirs:
 def theirs(
     tmp_path: Path, untrained_run: Any, fresh_extensions: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Theirs]:
-    """Make a run that names an extension in its own folder, with the hash of that code."""
+    """Make a run that names an extension in the run's folder, with the hash of that code."""
     found = Theirs(tmp_path)
     mine = yaml.safe_load(untrained_run.recipe.read_text())
 
@@ -268,7 +268,7 @@ def test_no_command_executes_code_of_a_run(theirs, case, kind, s3_server, s3_env
 
 
 @pytest.mark.parametrize("words", ["model show RUN", "translate RUN LINES"])
-def test_the_line_that_is_told_works(theirs, monkeypatch, words):
+def test_the_printed_command_works(theirs, monkeypatch, words):
     found = theirs(CHECKPOINTS)
     case = Case(words)
     code, said = outcome(case, found)

@@ -114,7 +114,7 @@ def test_in_a_pipe_there_are_lines_until_the_run_ends(run, happens):
     assert lines[5:] == [""]
 
 
-def test_what_the_owner_wrote_last_is_shown_though_it_has_left_by_then(run, happens):
+def test_the_owners_last_lines_are_shown_after_it_has_left(run, happens):
     def end():
         append(run, train_line(3))
         say(run, "the last words")
@@ -221,7 +221,7 @@ def test_new_vitals_are_read_while_the_run_is_watched(run):
     ],
     ids=["status", "log", "cut", "lines", "record", "recipe", "card", "fifo"],
 )
-def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
+def test_damage_of_a_file_does_not_end_the_watching(run, happens, harm):
     happens(
         lambda: harm(run),
         lambda: append(run, train_line(5)),
@@ -241,7 +241,7 @@ def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
     ],
     ids=["status", "lines", "log"],
 )
-def test_what_cannot_be_read_is_told(run, happens, harm, told):
+def test_unreadable_files_are_reported(run, happens, harm, told):
     happens()  # the standing is looked at each time
     feed = RunFeed(run)
     harm(run)
@@ -309,7 +309,7 @@ def test_one_status_for_scripts(run):
     assert told["standing"]["vitals"]["ranks"][0]["phase"] == "step"
 
 
-def test_names_and_texts_of_strangers_steer_no_terminal(tmp_path, happens):
+def test_untrusted_names_and_texts_control_no_terminal(tmp_path, happens):
     run = with_owner(made_run(tmp_path / f"run{ATTACK}", validation_line(1, text=ATTACK)))
     beat(run, ranks=(RankVitals(rank=0, node=ATTACK, phase="step", step=1, silent_seconds=0),))
     say(run, ATTACK)

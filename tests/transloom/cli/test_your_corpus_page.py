@@ -23,7 +23,7 @@ def write_corpus():
         Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_corpus()
     found = commands(PAGE)

@@ -36,7 +36,7 @@ def runs(untrained_run, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _few_trials(monkeypatch):
-    """That the tests are sacreBLEU's is shown elsewhere, with all of its trials."""
+    """Another test shows, with all trials, that the results are sacreBLEU's."""
     monkeypatch.setattr(PairedTest, "_DEFAULT_SAMPLES", {"bs": 20, "ar": 20})
 
 
@@ -73,7 +73,7 @@ def sha256(path):
 
 @pytest.mark.long
 def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
-    """All of it in one test: translating is what takes time."""
+    """All checks are in one test, because translating takes the time."""
     monkeypatch.chdir(runs)
     names = ("seed-2", "seed-4", "other", "seed-2@1")
     found = json.loads(compare(runs, *names, "--test", "phrasebook", "--json").stdout)
@@ -178,7 +178,7 @@ def test_other_references_are_refused_with_both_hashes(runs, tmp_path, phraseboo
         (["seed-2", "seed-2", "--test", "phrasebook"], "seed-2 is named more than once"),
     ],
 )
-def test_what_cannot_be_compared_is_named(runs, monkeypatch, arguments, complaint):
+def test_runs_that_cannot_be_compared_are_named(runs, monkeypatch, arguments, complaint):
     monkeypatch.chdir(runs)
     assert complaint in compare(runs, *arguments, code=1)
 

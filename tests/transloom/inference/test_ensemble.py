@@ -53,7 +53,7 @@ def test_a_run_with_itself_translates_as_it_does_alone(members):
 
 
 def test_other_source_tokenizers_read_the_same_sentences(together, members):
-    """As if the second run had a tokenizer of its own, with the same pieces."""
+    """Return the translator as if the second run had a separate tokenizer with the same pieces."""
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
     origin = SearchOrigin(together._searcher._origin.members, ("src", "src.2"))
@@ -124,7 +124,7 @@ def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):
     assert alone == Translator.load(run, 1).translate(SENTENCES) != expected
 
 
-def test_what_cannot_be_meant_is_said(untrained_run, tmp_path):
+def test_wrong_arguments_of_an_ensemble_are_refused(untrained_run, tmp_path):
     run = untrained_run.path
     wrong = invoke("translate", run, tmp_path / "typo", run, code=2).output
     words = " ".join(wrong.replace("│", " ").split())

@@ -74,7 +74,7 @@ def test_only_the_figure_of_the_literature_passes_over_case(phrasebook, tmp_path
 
 
 def test_text_is_tokenised_by_the_rules_of_the_target_language(phrasebook, tmp_path):
-    """English joins an apostrophe to what follows it, French to what stands before."""
+    """English joins an apostrophe to the word after it, French to the word before it."""
     scores, answers, references = evaluated(
         phrasebook, tmp_path, lambda reference: reference.replace(" ", "'", 1)
     )

@@ -28,7 +28,7 @@ def few(phrasebook):
 
 @pytest.fixture(scope="module")
 def made(untrained_run, few, tmp_path_factory):
-    """The translator, and the hypotheses in a folder of their own."""
+    """The translator, and the hypotheses in a separate folder."""
     translator = Translator.load(untrained_run.path)
     folder = tmp_path_factory.mktemp("translations")
     reports = []
@@ -38,7 +38,7 @@ def made(untrained_run, few, tmp_path_factory):
     return translator, found
 
 
-def test_what_was_made_is_found_again(made, few):
+def test_saved_hypotheses_are_found_again(made, few):
     translator, hypotheses = made
     origin = origin_of(translator.checkpoint, "few", few, translator.decoding, "fp32")
     found = find_hypotheses(hypotheses.file.parent, origin)

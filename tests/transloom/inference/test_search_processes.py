@@ -44,7 +44,7 @@ def test_processes_find_what_one_finds_and_end_with_the_context(translator):
 
 
 @pytest.mark.usefixtures("preloaded_processes")
-def test_a_process_that_is_killed_is_told(translator):
+def test_a_process_that_is_killed_is_reported(translator):
     before = set(children())
     with translator.in_processes(2):
         wait_until(lambda: len(set(children()) - before) >= 2)

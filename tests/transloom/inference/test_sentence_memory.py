@@ -1,4 +1,4 @@
-"""How long sentences are cut, and what a sentence takes of memory."""
+"""Cutting of long sentences, and the memory that a sentence takes."""
 
 import copy
 import random
@@ -27,7 +27,7 @@ def _tokens(word):
     return len(word) if len(word) > 7 or max(word) > "\u3000" else 1
 
 
-def test_what_fits_stays_whole():
+def test_a_sentence_that_fits_stays_whole():
     assert parts_of("One two. Three.", 4, words_and_eos) == ["One two. Three."]
     assert parts_of("", 2, words_and_eos) == [""]
 
@@ -82,7 +82,7 @@ def test_a_decoder_remembers_heads_of_keys_and_values():
 
 
 def test_memory_is_that_of_scores_and_of_what_each_hypothesis_remembers():
-    """In bytes, by hand: three copies of a layer's scores, a cache of twice its positions."""
+    """Bytes by hand: three copies of a layer's scores, a cache of twice its positions."""
     config = ModelConfig(decoder_layers=3, width=32, heads=4, key_value_heads=2)
     decoding = DecodingConfig(beam_size=5, max_length_factor=1.5, max_extra_length=7)
     memory = SentenceMemory(config, decoding, element_bytes=2)
@@ -145,7 +145,7 @@ class OfCharacters:
         )
 
 
-def test_what_is_too_long_is_told_from_one_process_to_another():
+def test_the_error_about_long_sentences_can_be_pickled():
     error = LongSentenceError([(2, 700)], SentenceLimit(512, "memory"))
-    there = copy.copy(error)  # made anew in the way of pickle
+    there = copy.copy(error)  # built as pickle does
     assert (str(there), there.sentences, there.limit) == (str(error), ((2, 700),), error.limit)

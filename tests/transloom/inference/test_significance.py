@@ -39,7 +39,7 @@ def sentences(seed, count=60):
 
 
 def noisy(references, seed, share):
-    """References of which a share of the words has been drawn anew."""
+    """References of which a share of the words has been drawn again."""
     draw = random.Random(seed)
     return [
         " ".join(draw.choice(WORDS) if draw.random() < share else w for w in text.split())
@@ -88,7 +88,7 @@ def by_sacrebleu(folder, test):
 
 
 def test_scores_and_tests_are_those_of_the_command(files, ours):
-    """All systems at once there, one after the other here."""
+    """The command tests all systems at once, this test one after the other."""
     folder, _ = files
     results, signatures = ours.test(lambda what, done, total: None)
     for test, field in (("bs", "p_bootstrap"), ("ar", "p_randomisation")):
@@ -105,7 +105,7 @@ def test_scores_and_tests_are_those_of_the_command(files, ours):
     assert [found.more_is_better for found in signatures.values()] == [True, True, False]
 
 
-def test_a_better_system_is_told_from_one_that_is_as_good(ours):
+def test_a_better_system_differs_from_an_equal_one(ours):
     (_, better, other), _ = ours.test(lambda what, done, total: None)
     assert max(better["BLEU"].p_bootstrap, better["BLEU"].p_randomisation) < 0.01
     assert other["BLEU"].p_randomisation > 0.05

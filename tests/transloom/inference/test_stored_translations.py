@@ -1,4 +1,4 @@
-"""Scores of translations that lie in a run's folder."""
+"""Scores of translations that are in a run's folder."""
 
 import os
 import shutil
@@ -72,7 +72,7 @@ def test_without_translations_nothing_is_read(run):
     assert stored_scores(run) == []
 
 
-def test_a_dataset_that_is_gone_is_told(run, phrasebook, monkeypatch):
+def test_a_dataset_that_is_gone_is_reported(run, phrasebook, monkeypatch):
     keep(run, "phrasebook-00000002-beam4-alpha0.6.txt", references_of(phrasebook))
     monkeypatch.setattr("transloom.inference.stored_translations.dataset_of", _gone)
     with pytest.raises(DatasetError, match="no dataset"):

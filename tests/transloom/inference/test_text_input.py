@@ -74,7 +74,7 @@ def test_a_line_without_end_takes_no_memory():
     assert [len(line) for line in lines_of(io.BytesIO(longest * 2), "-")] == [len(longest) - 1] * 2
 
 
-def test_what_is_not_there_is_named(monkeypatch, tmp_path):
+def test_missing_inputs_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(CorpusError, match="Standard input is closed"):
         read_lines("-")

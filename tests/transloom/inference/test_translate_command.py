@@ -114,7 +114,7 @@ def test_each_of_the_n_best_has_its_own_alignment(command, translator, lines):
 
 
 def test_prefixes_stay_with_their_sentences_over_many_batches(translator, lines):
-    """More sentences than are read at once, of which each has a prefix of its own."""
+    """More sentences than are read at once, each with a different prefix."""
     words = ["he", "she", "we", "they", "you"]
     count = SENTENCES_AT_ONCE + 3
     prefixes = lines("p.txt", [words[row % len(words)] for row in range(count)])
@@ -184,7 +184,7 @@ def test_long_lines_are_refused_by_number_before_anything_is_translated(
         command(sentences, "--max-tokens", 3)
 
 
-def test_what_memory_has_no_room_for_is_refused(command, translator, lines, monkeypatch):
+def test_sentences_too_long_for_the_memory_are_refused(command, translator, lines, monkeypatch):
     sentences = lines("s.txt", ["non", LONG])
     (tokens,) = translator.count_tokens([LONG])
     room = translator.memory.bytes(tokens)
@@ -254,7 +254,7 @@ def test_batches_of_long_sentences_are_small(translator, monkeypatch):
 
 @pytest.fixture
 def transloom_process(untrained_run):
-    """The command in a process of its own, with its streams and its memory."""
+    """Run the command in a separate process, with its streams and its memory."""
 
     def run(data, *options, **environment):
         program = (

@@ -63,7 +63,7 @@ def test_typed_lines_are_one_document(transloom, run, monkeypatch):
     assert [json.loads(line)["source"] for line in found] == list(in_context(LINES, 2))
 
 
-def test_what_has_no_context_is_refused(transloom, run, file, tmp_path):
+def test_options_without_context_are_refused(transloom, run, file, tmp_path):
     for wanted in (
         ["--alignments"],
         ["--long-lines", "split"],

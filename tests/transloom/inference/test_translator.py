@@ -82,14 +82,14 @@ def test_a_damaged_average_is_passed_over(only_averages):
     assert any("average-of-1-2" in reason for reason in passed_over)
 
 
-def test_what_is_not_there_is_named(untrained_run, tmp_path):
+def test_missing_inputs_are_named(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         Translator.load(untrained_run.path, checkpoint=7)
     with pytest.raises(RunMismatchError):
         Translator.load(tmp_path)
 
 
-def test_the_resolved_recipe_lies_in_the_run(untrained_run):
+def test_the_resolved_recipe_is_in_the_run(untrained_run):
     resolved = yaml.safe_load(untrained_run.recipe.read_text())
     assert resolved["trainer"]["label_smoothing"] == 0.1  # a default
     assert resolved["cluster"]["ranks"] == 1

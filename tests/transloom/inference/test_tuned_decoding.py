@@ -69,7 +69,7 @@ def test_each_point_is_the_score_of_what_translate_gives(run, tuned, phrasebook)
     assert tuned["sources_sha256"] == manifest.heldout["validation"].files["src"].sha256
 
 
-def test_of_what_chance_may_set_apart_one_is_recommended(tuned):
+def test_one_of_several_equally_good_points_is_recommended(tuned):
     points = [DecodingPoint.model_validate(point) for point in tuned["points"]]
     assert tuned["best"]["score"] == max(point.score for point in points)
     assert DecodingPoint.model_validate(tuned["best"]).as_good_as_best
@@ -81,7 +81,7 @@ def test_of_what_chance_may_set_apart_one_is_recommended(tuned):
     ("usual", "expected"), [(1.0, (2, 1.0, 29.8)), (2.6, (2, 3.0, 29.9)), (0.0, (2, 1.0, 29.8))]
 )
 def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipes(usual, expected):
-    """Not the highest score, where chance may have made it; nor what is worse for sure."""
+    """The highest score may be due to chance, and significantly worse points are excluded."""
     tried = [
         ("a", 1, 1.0, 25.0, 0.001),
         ("a", 2, 0.0, 28.0, 0.01),
@@ -98,7 +98,7 @@ def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipe
     assert (chosen.beam_size, chosen.length_penalty, chosen.score) == expected
 
 
-def test_the_length_of_translations_is_told_beside_that_of_references(run, tuned, phrasebook):
+def test_the_length_of_translations_is_shown_with_that_of_references(run, tuned, phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     texts = load_heldout(store, manifest, "validation").texts
     point = tuned["points"][0]
@@ -110,7 +110,7 @@ def test_the_length_of_translations_is_told_beside_that_of_references(run, tuned
     assert point["length_ratio"] == len(found) / len("".join(texts["tgt"]))
 
 
-def test_the_record_lies_in_the_run(run, tuned):
+def test_the_record_is_in_the_run(run, tuned):
     file = RunFolder(run).tuned_decoding
     assert tuned.pop("file") == str(file)
     record = TunedDecoding.model_validate_json(file.read_text())
@@ -137,7 +137,7 @@ def point(beam_size, length_penalty, p=1.0):
     )
 
 
-def test_the_edge_of_the_grid_is_told(tuned):
+def test_the_edge_of_the_grid_is_reported(tuned):
     tuned.pop("file", None)
     record = TunedDecoding.model_validate(tuned)
     points = [point(3, 0.0), point(3, 2.0)]

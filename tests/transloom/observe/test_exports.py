@@ -186,7 +186,7 @@ def test_after_a_kill_at_any_operation_the_same_command_leaves_its_export_alone(
 
 
 @pytest.mark.parametrize("there", ["file", "folder", "export with something else", "link"])
-def test_what_is_no_export_is_never_replaced(run, tmp_path, there):
+def test_other_files_than_exports_are_never_replaced(run, tmp_path, there):
     folder = tmp_path / "out"
     if there == "file":
         folder.write_text("mine")
@@ -219,7 +219,7 @@ def test_a_line_that_is_being_written_is_left_out(run, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
-def test_what_was_exported_is_said(run, tmp_path, to):
+def test_the_exported_rows_are_reported(run, tmp_path, to):
     exported = export_metrics(run, to, tmp_path / "out")
     assert (exported.name, exported.last_step) == ("run", 4)
     if to == "csv":
@@ -241,7 +241,7 @@ def test_lines_of_csv_end_as_those_of_other_texts(run, tmp_path):
     assert not any(b"\r" in file.read_bytes() for file in files)
 
 
-def test_it_tells_how_much_of_the_record_is_read(run, tmp_path, monkeypatch):
+def test_progress_of_the_export_is_reported_in_bytes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "LINES_PER_REPORT", 3)
     reports = []
     export_metrics(run, "csv", tmp_path / "out", lambda *report: reports.append(report))
@@ -250,7 +250,7 @@ def test_it_tells_how_much_of_the_record_is_read(run, tmp_path, monkeypatch):
     assert reports == [(sum(ends[:n]), size) for n in (1, 4, 7)] + [(size, size)]
 
 
-def test_what_a_run_records_meanwhile_is_left_out(run, tmp_path):
+def test_lines_recorded_during_an_export_are_left_out(run, tmp_path):
     record = run / "metrics.jsonl"
     before = record.stat().st_size
 
@@ -290,7 +290,7 @@ def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_writes_beside_where_it_is_called(run, tmp_path, monkeypatch):
+def test_the_command_writes_into_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["export-metrics", "run", "--to", "csv"])
     assert result.exit_code == 0, result.output

@@ -51,7 +51,7 @@ def test_a_malformed_request_is_answered_with_the_headers_of_every_answer(dashbo
     assert not any(word in answer for word in (b"aiohttp", b"Python", b"Traceback"))
 
 
-def test_what_anybody_sends_is_a_line_of_the_log_and_then_a_count(tmp_path, caplog):
+def test_malformed_requests_are_logged_once_and_then_counted(tmp_path, caplog):
     with RunningDashboard(tmp_path) as dashboard:
         for _ in range(5):
             for malformed in MALFORMED.values():

@@ -1,4 +1,4 @@
-"""What travels with a job, and what stays."""
+"""Files that are sent with a job, and files that are not."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def recipe(project: Path) -> Recipe:
     return Recipe.of(values | {"extensions": ["my_lion"], "extension_folder": str(project)})
 
 
-def test_of_an_extension_its_python_files_travel_and_nothing_else(project: Path) -> None:
+def test_only_python_files_of_an_extension_are_sent(project: Path) -> None:
     names = ["my_lion/__init__.py", "my_lion/a.py", "my_lion/inner/rule.py"]
     assert sorted(extension_files(recipe(project))) == names
     sent = sent_files(recipe(project), with_code=False)

@@ -45,7 +45,7 @@ def elsewhere(runner: Runner) -> Runner:
     return runner.model_copy(update={"boot": "another machine", "host": "far"})
 
 
-def test_what_is_written_is_read(folder: JobFolder, tmp_path: Path) -> None:
+def test_written_content_is_read_back(folder: JobFolder, tmp_path: Path) -> None:
     attempt = Attempt(started=1.0, ended=2.0, exit_code=75, first_line=1, first_byte=0, last_line=3)
     written = a_record(tmp_path, attempts=(attempt,), exit_code=75)
     folder.write(written)
@@ -148,7 +148,7 @@ def under_way(started: float) -> Attempt:
             {"state": "FAILED", "attempts": (ended_at(6.0, started=5.0),)},
             "owner",
         ),
-        # It had ended before the other one failed, for a reason of its own, or waits.
+        # It had ended before the other one failed, for a separate reason, or waits.
         (
             {"state": "STOPPED", "attempts": (ended_at(4.0, started=1.0),)},
             {"state": "FAILED", "attempts": (ended_at(6.0, started=5.0),)},
@@ -194,7 +194,7 @@ def test_a_folder_without_jobs_is_named(tmp_path: Path) -> None:
         job_summary_in(str(tmp_path))
 
 
-def test_a_job_whose_steps_have_stopped_to_come_is_told_so(
+def test_a_job_without_new_steps_is_reported(
     folder: JobFolder, tmp_path: Path, transloom: Any
 ) -> None:
     folder.write(a_record(tmp_path))

@@ -1,4 +1,4 @@
-"""What a job does first on its node: it is refused there, in a paragraph, or finds all it needs."""
+"""A job's first actions on its node: it is refused with the reason, or has all that it needs."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def envelope(sent: Path, **changes: Any) -> Path:
     return path
 
 
-def test_recipe_and_extensions_lie_in_the_jobs_folder_afterwards(sent: Path) -> None:
+def test_recipe_and_extensions_are_unpacked_into_the_jobs_folder(sent: Path) -> None:
     arrived = unpack_job(envelope(sent))
     job = sent.parent / "run" / "jobs" / "mine"
     assert (job / "tiny.yaml").read_text() == "name: tiny\n"
@@ -67,7 +67,7 @@ def test_recipe_and_extensions_lie_in_the_jobs_folder_afterwards(sent: Path) -> 
         ({"environment": ("NOBODY_HAS_IT",)}, "NOBODY_HAS_IT: not in the environment of node"),
     ],
 )
-def test_what_a_node_lacks_is_named(changes: dict[str, Any], complaint: str, sent: Path) -> None:
+def test_missing_parts_are_named(changes: dict[str, Any], complaint: str, sent: Path) -> None:
     with pytest.raises(ClusterError, match=complaint):
         unpack_job(envelope(sent, **changes))
     assert not (sent.parent / "run").exists()

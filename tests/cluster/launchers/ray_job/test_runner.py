@@ -33,7 +33,7 @@ NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
 
 class Cluster:
-    """Shows `mine` alone; `free` has the CPUs of each look, the last one again and again."""
+    """Cluster with `mine` alone; `free` has the free CPUs per query, the last one repeated."""
 
     def __init__(self, free: Sequence[float] = (2.0,)) -> None:
         self.free = list(free)
@@ -91,7 +91,7 @@ def request(run: Path, **changes: Any) -> JobRequest:
 def job(run: Path, script: str, cluster: Cluster | None = None, **changes: Any) -> JobRunner:
     """A job whose attempts run a shell script, in the folder around that of the run.
 
-    Like `transloom train`, it begins when it is told to, and leaves if it never is.
+    Like `transloom train`, the job begins on a request, and leaves if none comes.
     """
     JobFolder.of(run, "mine").path.mkdir(parents=True, exist_ok=True)
     view = cluster or Cluster()
@@ -118,7 +118,7 @@ def log(run: Path) -> str:
         ("[ -e once ] || { touch once; exit 75; }", 0, "SUCCEEDED", 2),
     ],
 )
-def test_what_follows_from_an_exit_code(
+def test_an_exit_code_decides_state_and_attempts(
     script: str, code: int, state: str, attempts: int, run: Path
 ) -> None:
     assert job(run, script).run() == code
@@ -178,8 +178,8 @@ def test_codes_and_number_of_retries_are_the_requests(run: Path) -> None:
     assert len(record(run).attempts) == 1
 
 
-def test_progress_of_the_record_makes_the_count_begin_anew(run: Path) -> None:
-    """It leaves with 75 six times: two times without progress, a step, and so on."""
+def test_progress_of_the_record_resets_the_count(run: Path) -> None:
+    """The job exits with 75 six times: two times without progress, a step, and so on."""
     script = """
     echo . >> count; n=$(wc -l < count)
     case $n in 2) cat line-1 >> run/metrics.jsonl;; 4) cat line-2 >> run/metrics.jsonl;; esac
@@ -212,7 +212,7 @@ def test_it_waits_for_room_and_says_what_for(run: Path) -> None:
 
 
 def test_a_job_that_waits_renews_its_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its record's age is its sign of life: another machine takes an old one for a lost job."""
+    """The record's age is the job's heartbeat: a job with an old record counts as lost."""
     monkeypatch.setattr(runner_file, "RENEW_SECONDS", 0.0)
     record_file = JobFolder.of(run, "mine").record_file
     ages = []
@@ -310,7 +310,7 @@ def test_a_request_in_the_runs_folder_ends_the_job(run: Path) -> None:
     assert (kept.state, len(kept.attempts)) == ("STOPPED", 1)
 
 
-def test_an_old_request_stops_nobody(run: Path) -> None:
+def test_an_old_request_stops_no_job(run: Path) -> None:
     folder = RunFolder(run)
     folder.ask_to_stop()
     assert job(run, "mv run/control/stop run/control/stop.taken; exit 75").run() == 75
@@ -361,7 +361,7 @@ sys.exit(job(Path(sys.argv[1]), sys.argv[4]).run())
 
 
 def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
-    """The attempt dies of a second request by signal; it waits for the file, again and again."""
+    """The attempt dies of a second request by signal; it waits for the file in a loop."""
     script = (
         f"trap 'echo signalled' TERM; {own_the_run()}; touch started; "
         "for look in 1 2; do until [ -e run/control/stop ]; do sleep 0.05; done; "

@@ -1,4 +1,4 @@
-"""How jobs stand by Ray and by their records, and their logs, as they are followed."""
+"""States of jobs by Ray and by their records, and their logs while they are followed."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,8 @@ PRINTED = "one\ntwo\nthree\n"
 
 
 def followed(monkeypatch: pytest.MonkeyPatch, lines: int | None, pieces: list[str]) -> str:
-    """What is shown of a job that had printed PRINTED, and whose whole log comes in these pieces.
+    """Return the output shown for a job that had printed PRINTED, with its whole log in these
+    pieces.
 
     Ray alone decides how it cuts a log, so the client's answer is made here.
     """
@@ -72,7 +73,7 @@ def test_a_log_in_the_runs_folder_has_its_last_lines(
 def test_a_log_in_the_runs_folder_is_followed_to_its_last_line(
     job: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job prints, and ends, between a look at the log and one at its record."""
+    """The job prints, and ends, after its log was read and before its record is read."""
     looks = []
     job_summary_in = status.job_summary_in
 
@@ -103,7 +104,7 @@ def standings(
     answer: Callable[[], bytes | None],
     started: float = 1.0,
 ) -> list[JobSummary]:
-    """A job of ours whose record the cluster gives so, and one of somebody else's."""
+    """Make a job of this user with the cluster's record, and a job of another user."""
     facts: dict[str, Any] = {
         "command": "",
         "message": "",
@@ -179,7 +180,7 @@ def no_answer() -> bytes:
 def test_a_job_without_a_readable_record_stands_as_ray_says(
     answer: Callable[[], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hides no other job from the list."""
+    """The unreadable record hides no other job from the list."""
     ours, other = standings(monkeypatch, "RUNNING", answer)
     assert [(one.id, one.status, one.run) for one in (ours, other)] == [
         ("mine", "RUNNING", "/shared/run"),

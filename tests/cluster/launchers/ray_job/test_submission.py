@@ -1,4 +1,4 @@
-"""What a job is sent with: names of variables and no values, and what the user has typed."""
+"""The request of a job: names of variables without values, and the command that the user typed."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from run_store.errors import RunMismatchError
 
 
 def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:
-    """Where the job's processes are pointed to, and what the user is told."""
+    """Return the environment of the job's processes, and the messages for the user."""
     found, request = build_request(SubmitOptions(str(recipe), [f"tracking.wandb={mode}"], **wanted))
     told: list[str] = []
     environment = job_environment(found, request, told.append)
@@ -37,7 +37,7 @@ def test_wandbs_variables_are_taken_from_the_file_by_name(recipe_file: Path) -> 
     assert found["welcome"] == []
 
 
-def test_an_online_run_without_a_key_is_told_before_it_waits_for_room(recipe_file: Path) -> None:
+def test_an_online_run_without_a_key_is_refused_before_it_waits(recipe_file: Path) -> None:
     _, told = pointed(recipe_file, "online")
     assert len(told) == 1
     assert "tracking.wandb is online, and neither --env-file nor --env WANDB_API_KEY" in told[0]

@@ -55,11 +55,11 @@ def told(seen: HeadProbe) -> list[str]:
     return notices
 
 
-def test_a_head_that_has_all_is_told_nothing_about() -> None:
+def test_a_complete_head_is_not_reported() -> None:
     assert told(SEEN) == []
 
 
-def test_nothing_is_judged_where_nothing_could_be_found_out() -> None:
+def test_an_empty_probe_is_not_judged() -> None:
     assert told(HeadProbe(("open",))) == []
 
 
@@ -69,7 +69,7 @@ def test_missing_packages_are_named() -> None:
         told(lacks)
 
 
-def test_another_version_is_told_with_both() -> None:
+def test_a_different_version_is_reported_with_both() -> None:
     (notice,) = told(replace(SEEN, versions={**SEEN.versions, "torch": "2.11.0+cu130"}))
     assert f"torch 2.11.0+cu130, but this machine has {version_of('torch')}" in notice
 
@@ -100,7 +100,7 @@ def test_a_folder_that_is_not_there_is_refused_with_both_places() -> None:
         told(replace(SEEN, folders=nowhere))
 
 
-def test_a_run_that_somebody_trains_is_refused_with_the_command_that_stops_it(
+def test_a_run_in_training_is_refused_with_the_command_that_stops_it(
     tmp_path: Path,
 ) -> None:
     run = made_run(tmp_path / "run", train_line(7))

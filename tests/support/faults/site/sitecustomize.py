@@ -36,7 +36,7 @@ LONGEST_STOP_SECONDS = 600.0
 
 
 class Here:
-    """Which rank this process is, and what it is at."""
+    """Rank of this process, and its current step."""
 
     rank = "driver"
     phase = "start"

@@ -15,14 +15,14 @@ from pathlib import Path
 
 
 class Here:
-    """Whether this is the process that leaves, and where it has been struck."""
+    """State of this process: whether it leaves, and the stages at which it has been struck."""
 
     leaves = False
     stages = ()
 
 
 def strike(stage, here=Here, system=os, numbers=(signal.SIGTERM, signal.SIGINT)):
-    """What it needs is bound here, as it is also called when modules have been cleared."""
+    """Names that it needs are bound here, as it is also called when modules have been cleared."""
     if not here.leaves or stage in here.stages:
         return
     here.stages += (stage,)

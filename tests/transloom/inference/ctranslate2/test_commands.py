@@ -81,7 +81,7 @@ def test_the_command_translates_as_without_it(untrained_run, tmp_path):
     assert kept.name.startswith("step-00000002-")
 
 
-def test_what_it_cannot_do_is_named(untrained_run):
+def test_unsupported_options_are_named(untrained_run):
     def load(**settings):
         return Translator.load(untrained_run.path, **settings)
 

@@ -165,7 +165,7 @@ class OfAnotherKind:
     name = "bytes.model"
 
 
-def test_what_it_cannot_hold_is_named(joint, network_for):
+def test_unsupported_networks_are_named(joint, network_for):
     network = network_for(joint)
     with pytest.raises(ModelError, match=r"is a Linear, but .* only transloom's own Transformer"):
         require_supported(torch.nn.Linear(2, 2), joint)
@@ -183,7 +183,7 @@ def test_what_it_cannot_hold_is_named(joint, network_for):
     ],
     ids=str,
 )
-def test_what_came_after_the_paper_is_refused_by_name(joint, network_for, settings):
+def test_settings_newer_than_the_paper_are_refused_by_name(joint, network_for, settings):
     (name,) = settings
     network = network_for(joint)
     network.config = network.config.model_copy(update=settings)

@@ -1,4 +1,4 @@
-"""The models that a run keeps: made once, made anew when damaged, whole when two make them."""
+"""Models that a run keeps: exported once, again when damaged, whole when two processes export."""
 
 import errno
 import hashlib
@@ -75,7 +75,7 @@ def test_a_checkpoint_is_converted_once(engines, origin):
         ),
     ],
 )
-def test_a_damaged_one_is_made_anew(engines, origin, damage):
+def test_a_damaged_export_is_made_again(engines, origin, damage):
     write = Conversion()
     cached_files(engines, origin, write)
     (folder,) = kept(engines)
@@ -135,20 +135,20 @@ def test_models_of_checkpoints_that_are_gone_are_removed(engines, origin):
     unfinished.mkdir()
     newer = origin.model_copy(update={"checkpoint_sha256": "cd" * 32})
     cached_files(engines, newer, Conversion())
-    assert unfinished in kept(engines)  # somebody may be writing there
+    assert unfinished in kept(engines)  # another process may be writing there
     assert len(kept(engines)) == 3
 
 
 def test_without_a_place_to_write_a_temporary_folder_serves(origin, caplog):
     write = Conversion()
-    nowhere = Path("/sys/kernel/engines")  # nobody can make a folder there
+    nowhere = Path("/sys/kernel/engines")  # no process can make a folder there
     assert cached_files(nowhere, origin, write) == WRITTEN
     assert "cannot be written" in caplog.text
     (temporary,) = write.folders
     assert not temporary.exists()
 
 
-def test_what_a_killed_process_has_left_is_removed_after_a_day(engines, origin):
+def test_files_of_a_killed_process_are_removed_after_a_day(engines, origin):
     old, young = (engines / "ctranslate2" / f".step-{age}.unfinished" for age in ("old", "young"))
     for folder, seconds in (
         (old, UNFINISHED_MAX_AGE_SECONDS + 60),

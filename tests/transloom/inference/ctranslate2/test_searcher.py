@@ -1,4 +1,4 @@
-"""Translations by CTranslate2 beside those by our own search."""
+"""Translations by CTranslate2 against those by our own search."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def batches_of(tokenizers):
 
 @pytest.fixture(scope="module")
 def log_probability(network):
-    """That of a whole translation by our network, in one pass."""
+    """Return the log probability of a translation by our network, in one pass."""
 
     def compute(source, ids):
         bos, eos = network.vocabulary.bos_id, network.vocabulary.eos_id

@@ -76,7 +76,7 @@ def test_results_become_the_output_in_order(work):
     assert not work.folder.exists()
 
 
-def test_what_is_kept_is_not_done_again_and_what_is_damaged_is(work):
+def test_kept_chunks_are_not_repeated_and_damaged_ones_are(work):
     with work.owned(CARD):
         work.keep(0, ["0 ä", ""])
         work.keep(1, ["1 ä", ""])

@@ -111,7 +111,7 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
 def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
     command, expected, tmp_path, monkeypatch
 ):
-    """On a Ray of its own, then on a cluster; each of them keeps one chunk."""
+    """Translate on a private Ray, then on a cluster; each of them keeps one chunk."""
     alone = [*command, "--actors", 1]
     at = alone.index("--address")
     lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])

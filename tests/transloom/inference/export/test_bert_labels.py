@@ -96,7 +96,7 @@ def test_transformers_tells_the_same_labels(trained, tmp_path):
     assert len(seen) > 3
 
 
-def test_what_bert_has_not_is_refused(trained, tmp_path):
+def test_networks_unlike_bert_are_refused(trained, tmp_path):
     values = CLASSES[trained.recipe.task][0](tmp_path, norm="pre")
     recipe = Recipe.of(values).training()
     other = replace(trained, model=build_network(recipe, trained.tokenizers))

@@ -179,7 +179,7 @@ def test_a_tag_in_marians_form_keeps_its_name():
     assert "<2de>" not in pieces
 
 
-def test_what_the_tokenizer_cannot_do_is_refused_by_name():
+def test_unsupported_tokenizers_are_refused_by_name():
     config = TokenizerConfig(type="bpe", vocabulary_size=90, verbatim=True)
     tokenizer = train_tokenizer(TEXTS, config, "words.model")
     with pytest.raises(RunError, match=r"words\.model was trained with tokenizer\.verbatim"):

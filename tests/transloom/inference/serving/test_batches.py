@@ -1,4 +1,4 @@
-"""Which sentences go together: by length, within the budget, and none waits for ever."""
+"""Batches of sentences: by length, within the budget, and none waits for ever."""
 
 from concurrent.futures import Future
 
@@ -84,7 +84,7 @@ def test_sentences_of_a_lost_replica_go_first_and_after_a_second_loss_alone():
     assert [[one.since for one in queue.take()] for _ in range(3)] == [[1.0], [2.0], [4.0]]
 
 
-def test_sentences_that_nobody_waits_for_are_dropped():
+def test_sentences_without_a_waiting_client_are_dropped():
     left, stays = sentence(5), sentence(6)
     queue = waiting(left, stays)
     left.result.cancel()

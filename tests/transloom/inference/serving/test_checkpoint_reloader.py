@@ -1,4 +1,4 @@
-"""Which checkpoint is translated with, as others are added, damaged and removed."""
+"""Choice of the served checkpoint, as others are added, damaged and removed."""
 
 import shutil
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_is_named_is_kept_to(run_with, add):
     assert (now.name, now.changes) == ("step-00000020", 0)
 
 
-def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_path):
+def test_wrong_settings_are_refused_before_the_server_starts(run_with, tmp_path):
     run = run_with(20)
     facts = facts_of(ReplicaSettings(run))
     assert (facts.source_language, facts.target_language) == ("fr", "en")

@@ -116,7 +116,7 @@ def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypa
         assert bad.result().headers["Retry-After"] == "5"
 
 
-def test_too_much_at_once_is_told_to_come_again(run):
+def test_too_many_requests_are_asked_to_retry(run):
     gate = Gate()
     limits = Limits(waiting_sentences=3)
     with RunningServer(run, limits, before=gate) as server, ThreadPoolExecutor(8) as pool, gate:
@@ -131,7 +131,7 @@ def test_too_much_at_once_is_told_to_come_again(run):
         assert [one.result().status for one in (first, *done)] == [200] * 4
 
 
-def test_what_takes_too_long_is_told_so_and_takes_no_more_room(run):
+def test_a_request_that_takes_too_long_is_ended_and_frees_room(run):
     gate, limits = Gate(), Limits(waiting_sentences=1, timeout_seconds=0.5)
     with RunningServer(run, limits, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
         for _ in range(2):  # the first is at work, the second waits
@@ -161,7 +161,7 @@ def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
         assert [one.result().status for one in done] == [200] * 3
 
 
-def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatch):
+def test_an_internal_error_is_reported_as_such(server, samples, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a bug")
 

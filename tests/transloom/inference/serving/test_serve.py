@@ -149,7 +149,7 @@ def test_a_newer_checkpoint_is_taken_up_without_a_lost_request(serving, add):
     assert found == translator.translate(SENTENCES)
 
 
-def test_a_damaged_one_is_told_of_and_the_present_one_is_kept(serving, add):
+def test_a_damaged_checkpoint_is_reported_and_not_loaded(serving, add):
     add(serving.run, 60, spoilt=True)
     wait_until(lambda: standing(serving.address)["damaged"])
     now = standing(serving.address)

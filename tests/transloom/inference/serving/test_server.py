@@ -67,7 +67,7 @@ def test_a_replica_applies_its_decoding_options_and_the_n_best_of_the_request(ru
 
 
 def test_ctranslate2_translates_batches_too(run):
-    """What it finds is held to ours by tests of its own."""
+    """Other tests compare the server's translations with ours."""
     batch = batch_of(RequestedSearch(None, 2, False, True))
     of_torch, of_ctranslate2 = (
         translate_batch(load(settings, "40"), batch, settings)
@@ -133,7 +133,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "status", "kind"), REFUSED)
-def test_what_cannot_be_done_is_said(server, values, status, kind):
+def test_impossible_requests_are_refused(server, values, status, kind):
     answer = server.translate(values)
     assert problem(answer) == (status, kind)
     if kind in ("too_long", "prefix"):
@@ -152,7 +152,7 @@ def test_other_paths_methods_and_types_are_refused_as_json(server):
     assert problem(as_text) == (415, "not_understood")
 
 
-def test_its_health_and_numbers_are_told(server, samples):
+def test_health_and_metrics_are_reported(server, samples):
     assert server.get("/healthz").body == b"ok\n"
     ready = server.get("/readyz")
     assert (ready.status, ready.json["ready"]) == (200, True)
@@ -277,7 +277,7 @@ def test_a_request_that_is_being_translated_stays_while_others_hold_connections(
             assert server.get("/readyz").status == 200
 
 
-def test_who_has_the_token_gets_in_while_others_hold_connections(run):
+def test_a_token_gives_access_while_others_hold_connections(run):
     token = "a-token-of-more-than-sixteen-letters"
     bearer = f"Authorization: Bearer {token}"
     ask = f"GET /runs HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n".encode()

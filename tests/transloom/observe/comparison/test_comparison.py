@@ -101,7 +101,7 @@ def test_only_common_steps_are_compared(one, tmp_path):
     assert (found.steps, found.other_loss_from, found.other_data_from) == (2, None, None)
 
 
-def test_the_first_of_several_differences_is_told(one, tmp_path):
+def test_the_first_of_several_differences_is_reported(one, tmp_path):
     other = make_run(tmp_path / "other", digests="xyz", losses=(3.0, 2.5, 1.5))
     found = compare_runs(one, other)
     assert (found.first_difference.step, found.first_difference.what) == (1, "data")
@@ -124,7 +124,7 @@ def test_a_run_may_have_no_checkpoint(one, tmp_path):
         assert (found.checkpoint_step, found.tensors) == (None, 0)
 
 
-def test_tensors_are_told_in_the_order_of_the_model_and_then_of_their_kinds(one, tmp_path):
+def test_tensors_are_listed_in_the_models_order_and_then_by_kind(one, tmp_path):
     other = make_run(tmp_path / "other", kinds=("master",))
     moments = ["exp_avg:a", "exp_avg_sq:a", "exp_avg:b", "exp_avg_sq:b"]
     assert compare_runs(one, other).other_tensors == moments
@@ -220,7 +220,7 @@ def test_the_command_answers_in_json(one, tmp_path):
     assert json.loads(result.output)["same"] is True
 
 
-def test_what_differs_first_is_told_in_the_order_of_a_step(one, tmp_path):
+def test_the_first_difference_follows_the_order_of_a_step(one, tmp_path):
     other = make_run(tmp_path / "data", digests="axc", losses=(3.0, 2.5, 1.0))
     first = compare_runs(one, other).first_difference
     assert (first.step, first.what, first.values) == (2, "data", ("b", "x"))

@@ -25,7 +25,7 @@ def changed(*fields):
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
-def test_what_comes_first_in_a_step_is_told(number):
+def test_the_first_difference_in_a_step_is_reported(number):
     field, value, what = CHANGES[number]
     found = step_difference(ONE, changed(*CHANGES[number:]))
     assert found == (what, getattr(ONE, field), value)

@@ -129,7 +129,7 @@ def test_a_run_without_its_curve_file_gets_one_in_the_cache(run, copy):
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o777])
-def test_a_cache_that_others_may_enter_is_told_and_not_used(run, copy, mode):
+def test_a_cache_that_others_may_enter_is_not_used(run, copy, mode):
     cache = copy.path / "home" / "curves"
     cache.mkdir(parents=True)
     cache.chmod(mode)
@@ -166,7 +166,7 @@ def test_only_steps_of_the_record_are_shown(run, copy, change):
         lambda file: (file.unlink(), os.mkfifo(file)),
     ],
 )
-def test_a_damaged_curve_file_is_told_and_all_is_shown(run, copy, damage):
+def test_a_damaged_curve_file_is_reported_and_all_is_shown(run, copy, damage):
     copy.curves.write_bytes(run.curves.read_bytes())
     damage(copy.curves)
     found = read_curves(copy, 200)
@@ -175,7 +175,7 @@ def test_a_damaged_curve_file_is_told_and_all_is_shown(run, copy, damage):
     assert found.columns == read_curves(run, 200).columns
 
 
-def test_a_damaged_line_is_told_and_the_others_are_shown(copy):
+def test_a_damaged_line_is_reported_and_the_others_are_shown(copy):
     damaged(copy.metrics, 6_001)
     for _ in range(2):  # from the record, then from the curve file
         for points, first, last in ((2_000, 5_900, 6_100), (100, 1, STEPS)):
@@ -202,7 +202,7 @@ def test_a_damaged_line_is_told_and_the_others_are_shown(copy):
     ],
     ids=["empty", "line end", "torn", "line ends", "zeros", "lines", "version", "nan", "nested"],
 )
-def test_what_is_no_record_has_no_points(copy, text):
+def test_an_invalid_record_has_no_points(copy, text):
     copy.metrics.write_bytes(text)
     for _ in range(2):
         found = read_curves(copy)
@@ -218,7 +218,7 @@ def test_without_a_record_there_is_nothing(tmp_path):
     assert read_curves(RunFolder(tmp_path)).steps_recorded == 0
 
 
-def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
+def test_a_line_that_is_too_long_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("run_store.record.line_blocks.LONGEST_LINE_BYTES", 4_000)
     monkeypatch.setattr("run_store.record.line_blocks.CHUNK_BYTES", 1_000)
     run = RunFolder(tmp_path)

@@ -1,4 +1,4 @@
-"""`transloom dashboard` as a process: it says its address, answers, and ends when it is told to."""
+"""`transloom dashboard` as a process: it prints its address, answers, and ends on a signal."""
 
 import http.client
 import os
@@ -16,7 +16,7 @@ from transloom.observe.dashboard.serving import NICENESS
 HANG_SECONDS = 300
 
 
-def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+def test_the_command_serves_until_it_is_asked_to_stop(tmp_path):
     made_run(tmp_path / "runs" / "one", train_line(1))
     environment = {**os.environ, "TRANSLOOM_CACHE": str(tmp_path / "cache")}
     command = subprocess.Popen(

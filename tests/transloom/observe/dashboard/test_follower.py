@@ -108,8 +108,8 @@ def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
     assert followed(record, script) == [11, 21]
 
 
-def test_lines_appended_while_nobody_looks_are_not_sent_to_the_next_page(record, monkeypatch):
-    """It has them from the answer to its request."""
+def test_lines_appended_without_a_page_are_not_sent_to_the_next(record, monkeypatch):
+    """A new page gets these lines in the answer to its request."""
     monkeypatch.setattr("transloom.observe.dashboard.follower.ROWS_SECONDS", 0.05)
 
     async def script(follower, pages):

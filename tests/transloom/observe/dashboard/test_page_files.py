@@ -54,7 +54,7 @@ def test_a_report_runs_what_it_holds_and_nothing_else():
         assert attributes.get("href", "#").startswith(("#", "data:image/svg+xml"))
 
 
-def test_texts_of_strangers_are_no_markup_in_a_report():
+def test_untrusted_texts_are_no_markup_in_a_report():
     given = answers() | {"/api/</script><script>": HOSTILE}
     page = one_file(given)
     assert HOSTILE not in page

@@ -66,7 +66,7 @@ BILLION_LAUGHS = "a: &a [x, x, x]\n" + "".join(
     ],
     ids=["laughs", "deep", "many", "list", "broken", "code", "large"],
 )
-def test_what_is_no_recipe_is_told_in_its_row(tmp_path, text, why):
+def test_an_invalid_recipe_is_reported_in_its_row(tmp_path, text, why):
     run = made_run(tmp_path / "run", train_line(1))
     (run / "recipe.yaml").write_text(text)
     standing = row_of(with_status(run)).standing
@@ -164,7 +164,7 @@ def test_the_next_free_port_is_taken_and_said():
     assert PORT > 1024
 
 
-def test_what_others_reach_is_told_from_what_they_do_not():
+def test_loopback_addresses_are_recognised():
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
     assert len({PageGuard(1).token for _ in range(3)}) == 3

@@ -1,4 +1,4 @@
-"""Where a run was computed, and what repeats it, as far as its folder tells."""
+"""Hosts that computed a run, and the command that repeats it, from the run's folder."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: P
     assert header.numerics.items() <= known.items()
 
 
-def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
+def test_the_typed_command_comes_first(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "my run"))
     status = run_status_of(with_status(run.path, start=START))
     typed, train, compare, replay = commands_of(run, status)

@@ -107,7 +107,7 @@ def served(folder):
 
 
 def told_state(folder):
-    """What is in a folder, with the times at which it was changed."""
+    """Return the content of a folder, with the times of its last changes."""
     return {
         path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))
     }
@@ -160,7 +160,7 @@ def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
     assert (empty.sentences, empty.problems) == ({}, [])
 
 
-def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
+def test_an_unreadable_file_is_a_problem_and_no_error(served, folder):
     run = made_run(folder / "odd", train_line(1))
     for name, text in (("recipe.yaml", "\0"), ("nodes.jsonl", "x\n")):
         (run / name).write_text(text)
@@ -190,7 +190,7 @@ def test_curves_of_a_range(served):
 
 
 @pytest.mark.parametrize("query", ["points=x", "from=-1", "to=1e9", "points=" + "9" * 30, "from=٣"])
-def test_what_is_no_number_is_refused(served, query):
+def test_an_invalid_number_is_refused(served, query):
     answer = served.get(f"/api/runs/long/curves?{query.replace('٣', '%D9%A3')}")
     assert answer.status == 400
     assert "expected a number" in answer.json["problem"]
@@ -224,7 +224,7 @@ def test_names_with_html_are_data(served):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_what_is_not_there_is_told_in_json(served):
+def test_an_unknown_path_is_reported_in_json(served):
     for path in ("/api/runs/none", "/api/runs/none/curves", "/api/runs/alpha/looks/1-2"):
         answer = served.get(path)
         assert answer.status == 404
@@ -244,7 +244,7 @@ def test_a_report_gets_the_same_answers(served, folder):
 # --- who gets in
 
 
-def test_without_the_token_nobody_gets_in(served):
+def test_without_the_token_requests_are_refused(served):
     for path in ("/", "/api/runs", "/api/follow", "/static/page.js", "/none"):
         for cookie in (None, "transloom=1", served.cookie.split("=")[0] + "=x", served.cookie[:-1]):
             answer = served.request("GET", path, cookie=cookie)
@@ -327,14 +327,14 @@ def test_every_answer_lets_nothing_else_load(served, path):
         *("/api/runs/alpha/../../outside/curves", "/api/runs/record-linked/curves"),
     ],
 )
-def test_nothing_else_is_given(served, path):
+def test_other_paths_are_refused(served, path):
     answer = served.get(path)
     assert answer.status in (400, 404)
     assert b"root:" not in answer.body
     assert b"import" not in answer.body
 
 
-def test_links_out_of_the_folder_are_told_and_not_followed(served):
+def test_links_out_of_the_folder_are_reported_and_not_followed(served):
     table = served.get("/api/runs").json
     names = {row["name"] for row in table["runs"]}
     linked = {"linked", "record-linked", "recipe-linked", "header-linked", "itself"}
@@ -394,8 +394,8 @@ def test_steps_are_looked_at_in_a_process(served, folder):
     assert again.json == found  # it is kept
 
 
-def test_a_look_at_steps_that_were_not_the_same_is_a_look(served):
-    """Its exit code is 1; what it has found stands in it."""
+def test_a_replay_that_finds_a_difference_is_done(served):
+    """The replay's exit code is 1; the output contains the difference."""
     with served.follow() as events:
         served.post("/api/runs/alpha/looks", {"from": 11, "to": 11})
         found = wait_for_look(served, events, 11, 11)
@@ -422,7 +422,7 @@ def test_a_look_that_fails_says_why(served, first, why):
         *([1, 2], {"from": 1.5, "to": 2}, {"from": 1, "to": 10**30}),
     ],
 )
-def test_what_are_no_steps_is_refused(served, values):
+def test_invalid_steps_are_refused(served, values):
     assert served.post("/api/runs/alpha/looks", values).status == 400
 
 
@@ -436,7 +436,7 @@ def test_too_many_steps_are_refused(served):
     ).status in (400, 413)
 
 
-def test_one_look_at_a_time_and_it_ends_with_the_server(folder):
+def test_one_replay_runs_at_a_time_and_ends_with_the_server(folder):
     command = (sys.executable, "-c", REPLAY)
     with RunningDashboard(folder, command) as running:
         assert running.post("/api/runs/alpha/looks", {"from": 7, "to": 7}).status == 202
@@ -477,7 +477,7 @@ def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
             half = train_line(3).to_json()
             file.write(half[:50])
             file.flush()
-            append(folder / "alpha", train_line(3))  # of a run that nobody trains
+            append(folder / "alpha", train_line(3))  # of a run that no process trains
             assert one.next("steps")[1]["id"] == "alpha"
             file.write(half[50:] + "\n")
         assert one.next("steps")[1]["columns"]["step"] == [3]
@@ -489,7 +489,7 @@ def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
         assert len(served.dashboard._follower._tails) == len(served.dashboard._table.paths)
 
 
-def test_a_page_that_takes_nothing_holds_up_nobody(served):
+def test_a_page_that_reads_nothing_delays_no_other(served):
     subscribers = served.dashboard._subscribers
     with served.follow() as other, socket.socket() as dead:
         before = set(subscribers._pages)
@@ -525,7 +525,7 @@ def test_a_hash_names_what_is_no_plain_name():
     assert run_id("sweep_1-lr.5") == "sweep_1-lr.5"
 
 
-def test_clients_that_send_half_a_request_keep_nobody_out(served):
+def test_clients_that_send_half_a_request_block_no_others(served):
     with socket.create_connection(("127.0.0.1", served.port), HANG_SECONDS) as half:
         half.sendall(b"GET /api/runs HTTP/1.1\r\nHost: ")
         assert served.get("/api/runs").status == 200

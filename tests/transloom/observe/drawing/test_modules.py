@@ -13,7 +13,7 @@ from transloom.observe.drawing.modules import joined_modules
 
 
 def test_joined_modules_do_what_the_modules_do(tmp_path):
-    """Names, renamed names and whole modules that are imported; what nobody imports stays out."""
+    """Imported names, renamed names and whole modules; modules without an importer stay out."""
     modules = {
         "a.js": "export const one = 1;\nconst own = 5;\n"
         "export function two() {\n  return own - 3;\n}\n",
@@ -41,7 +41,7 @@ def test_joined_modules_do_what_the_modules_do(tmp_path):
         ("// </script>\n", "would end its own script"),
     ],
 )
-def test_what_cannot_be_joined_is_refused(tmp_path, text, problem):
+def test_modules_that_cannot_be_joined_are_refused(tmp_path, text, problem):
     (tmp_path / "a.js").write_text(text)
     with pytest.raises(AssertionError, match=problem):
         joined_modules(tmp_path, "a.js")

@@ -1,4 +1,4 @@
-"""How pages write numbers: nothing is 0 or 1 that is not, and nothing is −0."""
+"""Numbers on pages: only 0 and 1 are written as 0 and 1, and no number as −0."""
 
 from support.node_program import answer_of_node, named_modules
 

@@ -29,7 +29,7 @@ CONTEXT = 40
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """One of the phrase book's characters, with a piece for what is hidden."""
+    """A tokenizer of the phrase book's characters, with a piece for hidden tokens."""
     recipe = Recipe.of(masked_values(tmp_path_factory.mktemp("masked") / "dataset"))
     prepare(recipe.data_settings, lambda progress: None)
     return load_tokenizers(*open_dataset(recipe.data))[TEXT]

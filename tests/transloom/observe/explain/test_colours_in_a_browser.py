@@ -62,7 +62,7 @@ def opened(watched, address, place):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_that_means_something_vanishes_where_colours_are_forced(browser, address, scheme):
+def test_meaningful_parts_stay_visible_with_forced_colours(browser, address, scheme):
     with closing(Watched(browser, 1280, scheme, forced="active")) as watched:
         for place, pictures in PICTURES.items():
             page = opened(watched, address, place)

@@ -40,7 +40,7 @@ def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
     assert f'data-first="made">{escape(said["translation"])}</output>' in text
 
 
-def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
+def test_the_page_is_in_the_run_by_default(untrained_run):
     said = command(untrained_run.path, SENTENCE, "--checkpoint", 1)
     file = untrained_run.path / "explain.html"
     assert said.splitlines()[-1] == str(file)
@@ -59,7 +59,7 @@ def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
     assert file.stat().st_size > 0
 
 
-def test_what_it_cannot_explain_is_said(untrained_run, tmp_path):
+def test_inputs_that_cannot_be_explained_are_refused(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         command(untrained_run.path, SENTENCE, "--checkpoint", 7)
     with pytest.raises(TokenizerError, match="<2de> must be a control symbol"):

@@ -163,7 +163,7 @@ def test_texts_of_the_first_screen_are_escaped(translator_of):
     assert reader.sections[0].text.count("(nothing)") == 2
 
 
-def test_of_many_pieces_the_first_ones_and_the_last_one_are_shown(tmp_path):
+def test_the_first_pieces_and_the_last_one_are_shown(tmp_path):
     pieces = [f"▁{n}" for n in range(20)]
     program = (
         'const fs = require("node:fs");\n'

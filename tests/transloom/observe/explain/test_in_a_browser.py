@@ -106,7 +106,7 @@ def test_the_page_opens_at_its_top_and_a_chosen_section_at_its_own(browser, addr
                 assert top == pytest.approx(max(0, header["y"] + header["height"]), abs=2), number
             else:
                 assert page.evaluate("scrollY") == 0
-        if width > 820:  # the list is beside the text, and scrolls by itself
+        if width > 820:  # the list is next to the text, and scrolls by itself
             current, nav = (
                 page.locator(css).bounding_box() for css in ("nav a[aria-current]", "nav")
             )
@@ -174,7 +174,7 @@ def test_all_maps_of_a_section_can_have_one_scale(watched, address):
     assert "of all such maps in this section" in said.first.inner_text()
 
 
-def test_what_is_folded_is_printed(watched, address):
+def test_folded_parts_are_printed(watched, address):
     page = opened(watched, address, 5)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0

@@ -1,4 +1,4 @@
-"""What `Translator.explain` gives a notebook, as a browser shows it in a cell."""
+"""Output of `Translator.explain` in a notebook, as a browser shows it in a cell."""
 
 from contextlib import closing
 
@@ -60,7 +60,7 @@ def test_the_page_runs_in_a_cell_and_stays_in_it(explanation, tmp_path):
         assert place.inner_text().endswith(str(frame.locator("main > section").count()))
         assert page.url == file.as_uri()
         (inner,) = [one for one in page.frames if one.parent_frame]
-        assert inner.evaluate("origin") == "null"  # an origin of its own
+        assert inner.evaluate("origin") == "null"  # a different origin
         assert watched.complaints == []
         assert [
             url for url in watched.asked if not url.startswith(("file:", "about:", "data:"))

@@ -22,7 +22,7 @@ def explained(translator_of):
     return explain(translator_of(**NEWER), SENTENCE)
 
 
-def test_the_page_tells_of_its_own_parts_alone(explained):
+def test_the_page_describes_the_models_parts_alone(explained):
     page = recorded_page(explained)
     said = " ".join(section.text for section in page.sections)
     for words in (

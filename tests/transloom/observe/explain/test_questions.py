@@ -106,7 +106,7 @@ def test_counts_and_shapes_are_those_of_the_model(model_and_answers):
 
 @torch.no_grad()
 def test_heads_joined_in_another_order_give_the_same_with_the_rows_of_wo(translator_of):
-    """What the answer on the order of heads says, by doing it."""
+    """Check the answer on the order of heads by permuting them."""
     model = translator_of().model
     explained = explain(translator_of(), SENTENCE)
     traced = explained.trace.encoder.layers[0].self_attention

@@ -1,4 +1,4 @@
-"""What the page says in words is so: sums, named cells, what is left out, units, directions."""
+"""The page's statements are true: sums, named cells, omissions, units, directions."""
 
 import re
 from html import unescape
@@ -86,7 +86,7 @@ def test_the_largest_weight_is_that_of_a_cell_that_is_drawn(explained):
         assert cells[row, column] == pytest.approx(float(weight), abs=0.0051)
 
 
-def test_what_follows_a_sum_is_told_as_the_model_has_it(translator_of):
+def test_the_text_after_a_sum_follows_the_models_norm(translator_of):
     texts = {
         norm: recorded_page(explain(translator_of(norm=norm), "je")).sections[5].text
         for norm in ("post", "pre")
@@ -96,7 +96,7 @@ def test_what_follows_a_sum_is_told_as_the_model_has_it(translator_of):
     assert not any("nothing is lost" in text for text in texts.values())
 
 
-def test_roots_are_told_by_their_number_and_biases_by_their_letter(explained):
+def test_roots_have_their_number_and_biases_their_letter(explained):
     page = recorded_page(explained)
     attention = page.sections[4]
     words = " ".join(

@@ -50,7 +50,7 @@ def test_it_ends_with_the_weights_of_the_page(untrained_run, lapse):
     assert found[-1] == "step 2, this page's weights"
 
 
-def test_texts_of_strangers_are_text():
+def test_untrusted_texts_are_text():
     moments = {HOSTILE: [("step 0", made_probe(HOSTILE, HOSTILE)), ("step 1", made_probe("a"))]}
     page = section_of(moments).html
     assert HOSTILE not in page

@@ -23,7 +23,7 @@ OUTPUT = "document.querySelector('[data-lapse=output]').textContent"
 
 @pytest.fixture
 def moments(translator_of):
-    """Each moment is a network of its own."""
+    """Each moment is a separate network."""
 
     def probed(step, sentence):
         made = translator_of(seed=step)

@@ -1,4 +1,4 @@
-"""What a replay is held to, and what of it differs first."""
+"""Values that a replay must reproduce, and the first difference."""
 
 import pytest
 from support.records.checkpoints import make_header
@@ -45,7 +45,7 @@ def test_equal_lines_are_the_same():
         ({"learning_rate": 0.2}, "learning rate"),
     ],
 )
-def test_the_first_thing_that_differs_is_told(change, what):
+def test_the_first_difference_is_reported(change, what):
     verdict = judged(change)
     assert not verdict.same
     assert (verdict.first_difference.step, verdict.first_difference.what) == (4, what)
@@ -151,7 +151,7 @@ def test_a_step_that_was_skipped_is_skipped_again():
 
 
 def test_a_repetition_that_differed_is_what_counts():
-    """What the record does not tell of it is not compared."""
+    """Values that are not in the record are not compared."""
     fields = {"data_digest": ["d4", "x"], "loss": [0.25, 0.5]}
     mismatch = ReplayMismatch(step=8, replayed_step=4, fields=fields)
     recorded = RecordedSteps.of([*(train_line(number) for number in range(1, 9)), mismatch])
@@ -176,7 +176,7 @@ def test_a_setting_that_a_step_may_depend_on_must_not_change_among_the_steps():
 
 
 def test_every_setting_that_may_change_in_a_run_is_known_to_change_no_step():
-    """Whoever adds one has to say so here, or replays refuse stretches over its change."""
+    """A new one must be listed here, or replays refuse stretches over its change."""
     from pathlib import Path
 
     from support.recipes import tiny_values

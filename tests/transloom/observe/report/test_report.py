@@ -77,7 +77,7 @@ def test_a_long_runs_report_is_small(tmp_path):
     assert len(answers["/api/runs/long"]["events"]) == 1000
 
 
-def test_what_is_no_run_is_refused_before_anything_is_written(tmp_path):
+def test_a_folder_without_a_run_is_refused_before_writing(tmp_path):
     run = made_run(tmp_path / "runs" / "a", train_line(1))
     file = tmp_path / "report.html"
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""A person's view of a run in the terminal."""
 
 import io
 import re
@@ -111,7 +111,7 @@ def test_sentences_are_text_and_not_markup(tmp_path, terminal):
     ("terminal", "term", "kind"),
     [
         (True, "xterm", LiveStatus),
-        (True, "dumb", PlainLines),  # whose rows cannot be drawn anew
+        (True, "dumb", PlainLines),  # whose rows cannot be drawn again
         (False, "xterm", PlainLines),
     ],
 )

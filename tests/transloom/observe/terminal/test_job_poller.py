@@ -1,4 +1,4 @@
-"""A job at a glance, from the run's folder alone."""
+"""Status of a job, from the run's folder alone."""
 
 import os
 import time
@@ -66,7 +66,7 @@ def test_a_job_whose_processes_are_gone_is_lost(folder: JobFolder, tmp_path: Pat
     assert (job.status, job.finished) == ("LOST", True)
 
 
-def test_a_runner_elsewhere_is_known_by_its_signs_of_life_at_once(
+def test_a_runner_elsewhere_is_known_by_its_heartbeats_at_once(
     folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(seconds: float) -> None:
@@ -94,7 +94,7 @@ def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
 
 
 class Head:
-    """What a cluster says of a job, and how often it was asked."""
+    """Answers of a cluster about a job, and the number of requests."""
 
     def __init__(self, *answers: JobSummary) -> None:
         self.answers = list(answers)
@@ -133,7 +133,7 @@ def as_ray_has_it(run: str) -> JobSummary:
     return JobSummary(job, None)
 
 
-def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
+def test_a_job_has_rays_state_until_its_record_is_here(
     by_id: Callable[..., ClusterJobPoller], folder: JobFolder, tmp_path: Path
 ) -> None:
     head = Head(as_ray_has_it(str(tmp_path)), as_ray_has_it(str(tmp_path)))

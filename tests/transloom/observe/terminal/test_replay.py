@@ -35,7 +35,7 @@ def said(run="runs/demo", **verdict):
     return console.file.getvalue()
 
 
-def test_amplified_rounding_is_told_with_its_size_and_is_no_error():
+def test_amplified_rounding_is_reported_and_is_no_error():
     text = said(largest_difference=0.0021, amplified_rounding=True)
     assert "rounding, which training has amplified, up to 2.1e-03 apart" in text
     assert "DIFFERENT" not in text
@@ -48,7 +48,7 @@ def test_the_command_that_compares_every_bit_is_named_if_there_is_one():
     assert "--ranks" not in said()
 
 
-def test_a_difference_is_told_with_both_values():
+def test_a_difference_is_reported_with_both_values():
     difference = Difference(step=330, what="loss", recorded=1.5, replayed=1.2)
     text = said(same=False, losses="different", first_difference=difference)
     assert "DIFFERENT" in text

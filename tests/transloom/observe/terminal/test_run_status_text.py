@@ -73,7 +73,7 @@ def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_pa
         transloom(command, tmp_path / "nowhere")
 
 
-def test_status_tells_what_the_supervisor_waits_for(transloom, folder):
+def test_status_shows_what_the_supervisor_waits_for(transloom, folder):
     run = folder / "a-training"
     waits = "waiting_for_capacity"
     with_status(run, vitals=Vitals(time=time.time(), supervisor=waits))
@@ -132,9 +132,7 @@ def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):
     assert "NLL" not in text
 
 
-def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
-    transloom, tmp_path, monkeypatch
-):
+def test_a_run_without_new_steps_differs_from_one_that_trains(transloom, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     lately, long_ago = (datetime.now(UTC) - timedelta(minutes=m) for m in (0, 50))
     stalled = made_run(tmp_path / "stalled", train_line(1, time=long_ago.timestamp() + 1200))
@@ -150,7 +148,7 @@ def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
     assert json.loads(transloom("status", stalled, "--json").stdout)["step_age_seconds"] >= 1800
 
 
-def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
+def test_a_path_without_runs_is_reported(transloom, folder):
     with pytest.raises(RunMismatchError, match=r"dataset is no run: it has neither run\.json"):
         transloom("status", folder / "dataset")
     with pytest.raises(RunMismatchError, match="is itself a run, but a folder"):

@@ -49,7 +49,7 @@ def rank_texts(*ranks, **fields):
     return [(row.label.strip(), row.text) for row in rank_rows(vitals(*ranks, **fields), NOW)]
 
 
-def test_ranks_are_told_by_node_and_phase():
+def test_ranks_are_grouped_by_node_and_phase():
     ranks = [rank(n, node="ab"[n // 4]) for n in range(7)]
     assert rank_texts(*ranks, rank(7, "b", "validation", 6)) == [
         ("a", "ranks 0–3 step 7, heartbeat 1.5 s ago"),
@@ -62,7 +62,7 @@ def test_ranks_are_told_by_node_and_phase():
     assert numbers([5, 0, 2, 1]) == "0–2, 5"
 
 
-def test_a_silent_rank_is_told_first_and_a_starting_one_is_not_silent():
+def test_a_silent_rank_comes_first_and_a_starting_one_is_not_silent():
     ranks = (rank(0), rank(1, "b", "save", 6, silent=65.0), rank(2, "c", "start", silent=99.0))
     (silent, _, starting) = rank_texts(*ranks)
     assert silent == ("b", "rank 1 silent for 1 min 6 s, in saving of step 6")
@@ -74,13 +74,13 @@ def test_vitals_that_are_not_renewed_say_so():
     assert len(rank_texts(rank(0))) == 1
 
 
-def test_a_silent_data_worker_is_told():
+def test_a_silent_data_worker_is_reported():
     workers = (worker(0), worker(1, alive=False, silent=30.0))
     told = ("data workers", "2, 8 windows read; worker 1 silent for 31 s")
     assert rank_texts(rank(0), data_workers=workers)[-1] == told
 
 
-def test_what_the_owner_says_is_shown_while_it_trains(tmp_path):
+def test_the_owners_messages_are_shown_while_it_trains(tmp_path):
     restarts = tuple(Restart(time=NOW, cause=f"cause {n}") for n in range(9))
     left_out = ("Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)",)
     run = a_run(
@@ -177,7 +177,7 @@ def test_rows_are_folded_in_a_pipe(tmp_path):
     assert console.file.getvalue().count("漢") == 400
 
 
-def test_nothing_in_it_steers_a_terminal(tmp_path):
+def test_control_characters_do_not_reach_the_terminal(tmp_path):
     run = a_run(
         tmp_path,
         ranks=(rank(0, ATTACK),),

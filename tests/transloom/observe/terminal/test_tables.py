@@ -1,4 +1,4 @@
-"""What a person copies from a command's answer is whole, in a terminal and in a pipe."""
+"""Values that a person copies from a command's answer are whole, in a terminal and in a pipe."""
 
 import io
 
@@ -23,7 +23,7 @@ def in_terminal(table: AnswerTable, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [10, 40, 80, 200])
-def test_what_is_copied_is_whole_at_any_width(width: int) -> None:
+def test_copied_values_are_whole_at_any_width(width: int) -> None:
     table = AnswerTable(Column("job", copied=True), "meaning", Column("run", copied=True))
     table.add(ID, MEANING, RUN)
     text = in_terminal(table, width)

@@ -28,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 @FIGURES
 @FORMS
 @pytest.mark.parametrize("each_layer", [False, True])
-def test_nothing_lies_over_anything_else(blueprint, narrow, each_layer):
+def test_boxes_do_not_overlap(blueprint, narrow, each_layer):
     layout = lay_out(blueprint, narrow=narrow, each_layer=each_layer)
     places = [(p.x, p.y, p.right, p.y + p.height) for p in layout.boxes.values()]
     for (left, top, right, bottom), other in combinations(places, 2):

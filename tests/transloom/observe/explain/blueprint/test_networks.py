@@ -138,7 +138,7 @@ KINDS = ("attention", "feed-forward", "norm", "sum")
 
 
 @ALL
-def test_norms_stand_where_the_network_has_them(config):
+def test_norms_have_the_networks_order(config):
     """post: operation, sum, norm; pre: norm, operation, sum, and a last norm above the layers."""
     pre = getattr(config, "norm", "") == "pre" or isinstance(config, DecoderOnlyConfig)
     columns = blueprint_of_settings(config, sizes(config)).columns
@@ -199,7 +199,7 @@ def test_the_options_of_marians_networks_are_said():
     assert boxes["decoder.output"].lines[-2:] == ("biases: 70", "70 parameters")
 
 
-def test_what_came_after_the_paper_is_said():
+def test_parts_newer_than_the_paper_are_described():
     of_rotary, of_groups = (
         {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
         for config in NEWER

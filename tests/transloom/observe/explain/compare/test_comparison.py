@@ -1,4 +1,4 @@
-"""Two models beside each other: the page's numbers are the models', worked out here and there."""
+"""Two models side by side: the page's numbers equal the models', computed separately."""
 
 from dataclasses import asdict
 
@@ -115,7 +115,7 @@ def test_both_are_asked_for_the_first_ones_translation(model_of):
         assert found.parting.probabilities[n][1 - n] < own[n]
 
 
-def test_a_model_beside_itself_differs_in_nothing(model_of):
+def test_a_model_compared_with_itself_has_no_differences(model_of):
     found = compare([model_of(0)] * 2, NAMES, SENTENCE, None)
     assert found.parting is None
     first, second = (asdict(side) for side in found.sides)
@@ -125,7 +125,7 @@ def test_a_model_beside_itself_differs_in_nothing(model_of):
     assert incompatibilities(found, [model_of(0)] * 2) == []
 
 
-def test_what_does_not_fit_is_named_with_what_can_be_compared(model_of, other_tokenizer, tmp_path):
+def test_incompatible_parts_are_named_with_comparable_ones(model_of, other_tokenizer, tmp_path):
     first = model_of(0)
     source, target = first._tokenizers[SOURCE], first._tokenizers[TARGET]
     reads_other = with_tokenizers(first, other_tokenizer, target)

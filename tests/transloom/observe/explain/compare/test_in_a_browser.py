@@ -48,7 +48,7 @@ def opened(watched, address):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark"), (320, "light")])
-def test_two_models_stand_beside_each_other(browser, address, translators, width, scheme):
+def test_two_models_are_shown_side_by_side(browser, address, translators, width, scheme):
     expected = compare(translators, NAMES, SENTENCE, None)
     with closing(Watched(browser, width, scheme)) as watched:
         page = opened(watched, address)

@@ -25,7 +25,7 @@ def command(*arguments):
     return invoke("explain", *arguments, code=None).stdout
 
 
-def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path):
+def test_another_checkpoint_of_the_run_is_shown_next_to_it(untrained_run, tmp_path):
     file = tmp_path / "page.html"
     said = json.loads(
         command(untrained_run.path, "je suis", "--against", "@1", "--output", file, "--json")
@@ -46,7 +46,7 @@ def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path)
     assert f"the page compares tiny@2 and tiny@1, and has {size}" in spoken
 
 
-def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
+def test_a_model_that_cannot_be_opened_is_reported(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         command(untrained_run.path, "je", "--against", "@7")
     with pytest.raises(RunMismatchError):
@@ -55,7 +55,7 @@ def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("largest", [5_000_000, 10])
-def test_both_models_lie_in_the_page_where_both_may(translator_of, monkeypatch, largest):
+def test_the_page_contains_both_models_where_both_fit(translator_of, monkeypatch, largest):
     both = [translator_of(seed) for seed in (0, 1)]
     live = live_section(both[0], SENTENCE, None)
     monkeypatch.setattr(packing, "MOST_WEIGHTS", largest)

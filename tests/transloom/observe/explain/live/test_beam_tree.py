@@ -156,7 +156,7 @@ def test_a_prefix_is_forced_as_the_search_forces_it(made, steps_of, tmp_path):
         assert all(len(nodes) == 1 for nodes in tree["steps"][: len(prefix)])
 
 
-def test_where_greedy_search_parts_is_where_the_pieces_differ(made, tmp_path):
+def test_greedy_search_departs_where_the_pieces_differ(made, tmp_path):
     sources = [made.source_ids(sentence) for sentence in sentences()]
     asked = {"sources": sources, "beam": 4, "alpha": 0.6}
     (trees,) = ask(packed(made), tmp_path, ("trees", asked))

@@ -104,7 +104,7 @@ def test_every_tensor_is_the_traces(variant, tmp_path):
 
 @pytest.mark.parametrize("form", ["post", "pre", "Marian", *NEWER])
 def test_untrained_networks_find_the_same_hypotheses(form, tmp_path):
-    """Their probabilities lie close together, and many translations run into their limit."""
+    """The probabilities are close together, and many translations run into their limit."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     sentences = [pair[0] for pair in PAIRS[:40]]
     sources = [made.source_ids(sentence) for sentence in [*sentences, ""]]
@@ -217,7 +217,7 @@ def test_every_switch_changes_a_probability(form, tmp_path):
         assert (one["before"], one["after"]) == (float(before[most]), float(after[most]))
 
 
-def test_what_the_page_cannot_compute_is_refused(monkeypatch):
+def test_models_that_the_page_cannot_compute_are_refused(monkeypatch):
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 1000)
     with pytest.raises(NotLiveError, match=r"has [\d,]+ weights, more than 1,000"):
         packed(translator())
@@ -232,8 +232,8 @@ CHANGED = {
 
 @pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(form, switches, tmp_path):
-    """Its terms give it, to 1e-5, and are the numbers at their places."""
+def test_every_number_of_a_sentence_is_a_row_of_its_origin(form, switches, tmp_path):
+    """The terms of the origin yield the number, to 1e-5, and equal the numbers at their places."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]
     stride = 5 if switches else 1

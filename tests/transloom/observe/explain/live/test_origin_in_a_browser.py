@@ -1,4 +1,4 @@
-"""Origins of numbers in a browser: beside the map, with the asked term; effects of switches."""
+"""Origins of numbers in a browser: next to the map, with their term; effects of switches."""
 
 import random
 import re
@@ -139,8 +139,8 @@ def test_every_switch_shows_its_effect_where_it_is(watched):
     assert watched.violations() == []
 
 
-def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
-    """Of a score: a row of the queries and a row of the keys, whichever matrix is chosen then."""
+def test_inputs_of_a_cell_are_highlighted_in_their_matrix(watched):
+    """A score's inputs are a row of the queries and a row of the keys, in any chosen matrix."""
     page = watched.page
     choose = page.locator("[data-live=places]").select_option
     choose(f"{CROSSED}.scores_hts")
@@ -200,7 +200,7 @@ def number(text):
 
 @pytest.mark.parametrize("pace", ["slow", "fast"])
 @pytest.mark.parametrize("size", [(1280, 720), (390, 844)], ids=str)
-def test_a_click_on_any_cell_of_any_map_opens_its_origin_beside_it(watched, size, pace):
+def test_a_click_on_any_cell_of_any_map_opens_its_origin(watched, size, pace):
     page, seed = watched.page, random.randrange(10**6)
     page.set_viewport_size({"width": size[0], "height": size[1]})
     chosen = random.Random(seed)

@@ -52,7 +52,7 @@ def check_chains(model, asked, tmp_path, traced):
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm": "pre", **LLAMA}], ids=["post", "llama"])
-def test_of_a_translation(translator_of, tmp_path, settings):
+def test_origins_of_a_translation(translator_of, tmp_path, settings):
     made = translator_of(**settings)
     source, target = made.source_ids("je suis étudiant"), [made.model.vocabulary.bos_id, 9, 8, 7]
     traced = trace(made.model.double(), torch.tensor([source]), torch.tensor([target]))
@@ -61,7 +61,7 @@ def test_of_a_translation(translator_of, tmp_path, settings):
 
 
 @pytest.mark.parametrize("form", [{"preset": "gpt2"}, {"preset": "llama", "key_value_heads": 2}])
-def test_of_a_continuation(generator_of, tmp_path, form):
+def test_origins_of_a_continuation(generator_of, tmp_path, form):
     generator = generator_of(**form)
     ids, model = explain_continuing(generator, "the cat").pieces.ids, packed_generator(generator)
     traced = trace_decoder_only(generator.network.double(), ids)
@@ -70,7 +70,7 @@ def test_of_a_continuation(generator_of, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {"norm": "pre", "segments": 0}])
-def test_of_a_filled_text(filler_of, tmp_path, form):
+def test_origins_of_a_filled_text(filler_of, tmp_path, form):
     filler, text = filler_of(**form), "the [MASK] is[MASK]"
     filler.pairs = "preset" in form
     text += " ||| a [MASK]" if filler.pairs else ""

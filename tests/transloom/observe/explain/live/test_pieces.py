@@ -213,6 +213,6 @@ def test_a_piece_of_a_verbatim_model_stands_for_the_text_before_it_was_escaped(t
         assert "".join(text[piece["start"] : piece["end"]] for piece in pieces) == text
 
 
-def test_what_the_page_cannot_segment_is_refused():
+def test_tokenizers_that_the_page_lacks_are_refused():
     with pytest.raises(NotLiveError, match="of the type word"):
         packed_tokenizer(given(model_type="word", hard_vocab_limit=False))

@@ -1,4 +1,4 @@
-"""Sliced computations in Node: they pause, newer ones end older ones, and refused input is told."""
+"""Sliced computations in Node: they pause, newer ones end older ones, refused input is reported."""
 
 import pytest
 from support.node_program import answer_of_node, named_modules
@@ -78,6 +78,6 @@ def test_a_computation_ends_when_its_input_changes(answer):
     assert found["seen"] < 1000
 
 
-def test_input_that_the_page_does_not_take_is_told_and_a_bug_is_thrown(answer):
+def test_input_that_the_page_refuses_is_reported_and_bugs_are_thrown(answer):
     found = answer("refuses")
     assert found == {"told": ["too long"], "none": None, "thrown": "a bug"}

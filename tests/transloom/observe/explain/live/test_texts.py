@@ -123,7 +123,7 @@ def test_a_masked_model_computes_and_fills_in_the_same(case, filler_of, tmp_path
         assert one["made"] == explained.filled, text
 
 
-def test_what_a_masked_model_cannot_read_is_refused(filler_of, tmp_path):
+def test_invalid_texts_of_a_masked_model_are_refused(filler_of, tmp_path):
     filler = filler_of(preset="bert")
     filler.pairs = True
     texts = ["no mask", "a ||| [MASK] ||| b", "[MASK]" + "a" * 50]

@@ -59,7 +59,7 @@ def test_a_masked_page_has_the_numbers_of_its_trace(filled):
     assert section_count(filled) == len(page.sections)
 
 
-def test_what_a_masked_page_takes_is_what_fill_takes(filler_of):
+def test_a_masked_page_and_fill_take_the_same_texts(filler_of):
     filler = filler_of(preset="bert")
     explained = explain_filling(filler, HIDDEN)
     (found,) = filler.fill([HIDDEN])
@@ -104,7 +104,7 @@ def _has(config, form):
     return all(getattr(config, name) == value for name, value in form.items())
 
 
-def test_nothing_looks_ahead(continued):
+def test_no_position_attends_to_later_tokens(continued):
     page = recorded_page(continued)
     values = page.sections[3].figure("head 1")["values"]
     for place, row in enumerate(values):
@@ -173,7 +173,7 @@ def test_large_things_are_cut_and_the_page_says_so(generator_of, monkeypatch):
     assert len(page.sections[2].figure("embedding")["values"]) == 6
 
 
-def test_what_cannot_be_explained(filler_of, generator_of):
+def test_texts_that_cannot_be_explained_are_refused(filler_of, generator_of):
     with pytest.raises(TextError, match="no \\[MASK\\]"):
         explain_filling(filler_of(), "the cat")
     with pytest.raises(TextError, match=r"has 29 tokens .* at most 28"):
