@@ -337,9 +337,8 @@ class EngineConfig(Section):
         if self.compile == "layers" and (self.zero_stage == 3 or varlen):
             raise ValueError(
                 f"compile is layers, zero_stage is {self.zero_stage} and attention is "
-                f"{self.attention}. Stage 3, which gathers parameters inside the layers, and "
-                "attention over packed sentences cannot be compiled: use zero_stage 0, 1 or 2 and "
-                "attention sdpa"
+                f"{self.attention}, but neither stage 3 nor packed attention can be compiled: use "
+                "zero_stage 0, 1 or 2 and attention sdpa"
             )
         return self
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from model.blocks import attention, dropout, feed_forward, heads, linear
 from model.losses import loss
 from trainer.exact import adamw, chunks, grids, norm
-from trainer.zero import gradient_buckets, stages
+from trainer.zero import gradient_buckets, process_wide, stages
 from trainer.zero.engine import TrainingEngine
 
 REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
@@ -29,6 +29,7 @@ REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (TrainingEngine._to_watch, lambda self, gradients: grids.magnitudes_by_kernels(gradients)),
     (stages.adds_other_types, lambda tensor: False),
     (adamw.updates_by_lines, lambda parameter: False),
+    (process_wide.exact_linear, process_wide.linear_of_rows),
 )
 
 

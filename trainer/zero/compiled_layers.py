@@ -271,6 +271,4 @@ def _use_private_cache() -> None:
     try:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_cache("compiled"))
     except OSError as error:
-        raise EngineError(
-            f"engine.compile is layers, but the compiler's code cannot be stored: {error}"
-        ) from error
+        raise EngineError(f"The code of compiled layers cannot be stored: {error}") from error

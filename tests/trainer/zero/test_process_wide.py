@@ -8,7 +8,7 @@ from torch.nn import attention
 from torch.nn import functional as F
 from torch.nn.attention import _registry
 
-from trainer.zero.process_wide import engine_process_settings
+from trainer.zero.process_wide import engine_process_settings, linear_of_rows
 
 
 class Handle:
@@ -55,3 +55,15 @@ def test_no_flash_attention_is_activated_by_importing_transloom():
     with engine_process_settings(exact=True):
         assert attention.current_flash_attention_impl() is None
     assert attention.current_flash_attention_impl() is None
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4)])
+def test_a_linear_layer_by_rows_computes_what_torchs_computes(shape):
+    torch.manual_seed(1)
+    inputs = [torch.randn(shape), torch.randn(6, 4), torch.randn(6)]
+    found, expected = [], []
+    for compute, results in ((linear_of_rows, found), (F.linear, expected)):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        result = compute(*leaves)
+        results.extend([result, *torch.autograd.grad(result.square().sum(), leaves)])
+    torch.testing.assert_close(found, expected)
