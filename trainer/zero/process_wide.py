@@ -47,7 +47,7 @@ def engine_process_settings(*, exact: bool, compiles: bool = False) -> Iterator[
 
 def exact_linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
     """Compute a linear layer, and release gathered weights between passes, as DeepSpeed does."""
-    # On CPUs, a bias takes no time of its own, and rows would round in another way than before.
+    # On CPUs, a bias costs no kernel, and rows would round in another way than before.
     compute = zero3_linear_wrap if x.device.type == "cpu" else linear_of_rows
     return compute(x, weight_oi, bias_o)
 
