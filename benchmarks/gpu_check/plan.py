@@ -121,7 +121,7 @@ KERNELS = Stage(
         *(
             PlannedRow(
                 f"compiled:{kind}-{precision}",
-                f"{kind} with compiled layers, {precision}",
+                f"compiled {kind}, {precision}",
                 "trainer/zero/compiled_layers.py",
                 120.0,
             )
@@ -191,7 +191,7 @@ EXACT = Stage(
         _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
         _both(
             "compiled",
-            "compiled layers: same bits over restarts, ZeRO-0 to 2",
+            "same bits over restarts, compiled",
             "trainer/zero/compiled_layers.py",
             seconds=150.0,
         ),
@@ -290,7 +290,7 @@ SPEED = Stage(
         *(
             PlannedRow(
                 f"compiled:{network}",
-                f"{name}: time of a step with compiled layers",
+                f"compiled step of {name}",
                 "trainer/zero/compiled_layers.py",
                 150.0,
             )
