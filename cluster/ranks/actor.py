@@ -40,7 +40,7 @@ from trainer.process.placement import Placement
 # supervisor would consider the rank hung only later.
 SHARE_FOR_DATA = 0.8
 
-# Modules that a rank has imported, in import order, and its job; None before it trains.
+# Modules that a rank has imported, in import order, and its job if spares compile its layers.
 Preparation = tuple[list[str], tuple[RankJob, Placement] | None]
 
 
@@ -126,7 +126,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
                 if name not in sys.modules:
                     with suppress(Exception):  # not everything in sys.modules can be imported
                         importlib.import_module(name)
-        if job and job[0].recipe.engine.compile == "layers" and job[1].device == "cpu":
+        if job:
             from trainer.assembly.engine import compile_ahead
 
             compile_ahead(*job)
@@ -144,7 +144,8 @@ class RankActor(ReportingMethods, NodeCheckMethods):
             agent: the node's agent, if it requests layouts for the ranks of its node, or None.
         """
         job = job_on_this_node(job)
-        self._job = job, placement
+        if job.recipe.engine.compile == "layers" and placement.device == "cpu":
+            self._job = job, placement
         # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
             from trainer.process.distributed import process_group
