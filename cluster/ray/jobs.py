@@ -24,7 +24,6 @@ from typing import Any
 from urllib.error import URLError
 
 import aiohttp
-import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
@@ -316,8 +315,7 @@ class _Client(JobSubmissionClient):
     """
 
     def __init__(self, address: str) -> None:
-        # The rest of JobSubmissionClient's constructor, as in Ray 2.60.0.
-        self._client_ray_version = ray.__version__
+        # What JobSubmissionClient's constructor does otherwise, as in Ray 2.60.0.
         super(JobSubmissionClient, self).__init__(address)
         self._check_connection_and_version(min_version="2.0")
         # By default, when Ray follows a log, it passes aiohttp None for the verification of
