@@ -55,7 +55,7 @@ def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankS
         DamagedCheckpointError: the job requires the ranks to verify its checkpoint, and the
             checkpoint is not intact; raised on all ranks.
     """
-    job, placement, supervision = context.job, context.placement, context.supervision
+    job, supervision = context.job, context.supervision
     recipe = job.recipe
     checkpoint = job.saved_state
     times = _BuildTimes()
@@ -71,7 +71,7 @@ def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankS
         if checkpoint and job.verify_checkpoint:
             verification = SharedVerification(checkpoint, placement)
             resources.callback(verification.close)
-        if recipe.engine.verify_every_steps:
+        if recipe.engine.verify_every_steps and not compiled:  # or they have been compared
             require_equal_kernels(recipe.engine, placement)
         engine = build_engine(recipe, task, placement, compiled)
         resources.callback(engine.destroy)
@@ -252,7 +252,7 @@ def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankSt
     """
     from trainer.replay.step_inspector import StepInspector  # which a run does not need
 
-    job, placement = context.job, context.placement
+    job = context.job
     recipe, order = job.recipe, job.replay
     assert order is not None
     checkpoint = job.saved_state
