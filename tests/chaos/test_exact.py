@@ -67,16 +67,14 @@ def one_rank_bf16(stage):
     return trained(stage.trial(*shaped(1, 1, STEPS, "engine.precision=bf16")))
 
 
-def test_resized_and_killed(stage, one_rank):
-    """2 → 1 → 3 → 2 ranks, each in another stage, with a rank killed in the first and third."""
+def resized_and_killed(stage, shapes, *options):
+    """Return the last trial of a run that continues in each shape.
+
+    shapes: ranks, ZeRO stage, last step, and the step in which the last rank is killed, if any.
+    """
     folder = None
-    for ranks, zero_stage, last, kill_at in [
-        (2, 1, 80, 60),
-        (1, 0, 150, None),
-        (3, 3, 230, 190),
-        (2, 2, STEPS, None),
-    ]:
-        trial = stage.trial(*shaped(ranks, zero_stage, last), folder=folder)
+    for ranks, zero_stage, last, kill_at in shapes:
+        trial = stage.trial(*shaped(ranks, zero_stage, last, *options), folder=folder)
         folder = trial.run.path
         trial.start()
         if kill_at:
@@ -84,7 +82,14 @@ def test_resized_and_killed(stage, one_rank):
             os.kill(reached.process_id, signal.SIGKILL)
             reached.release()
         assert trial.end() == 0, trial.story()
-    comparison = compare_runs(one_rank, folder)
+    return trial
+
+
+def test_resized_and_killed(stage, one_rank):
+    """2 → 1 → 3 → 2 ranks, each in another stage, with a rank killed in the first and third."""
+    shapes = [(2, 1, 80, 60), (1, 0, 150, None), (3, 3, 230, 190), (2, 2, STEPS, None)]
+    trial = resized_and_killed(stage, shapes)
+    comparison = compare_runs(one_rank, trial.run.path)
     assert comparison.is_same, comparison
     assert comparison.steps == STEPS
     events = [event.event for event in trial.lines(Event)]
@@ -95,16 +100,8 @@ def test_resized_and_killed(stage, one_rank):
 def test_compiled_layers_are_resized_and_killed(stage):
     """3 → 2 ranks in two stages, with a rank killed, have the bits of one rank in stage 1."""
     compiled = "engine.compile=layers"
-    expected, folder = trained(stage.trial(*shaped(1, 1, 100, compiled))), None
-    for ranks, zero_stage, last, kill_at in [(3, 1, 60, 30), (2, 2, 100, None)]:
-        trial = stage.trial(*shaped(ranks, zero_stage, last, compiled), folder=folder)
-        folder = trial.run.path
-        trial.start()
-        if kill_at:
-            reached = trial.reach(replace(MID_STEP, step=kill_at), rank=ranks - 1)
-            os.kill(reached.process_id, signal.SIGKILL)
-            reached.release()
-        assert trial.end() == 0, trial.story()
-    comparison = compare_runs(expected, folder)
+    expected = trained(stage.trial(*shaped(1, 1, 100, compiled)))
+    trial = resized_and_killed(stage, [(3, 1, 60, 30), (2, 2, 100, None)], compiled)
+    comparison = compare_runs(expected, trial.run.path)
     assert comparison.is_same, comparison
     assert comparison.steps == 100
