@@ -333,7 +333,6 @@ def _network(
     reference.load_state_dict(network.state_dict())
     network.to(work.device)
     if compiled:
-        require_gpu(work)
         settings = EngineConfig(compile="layers", precision=precision)  # type: ignore[arg-type]
         rows, here = len(batch[0]), Placement(device=work.device)
         compile_network(copy.deepcopy(network), settings, rows, here).use_in(network)
@@ -357,6 +356,7 @@ def masked(work: Work, precision: str) -> Measurement:
 
 def compiled(work: Work, name: str) -> Measurement:
     """Compare a network with compiled layers; the name is of a kind and a precision."""
+    require_gpu(work)
     kind, _, precision = name.rpartition("-")
     return _network(work, precision, networks.BUILDERS[kind], compiled=True)
 
