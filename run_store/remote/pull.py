@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import ObjectStore
-from data_pipeline.storage.regular_files import write_atomically
+from data_pipeline.storage.regular_files import publish_folder, write_atomically
 from foundation.location import Location
 from foundation.shown_urls import show_as_url
 from run_store.checkpoints.format import HEADER
@@ -151,7 +151,7 @@ def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> None:
     (unfinished / PARTS).write_bytes(parts.to_json())
     (unfinished / HEADER).write_bytes(header)
     shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    publish_folder(unfinished, folder)
 
 
 class RunView(RunPuller):

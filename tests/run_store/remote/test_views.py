@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.cluster.processes import wait_until
 from support.dashboard.running import RunningDashboard
+from support.files.disk_calls import by_name, record_disk_calls
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_status
@@ -465,6 +466,22 @@ def average_of(folder, steps):
         save_checkpoint(checkpoints, make_header(step), [[Fragment("master", "w", 0, tensor)]])
     made = average(checkpoints, [Checkpoint(path) for path in list_checkpoints(checkpoints)])
     return made if isinstance(made, Checkpoint) else Checkpoint(made)
+
+
+def test_a_copied_checkpoint_is_on_the_disk_before_it_has_its_name(url, tmp_path, monkeypatch):
+    """After a power failure, a driver does not set aside what the object store has."""
+    made = average_of(tmp_path / "averages", (10, 20))
+    add_checkpoint(url, made)
+    view, calls = RunView(url), record_disk_calls(monkeypatch)
+    view.refresh()
+    target = view.folder / "checkpoints" / made.path.name
+    end = calls.index(("rename", target))
+    assert sorted(by_name(calls[end - 3 : end])) == [
+        ("sync", f".unfinished-{target.name}"),
+        ("sync", "checkpoint.json"),
+        ("sync", "parts.json"),
+    ]
+    assert calls[end + 1] == ("sync", target.parent)
 
 
 def test_a_checkpoint_that_was_replaced_is_read_again(url, tmp_path):
