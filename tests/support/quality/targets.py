@@ -32,8 +32,7 @@ _EXPRESSIONS = {name: Expression.compile(text) for name, (_, text) in TARGETS.it
 COSTLY_FIXTURES = {"ray_head", "browser"}
 # Their tests run complete commands, each in a process with torch or in a new environment.
 LONG_DIRECTORIES = {
-    f"tests/{name}"
-    for name in ("benchmarks", "documentation", "integration", "notebooks", "tutorials")
+    f"tests/{name}" for name in ("benchmarks", "integration", "notebooks", "tutorials")
 }
 RANK_PROCESSES, MATRIX = "rank_pools", "matrix"
 # A test with one of these is in its target already.
