@@ -90,14 +90,19 @@ def test_names_are_split_into_words(prose):
 
 def test_a_seed_draws_the_same_texts(prose):
     kinds = ["name", "docstring", "comment", "message", "help"]
-    passages = [prose.Passage("a.py", n, kind, f"{kind} {n}") for n in range(60) for kind in kinds]
-    first = prose.sample(passages, 3)
-    assert [passage.kind for passage in first] == [
-        *["docstring"] * 40,
-        *["comment"] * 20,
-        *["message"] * 20,
-        *["help"] * 20,
+    passages = [
+        prose.Passage(file, n, kind, f"{prefix}{kind} {n}")
+        for file, prefix in (("a.py", ""), ("tests/b.py", "test_"), ("tests/b.py", "name_"))
+        for n in range(60)
+        for kind in kinds
     ]
+    first = prose.sample(passages, 3)
+    of_product, of_tests = first[:70], first[70:]
+    counts = {"docstring": 30, "comment": 15, "message": 15, "help": 10}
+    assert Counter(passage.kind for passage in of_product) == counts
+    assert {passage.file for passage in of_tests} == {"tests/b.py"}
+    assert {passage.kind for passage in of_tests} >= {"name", "docstring", "comment"}
+    assert not any(p.kind == "name" and p.text.startswith("name_") for p in of_tests)
     assert len(set(first)) == 100
     assert prose.sample(passages, 3) == first != prose.sample(passages, 4)
 
