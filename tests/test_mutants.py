@@ -1,6 +1,7 @@
 """The mutants fit the code as it is, and `scripts/mutants` tells those that survive."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from support.quality.mutants import (
     read_mutant,
     read_mutants,
 )
-from support.quality.sampled_mutants import _texts, related_tests, sample
+from support.quality.sampled_mutants import _tests_of, _texts, related_tests, sample
 
 from cluster.packages import PACKAGES
 
@@ -220,7 +221,11 @@ def test_a_mutant_is_run_by_mirrored_tests_and_importers(sums):
     (sums / "trainer" / "users.js").write_text('import { a } from "./page.js";\n')
     (sums / "tests" / "trainer" / "test_users.py").write_text('run_node("users.mjs")\n')
     (sums / "tests" / "trainer" / "users.mjs").write_text('import { b } from "../users.js";\n')
-    _texts.cache_clear()
+    (sums / "tests" / "trainer" / "test_slow_users.py").write_text('run_node("users.mjs")\n')
+    tiers = {"make test": {"tests/trainer/test_users.py": 1}}
+    (sums / "tests" / "tiers.json").write_text(json.dumps(tiers))
+    for function in (_texts, _tests_of):
+        function.cache_clear()
     assert related_tests(sums, "trainer/page.js") == ["tests/trainer/test_users.py"]
     assert related_tests(ROOT, "trainer/state/ema.py")  # though this file names no real ones
 

@@ -9,6 +9,7 @@ and deleted statements and dropped arguments; those on JavaScript replace operat
 
 import ast
 import copy
+import json
 import os
 import random
 import re
@@ -239,13 +240,16 @@ def _is_python(content: str) -> bool:
     return True
 
 
-def related_tests(root: Path, file: str) -> list[str]:
+def related_tests(root: Path, file: str, target: str = "make test") -> list[str]:
     """Return the test files that should see a bug in a file: the mirrored one, then importers.
 
     A module that no test imports is tested through the modules that import it, by way of others.
+
+    Args:
+        target: the files have tests of this target.
     """
     sources = _texts(root, *PACKAGES, "tests/support")
-    modules, found = {file}, _importers(root, file)
+    modules, found = {file}, _importers(root, file, target)
     while not found:
         mentions = [_mention(module) for module in modules]
         users = {
@@ -253,14 +257,14 @@ def related_tests(root: Path, file: str) -> list[str]:
         }
         if users <= modules:
             break
-        found = sorted({test for user in users for test in _importers(root, user)})
+        found = sorted({test for user in users for test in _importers(root, user, target)})
         found.sort(key=lambda test: -len(os.path.commonpath([test, f"tests/{file}"])))
         modules |= users
     return found[:TEST_FILES]
 
 
-def _importers(root: Path, file: str) -> list[str]:
-    path, tests, wanted = Path(file), _texts(root, "tests"), _mention(file)
+def _importers(root: Path, file: str, target: str) -> list[str]:
+    path, tests, wanted = Path(file), _tests_of(root, target), _mention(file)
     mirrored = Path("tests", path.parent, f"test_{path.stem.strip('_')}.py").as_posix()
     others = [test for test, text in tests.items() if test != mirrored and wanted.search(text)]
     near = sorted(others, key=lambda test: -len(os.path.commonpath([test, mirrored])))
@@ -275,6 +279,13 @@ def _mention(file: str) -> re.Pattern[str]:
     module = re.escape(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
     parent, _, name = module.rpartition(r"\.")
     return re.compile(rf"\b{module}\b|from {parent} import .*\b{name}\b")
+
+
+@cache
+def _tests_of(root: Path, target: str) -> dict[str, str]:
+    tests, tiers = _texts(root, "tests"), root / "tests" / "tiers.json"
+    listed = json.loads(tiers.read_text())[target] if tiers.exists() else tests
+    return {test: text for test, text in tests.items() if test in listed}
 
 
 @cache
