@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import ClusterError
 from cluster.node_check.verdicts import NodeCheckReport
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster, check_this_machine
-from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
+from cluster.planning.failure_cost import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
 from cluster.planning.quick_checks import Disk, disk_of, newest_step, quick_check
 from cluster.planning.size import (

@@ -123,7 +123,7 @@ def _stored_run(run: RunFolder, url: str) -> RunFolder:
         OSError, RunError: the store cannot hold runs, or the run cannot be read.
     """
     from data_pipeline.storage.object_store import ObjectStore  # imports obstore
-    from run_store.remote.probe import probe_store
+    from run_store.remote.store_check import probe_store
 
     probe_store(ObjectStore(url))
     return stored_run(run)

@@ -35,7 +35,7 @@ from run_store.remote.files import (
     read_object,
     too_many_files,
 )
-from run_store.remote.probe import PROBES
+from run_store.remote.store_check import PROBES
 from run_store.run_url import run_url
 
 FORMAT = "transloom-head/3"

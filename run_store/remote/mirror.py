@@ -48,8 +48,8 @@ from run_store.remote.head import (
     owner_folder,
     owners_change,
 )
-from run_store.remote.probe import probe_store
 from run_store.remote.pull import RunPuller
+from run_store.remote.store_check import probe_store
 from run_store.remote.validation_archive import archive_validations
 from run_store.run_url import run_url
 from run_store.start import StopOrder

@@ -13,7 +13,7 @@ from support.serving.asking import ask
 from support.serving.served import served
 
 from run_store.remote.pull import run_view
-from run_store.remote.transfer import push_run
+from run_store.remote.push_pull import push_run
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 16

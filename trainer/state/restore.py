@@ -19,7 +19,7 @@ from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.start.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
-from trainer.state.model_folder import folder_weights
+from trainer.state.folder_weights import folder_weights
 from trainer.state.progress import Progress
 from trainer.tracking.recorder import Recorder
 from trainer.zero import fragments

@@ -20,7 +20,7 @@ from transloom.cli.options import (
 if TYPE_CHECKING:
     from cluster.node_check.verdicts import NodeCheckReport
     from cluster.planning.cluster_facts import ClusterFacts
-    from cluster.planning.failures import FailureCost
+    from cluster.planning.failure_cost import FailureCost
     from cluster.planning.plan import MemoryCheckpoints, Plan
     from cluster.planning.speed import Speed
 

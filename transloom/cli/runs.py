@@ -17,7 +17,7 @@ from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import existing_run, followed_copy, run_url_argument
 
 if TYPE_CHECKING:
-    from run_store.remote.transfer import TransferSummary
+    from run_store.remote.push_pull import TransferSummary
 
 runs_app = typer.Typer(
     help="List runs, and copy runs to and from an object store. `transloom runs FOLDER` is short "
@@ -77,7 +77,7 @@ def push(
 
       transloom runs push runs/phrasebook s3://bucket/runs/phrasebook
     """
-    from run_store.remote.transfer import push_run
+    from run_store.remote.push_pull import push_run
 
     with _transfer_display() as receivers:
         copied = push_run(folder, url, *receivers)
@@ -102,7 +102,7 @@ def pull(
 
       transloom runs pull s3://bucket/runs/phrasebook runs/phrasebook
     """
-    from run_store.remote.transfer import pull_run
+    from run_store.remote.push_pull import pull_run
 
     with _transfer_display() as receivers:
         copied = pull_run(url, folder, *receivers, max_bytes=max_bytes)

@@ -56,7 +56,7 @@ class DriverProcess:
         """Start the thread that copies the process's output.
 
         Args:
-            process: process that `training_process.start` has started.
+            process: process that `preloaded_process.start` has started.
         """
         self._process = process
         self._log = log

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.launchers.ray_job.training_process import IMPORT_OWN_PACKAGES, start, training_command
+from cluster.launchers.ray_job.preloaded_process import IMPORT_OWN_PACKAGES, start, training_command
 from cluster.ray.environment_file import VARIABLE
 
 IMPORT_BOOTSTRAP = "from cluster.launchers.ray_job.entrance import"

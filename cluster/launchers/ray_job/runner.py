@@ -34,7 +34,7 @@ from cluster.launchers.ray_job.job_record import (
     Runner,
 )
 from cluster.launchers.ray_job.job_share import JobShare, SharesView
-from cluster.launchers.ray_job.training_process import argv_line, start
+from cluster.launchers.ray_job.preloaded_process import argv_line, start
 from cluster.ray.shares import ClusterSnapshot
 from cluster.supervision.interval import Interval
 from cluster.supervision.invocation import CLAIM_VARIABLE, JOB_VARIABLE, as_variable
@@ -78,7 +78,7 @@ class JobRunner:
         Args:
             words: command line of an attempt, without the program.
             command: command that starts a process, which then waits for `words`
-                (`training_process.read_argv`).
+                (`preloaded_process.read_argv`).
             view: function that creates the view of the cluster.
             ready: process for the first attempt that already waits for `words`; None to start one.
         """

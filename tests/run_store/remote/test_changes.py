@@ -9,7 +9,7 @@ from run_store.remote.changes import add_files, remove_checkpoints
 from run_store.remote.files import KnownFiles
 from run_store.remote.head import HeadObject
 from run_store.remote.pull import RunPuller
-from run_store.remote.transfer import push_run
+from run_store.remote.push_pull import push_run
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 

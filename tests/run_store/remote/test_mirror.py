@@ -45,8 +45,8 @@ from run_store.remote.head import (
     request_data_workers,
     request_stop,
 )
-from run_store.remote.probe import PROBES
 from run_store.remote.pull import RunPuller
+from run_store.remote.store_check import PROBES
 
 SECONDS = 60.0
 MANY = 50

@@ -37,7 +37,7 @@ from run_store.remote.files import FileObjects
 from run_store.remote.head import HEAD, HeadObject, RunHead
 from run_store.remote.mirror import RunMirror
 from run_store.remote.pull import RunView, run_view
-from run_store.remote.transfer import push_run
+from run_store.remote.push_pull import push_run
 from run_store.remote.views import PrefixView, ViewFollower, view_of
 from run_store.run_copies import view_folder
 from run_store.run_url import prefix_url, run_url

@@ -8,7 +8,7 @@ from model.hugging_face.marian import from_marian
 from model.networks.transformer import Transformer
 from support.ranks.engine_jobs import Shape, full_weights, make_engine, train_steps
 from trainer.process.placement import Placement
-from trainer.state.model_folder import folder_weights
+from trainer.state.folder_weights import folder_weights
 from trainer.zero import fragments
 
 

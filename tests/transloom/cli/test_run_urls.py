@@ -32,7 +32,7 @@ from run_store.record.recorded_status import write_recorded_status
 from run_store.remote.head import HeadObject
 from run_store.remote.mirror import RunMirror
 from run_store.remote.pull import run_view
-from run_store.remote.transfer import pull_run, push_run
+from run_store.remote.push_pull import pull_run, push_run
 from trainer.start.warm_start import warm_start_of
 from transloom.cli.run_urls import writable
 

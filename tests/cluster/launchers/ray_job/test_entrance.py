@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cluster.launchers.ray_job.training_process import (
+from cluster.launchers.ray_job.preloaded_process import (
     NO_ARGV,
     argv_line,
     start,

@@ -25,7 +25,7 @@ from model.hugging_face.files import write_model
 from run_store.checkpoints.fragment import MASTER
 from run_store.errors import RunError, RunMismatchError
 from trainer.start.model_folder import origin_of, weights_files
-from trainer.state.model_folder import folder_weights
+from trainer.state.folder_weights import folder_weights
 from transloom.inference.export.fast_tokenizer import tokenizer_files
 from transloom.inference.export.hugging_face import write_bert, write_bert_of_pairs
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cluster.planning.failures import DAY, best_interval, effective_share, failure_cost
+from cluster.planning.failure_cost import DAY, best_interval, effective_share, failure_cost
 from run_store.config import CheckpointsConfig
 from trainer.memory.state_size import StateSize
 

@@ -42,8 +42,8 @@ from run_store.remote.files import (
     too_many_files,
 )
 from run_store.remote.head import HeadObject, RunHead, RunOwner, delete_unnamed
-from run_store.remote.probe import probe_store
 from run_store.remote.pull import MAX_TRIES, RunPuller
+from run_store.remote.store_check import probe_store
 from run_store.run_url import MAX_RUN_BYTES, run_url
 
 Report = Callable[[int, int], None]

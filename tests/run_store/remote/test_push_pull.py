@@ -25,12 +25,12 @@ from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import CheckpointError, RunInUseError, RunMismatchError
 from run_store.folder import RunFolder
 from run_store.lease import Lease
-from run_store.remote import files, transfer
+from run_store.remote import files, push_pull
 from run_store.remote import lease as remote_lease
 from run_store.remote.files import objects_of
 from run_store.remote.head import HEAD, HeadObject
 from run_store.remote.mirror import RunMirror
-from run_store.remote.transfer import pull_run, push_run
+from run_store.remote.push_pull import pull_run, push_run
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 
@@ -411,7 +411,7 @@ def test_many_files_are_pushed_and_pulled(folder, url, tmp_path):
 
 
 def test_a_push_of_too_many_files_is_refused_before_an_upload(folder, url, monkeypatch):
-    monkeypatch.setattr(transfer, "MAX_FILES", 5)
+    monkeypatch.setattr(push_pull, "MAX_FILES", 5)
     monkeypatch.setattr(files, "MAX_FILES", 5)
     told = []
     for number in range(2):

@@ -7,7 +7,7 @@ from data_pipeline.storage import object_store
 from data_pipeline.storage.object_errors import ObjectAccessError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from run_store.errors import RunMismatchError
-from run_store.remote.probe import probe_store
+from run_store.remote.store_check import probe_store
 
 
 def test_a_store_with_conditional_writes_passes_and_is_left_empty(s3_server, s3_environment):
