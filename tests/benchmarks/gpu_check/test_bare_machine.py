@@ -35,6 +35,13 @@ SKIPPED_ON_CPUS = {
     "path/one_context",
     *(f"speed/mfu:{network}" for network in ("base", "big", "gpt")),
     *(f"speed/launches:{loop}" for loop in ("fast", "exact", "verified")),
+    *(f"speed/compiled:{network}" for network in ("base", "big", "gpt", "gpt-1b")),
+    *(f"exact/compiled:{precision}" for precision in ("fp32", "bf16")),
+    *(
+        f"kernels/compiled:{network}-{precision}"
+        for network in ("transformer", "decoder_only")
+        for precision in ("fp32", "bf16")
+    ),
 }
 
 
