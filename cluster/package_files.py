@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 PACKAGES = ("transloom", "cluster", "trainer", "run_store", "model", "data_pipeline", "foundation")
-# Names without code that jobs execute. A wheel has the recipes inside a package, a checkout has
+# Directories that contain no code of jobs. A wheel has the recipes inside a package, a checkout has
 # them outside.
 EXCLUDED_NAMES = frozenset({"__pycache__", "recipes"})
 

@@ -80,7 +80,7 @@ class StopOrder(FileModel):
 
     @property
     def text(self) -> str:
-        """The request as a clause with person and time."""
+        """A clause that says who stopped the run, and when."""
         moment = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{self.by}{STOPPED_AT}{moment}"
 

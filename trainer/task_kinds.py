@@ -96,7 +96,7 @@ def require_label_head(recipe: Any) -> None:
 
 
 def require_spans_for_their_score(recipe: Any) -> None:
-    """Require a network that predicts labels, and spans if their F1 score is used."""
+    """Require a network that predicts labels; for the score span_f1, they must mark spans."""
     require_label_head(recipe)
     for key, metric in recipe.scores_followed.items():
         if metric == "span_f1" and not recipe.data.has_spans:

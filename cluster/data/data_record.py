@@ -33,7 +33,7 @@ class StreamStart:
 
 @dataclass(frozen=True)
 class ManifestPeriod:
-    """The steps after `after_step`, trained without the first `tombstones` quarantined shards."""
+    """Steps after `after_step`, without the first `tombstones` shards of the quarantine list."""
 
     after_step: int
     tombstones: int

@@ -130,8 +130,8 @@ def slow_links(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             yield NodeVerdict(
                 node,
                 f"Node {nodes[node].name} has slow links to its neighbours, below "
-                f"{LEAST_LINK_SHARE:.0%} of the others. Look for a link with a lower speed, errors "
-                "of the interface, or another interface than the others use",
+                f"{LEAST_LINK_SHARE:.0%} of the median of the other nodes. Look for a slower link, "
+                "errors of the interface, or an interface that the other nodes do not use",
                 f"{byte_count(speed)}/s; the median of {counted(len(others), 'other')}: "
                 f"{byte_count(statistics.median(others))}/s",
             )

@@ -58,7 +58,7 @@ class NodeMeter:
 
 
 class UsageRequests:
-    """Utilization of the nodes, which their agents measure; never waits for one of them."""
+    """Non-blocking requests to the agents of nodes for their nodes' utilization."""
 
     def __init__(self, agents: NodeAgents) -> None:
         self._agents = agents

@@ -71,16 +71,15 @@ class NodeMirror:
     def upload_changes(
         self, names: Collection[str], owner: int, again: Collection[str] = ()
     ) -> tuple[Files, dict[str, object]]:
-        """Upload what ranks have written, and return its objects, and the files that are left out.
+        """Upload the files that ranks have written since the last call that succeeded.
 
         Args:
             names: the files and directories to consider.
             owner: the number of the run's owner.
-            again: files of which the driver has not found all objects.
+            again: files to upload again, because the driver misses some of their objects.
 
         Returns:
-            The files that are new since the last call that succeeded, and the reasons why others
-            cannot be stored, by their names.
+            The uploaded files with their objects; and by file name, why a file was left out.
 
         Raises:
             OSError: the object store does not answer, or the record cannot be read.

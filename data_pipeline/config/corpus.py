@@ -229,5 +229,5 @@ def name_suffix(location: str) -> str:
 
 
 def plain_name(name: PurePosixPath) -> PurePosixPath:
-    """Return the name without the suffix of a compression, in upper or lower case."""
+    """Return the name without its compression suffix, whose case is ignored."""
     return name.with_suffix("") if name.suffix.lower() in COMPRESSIONS else name

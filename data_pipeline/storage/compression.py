@@ -16,7 +16,7 @@ FIRST_FEED_BYTES = 4096  # first input of a frame; each further input is twice a
 PLAIN = "plain"
 REFUSED = {  # unsupported compressions, by their first bytes
     b"PK\x03\x04": ("zip", "Unpack it"),
-    b"PK\x05\x06": ("zip", "Unpack it"),  # without a member
+    b"PK\x05\x06": ("zip", "Unpack it"),  # an empty archive
     b"7z\xbc\xaf\x27\x1c": ("7z", "Unpack it"),
     b"Rar!\x1a\x07": ("rar", "Unpack it"),
     b"\x04\x22\x4d\x18": ("lz4", "Compress it again, for example with lz4cat FILE | zstd"),

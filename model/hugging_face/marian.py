@@ -300,7 +300,7 @@ def _sines_first(width: int) -> Tensor:
 
 
 def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Remove the positions that older files contain, after checking that ours are the same."""
+    """Remove the position tables of older files, after checking that they equal ours."""
     for name in POSITIONS:
         table = theirs.pop(name, None)
         if table is None:

@@ -110,7 +110,7 @@ class Addition:
         self.checkpoints[name] = prefix
 
     def commit(self, owner: RunOwner | None = None) -> RunHead:
-        """Name everything in the head, delete what it has replaced, and return the head.
+        """Name the uploads in the head, delete the objects that they replace; return the head.
 
         Args:
             owner: the owner that replaces an owner who has left; None to keep the present one.

@@ -67,7 +67,7 @@ class RunPuller:
         register_copy(self.folder, store.url)
 
     def pull(self, head: RunHead | None = None) -> RunHead:
-        """Make the folder equal to the run, and return the head that it is equal to.
+        """Update the folder to the run's head, and return that head.
 
         Args:
             head: the run's head if the caller owns the run, so that it cannot change; otherwise it

@@ -159,7 +159,7 @@ class MemoryWriter:
         free = [slot for slot in self._slots if not steps.held or slot.step != steps.held]
         if free:
             return free[0]
-        self._work = self._thread.submit(self._allocate, 1)  # the first step is confirmed
+        self._work = self._thread.submit(self._allocate, 1)  # one step is confirmed: a second slot
         return None
 
     def _allocate(self, slots: int) -> None:

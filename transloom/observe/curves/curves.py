@@ -101,7 +101,7 @@ def _stored(
     """Yield the points and the other lines of each block; a few blocks are read step by step."""
     ends = [block.header.lines.last_step for block in curves.blocks]
     shown = [before < last and first <= end for before, end in zip([0, *ends], ends, strict=False)]
-    # The steps of blocks that have too few points.
+    # If the blocks have too few points, their single steps are read.
     are_few = 0 < 2 * sum(shown) * BLOCK_STEPS < points * POINT_STEPS
     with open_regular(curves.path) if are_few else nullcontext() as file:
         for block, is_shown in zip(curves.blocks, shown, strict=True):

@@ -72,7 +72,7 @@ class ContinuedText(TextExplanation):
         given: number of pieces at the start of `pieces` that are BOS and the given text; the other
             pieces are the continuation.
         is_cut: True if BOS and the beginning of the text are left out, because they do not fit.
-        chosen: the piece that each step chose, including the last piece, which was not read.
+        chosen: the piece that each step chose; the last one was not fed back to the network.
         continuation: the text of the chosen pieces.
         trace: the pass over `pieces`.
     """
