@@ -16,6 +16,7 @@ from support.files.disk_calls import by_name, record_disk_calls
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_status
+from support.storage.commits import check_no_orphans
 from support.storage.fault_proxy import Answer
 
 from data_pipeline.storage.object_errors import ObjectStoreError
@@ -496,6 +497,7 @@ def test_a_checkpoint_that_was_replaced_is_read_again(url, tmp_path):
             reader.refresh()
             weights = CheckpointReader(Checkpoint(reader.folder / "checkpoints" / stored.name))
             assert weights.weights()["w"].tolist() == [expected] * 4
+        check_no_orphans(url, "after a replacement")
 
 
 def test_a_damaged_run_is_a_problem_once_and_until_it_is_repaired(prefix, url):

@@ -52,3 +52,5 @@ def test_a_moving_average_is_in_every_checkpoint():
 def test_the_buckets_are_the_engines():
     assert calculated.LARGEST_BUCKET == settings.LARGEST_BUCKET
     assert gradient_buckets.CAPACITY["cuda"] == calculated.CAPACITY
+    engine = EngineConfig(zero_stage=1, precision="bf16")  # each gradient in bf16, and its sum
+    assert state_size(1000, engine, moments=2, averaged=False, ranks=2).bucket == (2 + 4) * 1000

@@ -94,6 +94,8 @@ def test_list_shows_scores_and_averages(transloom, run, monkeypatch):
     text = transloom("checkpoints", "list", run).stdout
     assert "average-of-2-6" in text
     assert "1 rank, ZeRO 1" in text
+    (run / "checkpoints" / "step-00000002" / "checkpoint.json").write_text("{")
+    assert "step-00000002" in transloom("checkpoints", "list", run).stdout
 
 
 def test_verify_names_what_is_damaged(transloom, run):
