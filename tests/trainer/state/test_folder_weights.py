@@ -56,7 +56,8 @@ def test_tuning_on_two_ranks_has_the_same_bits(rank_pools, tuned, folder):
 
 
 @torch.no_grad()
-def test_tuned_weights_are_exported_to_transformers_with_equal_logits(tuned, folder, tmp_path):
+def test_a_tuned_model_exported_to_transformers_has_equal_logits(tuned, folder, tmp_path):
+    """Compare logits of the exported model with those of our network."""
     network = from_marian(*read_model(folder)).eval()
     network.load_state_dict(tuned[2])
     write_ours(tmp_path / "back", to_marian(network))
