@@ -109,7 +109,7 @@ def test_a_run_that_has_trained_keeps_its_card_and_each_start_writes_the_recipe(
     parent = Parent(run_id="p", step=3, sha256="0")
     open_folder(run, recipe, store, manifest, parent)
     second = run.card()
-    assert (second.id != first.id, second.parent) == (True, parent)  # a new card before training
+    assert (second.id != first.id, second.parent) == (True, parent)  # a new card: not yet trained
     run.metrics.write_text("{}\n")
     more = tiny_recipe(phrasebook, max_steps=99)
     open_folder(run, more, store, manifest)

@@ -176,8 +176,8 @@ def test_a_paused_owner_whose_lease_expired_can_neither_commit_nor_prune(tmp_pat
     assert [path.name[-2:] for path in list_checkpoints(checkpoints)] == ["10", "20"]
 
 
-def test_a_contender_withdraws_if_others_owned_the_run_since_it_looked(tmp_path):
-    """After its check, one process takes and releases the run, and another one takes it."""
+def test_a_contender_withdraws_if_others_owned_the_run_since_its_check(tmp_path):
+    """After the contender's check, one process takes and releases the run, and another takes it."""
     meanwhile = []
 
     class Slow(Lease):

@@ -244,7 +244,7 @@ def test_an_upload_keeps_few_parts_in_memory(local, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         uploading = pool.submit(upload_state_file, Store(), Path(), record)
         assert ahead.wait(60)
-        time.sleep(0.1)  # time for an upload that does not wait to read more
+        time.sleep(0.1)  # an upload that did not wait would read more now
         assert len(read) == state_objects.PARTS_IN_FLIGHT
         gate.set()
         uploading.result()

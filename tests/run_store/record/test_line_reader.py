@@ -1,4 +1,4 @@
-"""Read lines that another process appends: each line once and complete, if files change, too."""
+"""Read lines that another process appends: each line is whole and read once."""
 
 import os
 from io import BytesIO
@@ -73,7 +73,7 @@ def test_only_appended_bytes_are_read(file, tail, monkeypatch):
 
     monkeypatch.setattr(line_reader, "ranges_of", counting)
     assert steps(tail.read()) == [500]
-    # One more byte, the last line end, shows that the earlier lines are unchanged.
+    # One extra byte, the previous line end, is read to detect changes of earlier lines.
     assert b"".join(read).decode() == "\n" + text(500)
 
 
@@ -216,7 +216,7 @@ def test_a_reader_without_tail_bytes_reads_only_lines_appended_later(file, endin
     assert steps(tail.read()) == [200]
 
 
-def test_a_tail_that_starts_in_an_overlong_line_begins_after_it(file):
+def test_a_tail_that_starts_in_an_overlong_line_skips_the_line(file):
     file.write_text("x" * 5000)
     tail = LineTail(file, read_bytes=500, longest_line_bytes=1000)
     assert tail.read().content == b""

@@ -245,7 +245,7 @@ def test_the_problem_of_a_damaged_line_is_reported(path):
             read_metrics(path)
 
 
-def test_a_line_of_a_later_version_is_refused_with_both_versions(path):
+def test_a_line_of_a_later_version_is_refused_naming_both_versions(path):
     path.write_text(train_line(1).to_json().replace('"version": 2', '"version": 3') + "\n")
     with pytest.raises(RunError, match="version 3, but this version reads up to 2"):
         read_metrics(path)

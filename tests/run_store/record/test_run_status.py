@@ -247,7 +247,7 @@ def test_an_owner_may_be_silent_for_the_length_of_its_lease(run, silent_seconds,
     assert (standing.step_age_seconds is None) == (state != "training")
 
 
-def test_the_step_is_that_of_a_checkpoint_newer_than_the_record(tmp_path):
+def test_a_checkpoint_newer_than_the_record_determines_the_step(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run", train_line(3)), 8)
     standing = standing_of(run)
     assert (standing.step, standing.checkpoint_step, standing.state) == (8, 8, "stopped")
@@ -382,7 +382,7 @@ def test_a_long_record_is_read_from_its_end(tmp_path, monkeypatch):
     assert read == 10_000 < size / 100
     assert standing.step == 2999
     assert 2970 < standing.best_since_step < 2999
-    assert standing.scores_step == 50  # the checkpoint's: the record's is before the bytes read
+    assert standing.scores_step == 50  # of the checkpoint; the record's line was not read
     assert standing_of(run).scores_step == 100
 
 

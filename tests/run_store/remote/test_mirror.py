@@ -290,7 +290,7 @@ def write(driver, text, name="log.txt"):
 
 
 def test_a_file_that_changes_constantly_has_at_most_two_objects_while_the_run_lives(url, tmp_path):
-    """They belong to the current head and to the head before it."""
+    """The objects belong to the current head and to the head before it."""
     store = ObjectStore(url)
     with driving(url, tmp_path / "first") as driver:
         write(driver, "0")
@@ -300,9 +300,7 @@ def test_a_file_that_changes_constantly_has_at_most_two_objects_while_the_run_li
             assert len(list(store.list())) <= before + 1
 
 
-def test_heads_name_existing_objects_and_those_of_the_last_two_heads_are_kept(
-    url, tmp_path, monkeypatch
-):
+def test_objects_of_the_last_two_heads_exist_and_are_not_deleted(url, tmp_path, monkeypatch):
     """Records all writes and deletions, also those of the ranks."""
     there, heads = set(), [set(), set()]
     put, delete = ObjectStore._put, ObjectStore.delete

@@ -385,7 +385,7 @@ def test_a_push_of_a_folder_without_a_run_is_refused(url, tmp_path):
 
 
 def test_a_pulled_run_is_synced_before_it_gets_its_name(large, url, tmp_path, monkeypatch):
-    """After a power failure, a checkpoint with a final name is then complete."""
+    """Otherwise a power failure could leave an incomplete checkpoint under its final name."""
     push_run(large, url)
     calls = record_disk_calls(monkeypatch)
     pull_run(url, tmp_path / "pulled")

@@ -98,7 +98,7 @@ def test_a_view_has_the_status_of_the_run_and_shows_its_url(url, trained, tmp_pa
 
 
 def test_several_processes_share_the_copy_of_a_run(url, trained, tmp_path):
-    """Threads with separate views act as processes, because each opening of a file is locked."""
+    """Threads with separate views act as processes: a file lock belongs to an opened file."""
     over = threading.Event()
 
     def follow(_):
@@ -485,7 +485,7 @@ def test_a_copied_checkpoint_is_synced_before_it_gets_its_name(url, tmp_path, mo
 
 
 def test_a_replaced_checkpoint_is_fetched_again(url, tmp_path):
-    """By a view that is refreshed, and by another process that shares its folder."""
+    """A refreshed view and another process that shares its folder both read the new checkpoint."""
     view = RunView(url)
     for steps, expected in (((10, 20), 15.0), ((30, 50), 40.0)):
         made = average_of(tmp_path / "averages", steps)
