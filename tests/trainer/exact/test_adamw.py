@@ -40,7 +40,7 @@ def way(request, monkeypatch):
 
 
 @pytest.mark.parametrize("divisor", [1.0, 3.7])
-def test_updates_of_a_vector_cut_at_any_position_are_equal(way, divisor):
+def test_cutting_a_vector_does_not_change_the_bits_of_its_update(way, divisor):
     whole = torch.linspace(-2, 2, LENGTH)
     expected = updated([whole], 5, divisor=divisor)
     for cut in range(1, LENGTH):
@@ -48,7 +48,7 @@ def test_updates_of_a_vector_cut_at_any_position_are_equal(way, divisor):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_updates_of_long_vectors_are_equal_on_any_number_of_threads(way, threads):
+def test_cutting_a_long_vector_changes_no_bits_with_any_number_of_threads(way, threads):
     whole = torch.linspace(-2, 2, 100_003)
     expected = updated([whole], 2)
     before = torch.get_num_threads()

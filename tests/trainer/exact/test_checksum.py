@@ -39,7 +39,7 @@ def by_hand(gradient, start=0):
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 1000])
-def test_both_ways_of_adding_give_the_sum_of_integers(count):
+def test_checksums_of_shifted_and_of_summed_gradients_equal_integer_sums(count):
     gradient = on_grid(count, count)
     assert checksum_of_shifted(gradient + SHIFT, SHIFT) == by_hand(gradient)
     assert checksum_of_part(gradient, 0, SHIFT) == by_hand(gradient)

@@ -119,8 +119,7 @@ def without_the_second_step(rank_pools):
     return cache(lambda shape: rank_pools(2).run(job, shape)[0])
 
 
-# A bad loss is detected independently of the stage; gradients and their sum where the stage keeps
-# them.
+# The detection of a bad loss does not depend on the stage; that of gradients and sums does.
 @pytest.mark.parametrize(
     ("shape", "poison"),
     [

@@ -160,7 +160,7 @@ def test_a_refused_step_restores_the_limits_of_the_step_before(is_resumed):
         assert not grids.fits(spike)
 
 
-def test_a_refused_first_step_restores_that_there_are_no_limits():
+def test_a_refused_first_step_leaves_no_limits():
     grids = grids_for(1.0, 8)
     grids.revert()
     assert grids.peaks == {}
@@ -228,7 +228,7 @@ def test_more_micro_batches_than_4096_are_refused():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("largest", [0.0, 3.0, -3.0, float("inf"), -float("inf"), float("nan")])
-def test_the_largest_magnitude_is_non_finite_if_an_element_is(dtype, largest):
+def test_the_largest_magnitude_of_a_non_finite_gradient_is_non_finite(dtype, largest):
     gradient = torch.linspace(-1.0, 1.0, 3 * 41, dtype=dtype).view(3, 41)
     gradient[1, 7] = largest
     expected = abs(largest) if abs(largest) != 0.0 else 1.0

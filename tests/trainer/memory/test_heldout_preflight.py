@@ -94,7 +94,7 @@ def test_the_widest_batch_is_scored_without_side_effects(pairs, scored):
     longest = [int(batch.fields["src"].lengths.max()) for batch in batches]
     whole = max(int(batch.fields["src"].lengths.max()) for batch in pairs.scoring.batches)
     assert whole > 300
-    # A single long sentence is tried by growing parts.
+    # A single long sentence is tried in parts of growing length.
     assert [whole // 4, whole // 2, whole] in [longest[n : n + 3] for n in range(len(longest))]
 
 

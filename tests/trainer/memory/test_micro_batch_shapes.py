@@ -74,7 +74,7 @@ def test_no_micro_batch_of_random_lengths_exceeds_the_widest_shapes(phrasebook, 
     assert_covered(real, TASK.widest(manifest, settings_of(phrasebook, budget)))
 
 
-def test_widest_shapes_are_of_the_longest_pairs_most_tokens_and_most_scores(phrasebook, dataset):
+def test_the_widest_shapes_maximize_length_tokens_and_attention_scores(phrasebook, dataset):
     manifest = dataset[1].model_copy(
         update={"lengths": {"src": (0, 0, 0, 5, 5, 5, 5), "tgt": (0, 0, 0, 0, 5, 5, 5, 5, 5, 5)}}
     )

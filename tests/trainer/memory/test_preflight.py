@@ -18,8 +18,8 @@ MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 SMALL = [PairShape(2, 9, 8), PairShape(9, 2, 2)]
 WIDE = [PairShape(8, 10, 10), PairShape(64, 40, 36)]
-IN_A_STEP = [8, 8, 64, 64]  # two passes of each of WIDE
-LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]  # more than 0.1 GB
+IN_A_STEP = [8, 8, 64, 64]  # two passes of each shape in WIDE
+LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]  # takes more than 0.1 GB
 BUDGET = 25600
 ENOUGH = float("inf")
 

@@ -20,7 +20,7 @@ from trainer.process.placement import Placement
 
 
 def record_with_pending(count: int) -> bytes:
-    """Return the record once it has `count` incomplete collectives; torch marks them late."""
+    """Return the record once it has `count` incomplete collectives; torch updates it late."""
     while True:
         record = collectives_record()
         entries = json.loads(record)["torch"].get("entries", [])

@@ -33,7 +33,7 @@ def saved(folder, network, kind="encoder_only", average=False):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Return checkpoints of a masked model by whether they have a moving average."""
+    """Return two checkpoints of a masked model, without and with a moving average."""
     folder = tmp_path_factory.mktemp("masked")
     return {
         average: saved(folder / str(average), make_masked(), average=average).path

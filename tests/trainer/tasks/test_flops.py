@@ -105,7 +105,7 @@ def test_both_passes_of_r_drop_are_counted_in_flops(task_of):
 # Without sentence embedding, whose loss compares all pairs of a batch.
 @pytest.mark.parametrize("name", sorted(VALUES.keys() - {"sentence_embedding"}))
 def test_model_flops_of_a_batch_are_the_sum_over_its_sentences(task_of, name):
-    """They do not depend on batching, and packed rows compute no others."""
+    """Batching does not change the model's operations, and packed rows compute only these."""
     task = task_of(name)
     whole = micro_batch_of(name)
     bounds = {n: np.cumsum([0, *f.lengths]) for n, f in whole.fields.items()}

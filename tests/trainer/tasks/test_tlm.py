@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def opened(tmp_path_factory):
     """Return the recipe, the dataset, and the task with an untrained network."""
     values = pair_masked_values(tmp_path_factory.mktemp("tlm") / "dataset")
-    # No held-out pair is cut, as in training.
+    # Long enough that held-out pairs are not cut.
     values["batching"] |= {"context_length": 160, "max_tokens_per_micro_batch": 320}
     task, dataset = prepared_task(values)
     return task.recipe, dataset, task, task.build_network().eval()

@@ -101,7 +101,7 @@ def test_a_skipped_step_discards_the_scores_before_it(tmp_path):
     assert (progress.step, progress.scores) == (4, {})
 
 
-def test_each_step_advances_the_progress_and_its_line(story, tmp_path):
+def test_each_step_adds_to_the_progress_and_is_recorded(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     seen = 0
     for step, line in enumerate(story.lines[:4], 1):
@@ -135,7 +135,7 @@ def test_checkpoint_time_is_recorded_only_in_the_line_of_the_next_step(story, tm
     assert stalls == [0.0, 0.0, SAVE_SECONDS, 0.0]
 
 
-def test_each_step_uses_the_learning_rate_of_its_number(tmp_path):
+def test_each_step_is_applied_and_recorded_with_its_scheduled_rate(tmp_path):
     story, training = Story(), recipe(max_steps=3)
     make_trainer(story, training, tmp_path).train()
     rates = [learning_rate(training.trainer.schedule, s, training.model.width) for s in (1, 2, 3)]

@@ -146,7 +146,7 @@ def test_contradictory_schedule_settings_are_refused(settings, message):
         ScheduleConfig(**settings)
 
 
-def test_more_steps_than_a_decay_to_zero_are_refused():
+def test_max_steps_beyond_a_decay_to_zero_is_refused():
     TrainerConfig(max_steps=END, schedule=schedule_of("cosine", final_learning_rate=0.0))
     TrainerConfig(max_steps=END + 1, schedule=schedule_of("cosine"))
     with pytest.raises(ValidationError, match=r"max_steps is 201, .*is 0: set max_steps to 200 or"):

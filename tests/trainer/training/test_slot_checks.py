@@ -210,7 +210,7 @@ def test_checks_are_due_at_multiples_of_the_interval():
     assert "single rank" in alone.schedule_text
 
 
-def test_words_of_two_ranks_cancel_only_if_all_bits_are_equal():
+def test_digest_words_of_two_ranks_cancel_only_if_all_bits_are_equal():
     """Digests near both ends of 64 bits; one of them differs by one bit."""
     digests = torch.tensor([2**63 - 1, -(2**63), -1, 0])
     check = SlotCheck(slot=2, owner=0, verifier=1)

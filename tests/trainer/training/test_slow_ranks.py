@@ -84,7 +84,7 @@ def test_the_median_of_the_others_excludes_the_rank(ranks):
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 def test_slow_and_recovered_ranks_equal_those_of_brute_force(ranks):
-    """Ranks become slow and normal at random, in computing or data, with noise."""
+    """Ranks become slow and normal at random, by compute or data time, with noise."""
     draw = np.random.default_rng(10 + ranks)
     steps = []
     factors, waits = np.ones(ranks), np.zeros(ranks)

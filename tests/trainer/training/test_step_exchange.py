@@ -73,14 +73,14 @@ def test_bad_slots_are_named_and_do_not_add_to_the_sums(bad):
     assert len(found.slot_digests) == SLOTS
 
 
-def test_without_maxima_of_gradients_the_report_has_none():
+def test_a_report_has_no_maxima_if_the_passes_measured_none():
     found = report(amax=False)
     assert found.amax is None
     assert found.sums == report().sums
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(False, True), (True, False), (False, False)])
-def test_a_stop_request_of_any_rank_counts_and_stalls_are_averaged(monkeypatch, mine, theirs):
+def test_a_stop_request_of_any_rank_is_reported_and_stalls_are_averaged(monkeypatch, mine, theirs):
     def add_the_first_rank(values, placement):
         assert not values[0].any()  # the slot of the first rank is zero here
         other = torch.zeros_like(values)
@@ -137,7 +137,7 @@ def test_throughput_is_given_for_all_ranks_and_per_rank():
     assert parse_line(line.to_json().encode()) == line
 
 
-def test_without_a_peak_mfu_is_none_and_without_a_count_there_is_no_throughput():
+def test_mfu_requires_a_peak_and_throughput_requires_a_count_of_operations():
     assert throughput(counted_report(Flops(10, 10), None), 1.0, 1)["mfu"] is None
     assert throughput(counted_report(None, 1e12), 1.0, 1) == {}
     assert "flops" not in train_line(1).to_json()

@@ -24,9 +24,9 @@ SHAPES = {
 
 
 def gradients_given_to_adam(placement, shape, thresholds):
-    """The norm before clipping, and this rank's part of what Adam gets, by threshold.
+    """Return the norm before clipping, and this rank's part of Adam's gradient, by threshold.
 
-    The thresholds are times the norm; 0 does not clip.
+    A threshold is a factor of the norm; 0 does not clip.
     """
     norm, given = 0.0, {}
     for threshold in (0, *thresholds):

@@ -73,8 +73,8 @@ def without_the_second_step(rank_pools):
     return cache(lambda shape: rank_pools(2).run(job, shape))
 
 
-# A bad loss is detected independently of the stage; gradients and their sum where the stage keeps
-# them. test_exact_shapes.py has the other cases of stage 1, with exact numerics.
+# The detection of a bad loss does not depend on the stage; that of gradients and sums does.
+# test_exact_shapes.py has the other cases of stage 1, with exact numerics.
 @pytest.mark.parametrize(
     ("shape", "poison"),
     [

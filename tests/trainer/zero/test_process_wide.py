@@ -37,7 +37,7 @@ def test_exact_numerics_use_torchs_flash_attention(activated):
 
 def test_stage_3_replaces_torchs_linear_function_except_with_exact_numerics(monkeypatch):
     torchs = F.linear
-    # The original would ask the process group for the rank.
+    # print_rank_0 would ask the process group for the rank.
     monkeypatch.setattr(partition_parameters, "print_rank_0", lambda *_, **__: None)
     for exact in (True, False):
         # As in a new process, let DeepSpeed replace the first function that it finds.
