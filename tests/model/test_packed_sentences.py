@@ -59,7 +59,7 @@ def test_packed_sentences_equal_padded_ones(pair_of_models, batch, norm, share, 
 
 
 def test_tokens_after_the_end_of_a_target_input_do_not_change_the_loss(pair_of_models, batch):
-    """The trainer overwrites the EOS that a shifted short target still has by padding."""
+    """A shifted short target still has its EOS, which the trainer overwrites with padding."""
     _, packed = pair_of_models()
     source, target_input, target = batch
     assert (target_input == EOS).any()

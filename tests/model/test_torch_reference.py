@@ -15,7 +15,7 @@ PAD = 0
 class Reference(nn.Module):
     """nn.Transformer with our weights, embeddings and positions.
 
-    By default, it adds a norm after each stack, which the paper's post-norm form lacks.
+    By default, torch adds a norm after each stack, which the paper's post-norm form lacks.
     Therefore its encoder and decoder are built here.
     """
 

@@ -1,4 +1,4 @@
-"""Grouped-query attention compared with Llama's attention and with separate forms of input."""
+"""Grouped-query attention compared with Llama's, with masked attention, and with single parts."""
 
 import pytest
 import torch

@@ -23,7 +23,7 @@ FORBIDDEN = [0, BOS]
 
 @pytest.fixture
 def network(build):
-    """Return a builder of untied networks: random tied ones repeat their input in all lengths."""
+    """Return a builder of networks with untied embeddings: random tied ones repeat their input."""
 
     def build_untied(seed=2, **settings):
         return build(seed, share_embeddings="none", **settings).eval()
@@ -148,7 +148,7 @@ def textbook_beam_search(models, sources, k, alpha, limit):
 
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
 def test_one_beam_search_has_the_best_output_for_each_length_penalty(network, sentences, beam_size):
-    """With the same bits: hypotheses that the search drops are the best for no penalty."""
+    """Bits are the same, because the search drops only hypotheses that are best for no penalty."""
     model, source = network(), sentences(LENGTHS)
     decoding = DecodingConfig(beam_size=beam_size, length_penalty=0.0, max_extra_length=6)
     found = beam_search(model, source, decoding)

@@ -6,7 +6,7 @@ import torch
 from model.networks.initialisation import INIT_STD
 
 
-def test_each_kind_of_initial_weight_has_its_spread(build):
+def test_initial_weights_of_a_transformer_have_the_expected_spread(build):
     model = build(width=128, feed_forward_width=256, pieces=400)
     glorot = math.sqrt(6 / (128 + 128)), math.sqrt(6 / (128 + 256))
     attention = model.decoder.layers[1].cross_attention
@@ -49,7 +49,7 @@ def large(build_decoder_only):
 
 
 @pytest.mark.parametrize("preset", ["gpt2", "llama"])
-def test_initial_weights_of_a_decoder_only_network_have_their_spread(large, preset):
+def test_initial_weights_of_a_decoder_only_network_have_the_expected_spread(large, preset):
     network = large(preset=preset)
     residual = INIT_STD / math.sqrt(16)  # each layer adds two sums
     for name, parameter in network.named_parameters():
