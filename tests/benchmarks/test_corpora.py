@@ -18,7 +18,7 @@ def test_the_phrasebook_replaces_each_download_of_a_recipe(recipe):
         assert [mark for mark in ("https://", "builtin:phrasebook/") if mark in data] == [inside]
 
 
-def test_a_folder_becomes_the_mirror_and_none_does_not_change_the_recipe(tmp_path):
+def test_a_folder_becomes_the_mirror_and_no_folder_keeps_the_recipe(tmp_path):
     recipe = load_recipe(
         find_recipe("multi30k-ende"), corpus_overrides("multi30k-ende", str(tmp_path))
     )

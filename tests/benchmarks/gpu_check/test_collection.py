@@ -67,7 +67,7 @@ def test_locked_versions_are_downloaded_once_and_damaged_wheels_again(
     assert "downloading wheels (1): part" in said
 
 
-def test_a_damaged_wheel_without_a_lock_is_downloaded_again(tmp_path: Path, index: Path) -> None:
+def test_a_damaged_unlocked_wheel_is_downloaded_again(tmp_path: Path, index: Path) -> None:
     version = importlib.metadata.version("pip")
     whole = write_wheel(index, "pip", version).read_bytes()
     collection = collection_of(tmp_path, index)
