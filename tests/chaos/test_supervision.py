@@ -25,7 +25,7 @@ TRANSLOOM = Path(sys.executable).parent / "transloom"
 
 
 class Training:
-    """Running `transloom train` on a separate cluster, with warm spares."""
+    """A `transloom train` process on a separate cluster, with warm spares."""
 
     def __init__(self, head, recipe, run, *options):
         self.head, self.run = head, RunFolder(run)
