@@ -1,4 +1,4 @@
-"""The phrase book in place of the corpora that benchmarks train on."""
+"""The phrasebook in place of the corpora that benchmarks train on."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from cluster.recipe import find_recipe, load_recipe
 
 
 @pytest.mark.parametrize("recipe", ["multi30k-ende", "multi30k-masked", "shakespeare-char"])
-def test_the_phrase_book_takes_the_place_of_every_download(recipe):
+def test_the_phrasebook_replaces_each_download_of_a_recipe(recipe):
     corpora = ("train", "validation", "tests")
     overridden = load_recipe(find_recipe(recipe), corpus_overrides(recipe, PHRASEBOOK))
     for settings, inside in (
@@ -18,7 +18,7 @@ def test_the_phrase_book_takes_the_place_of_every_download(recipe):
         assert [mark for mark in ("https://", "builtin:phrasebook/") if mark in data] == [inside]
 
 
-def test_a_folder_is_where_the_files_are_and_none_leaves_the_recipe_alone(tmp_path):
+def test_a_folder_becomes_the_mirror_and_no_folder_keeps_the_recipe(tmp_path):
     recipe = load_recipe(
         find_recipe("multi30k-ende"), corpus_overrides("multi30k-ende", str(tmp_path))
     )

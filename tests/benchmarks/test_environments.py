@@ -1,4 +1,4 @@
-"""Scripts in peers' environments import the peers, and nothing of the checkout in their place."""
+"""Scripts in a peer's environment import the peer, and no module of the checkout by its name."""
 
 import ast
 import importlib.metadata
@@ -25,8 +25,8 @@ def imported_by(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_a_script_for_a_peer_finds_our_shared_packages_and_no_others(tmp_path):
-    """The other folders of the repository stand for `datasets/`; `-S` leaves out .venv's own."""
+def test_a_script_for_a_peer_finds_only_our_shared_packages(tmp_path):
+    """Other folders of the repository stand for `datasets/`; `-S` leaves out .venv's packages."""
     (tmp_path / "probe.py").write_text(PROBE)
     (tmp_path / "neighbour.py").touch()
     names = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"__pycache__"}
@@ -37,8 +37,8 @@ def test_a_script_for_a_peer_finds_our_shared_packages_and_no_others(tmp_path):
     assert sorted(json.loads(found.stdout)) == sorted(SHARED_PACKAGES)
 
 
-def test_no_file_is_named_like_a_package():
-    """Python puts a script's folder first on the path when a user runs the script by hand."""
+def test_no_benchmark_file_has_the_name_of_a_package():
+    """If a user runs a script, its folder is first on Python's import path."""
     ours = {path.stem for path in FILES}
     imported = set().union(*map(imported_by, FILES))
     packages = imported | set(importlib.metadata.packages_distributions())

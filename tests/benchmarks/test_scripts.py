@@ -1,7 +1,7 @@
-"""Every benchmark runs in its smoke form, so that none breaks unseen.
+"""Each benchmark runs in its smoke form, so that none breaks unnoticed.
 
-`make test-long` runs the smoke forms of those that take a second or two, and checks all imports.
-The others' are marked `chaos`, since most of them train.
+`make test-long` runs the smoke forms that take a second or two, and checks all imports. The other
+smoke forms are marked `chaos`, because most of them train.
 """
 
 import ast
@@ -38,7 +38,7 @@ def is_script(file: Path) -> bool:
 
 
 def is_part(file: Path) -> bool:
-    """Return whether another script runs this one: a file of its folder names it."""
+    """Return whether another script runs this one: then a file in its folder names it."""
     names = {file.name, ".".join(file.relative_to(ROOT).with_suffix("").parts)}
     return any(names & constants_of(other) for other in file.parent.glob("*.py"))
 
@@ -62,7 +62,7 @@ def case(file: Path) -> Any:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: str(file.relative_to(BENCHMARKS)))
-def test_a_script_has_a_smoke_form(script):
+def test_each_script_has_a_smoke_form(script):
     assert smoke_of(script) is not None, (
         f"{script.name} does not call benchmarks.support.command_line.parse_arguments: "
         "its --smoke shows that it works"
@@ -70,8 +70,8 @@ def test_a_script_has_a_smoke_form(script):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(BENCHMARKS)))
-def test_a_file_compiles_and_what_it_imports_of_ours_exists(file):
-    """This holds also where a file imports a peer that is not installed here."""
+def test_each_file_compiles_and_its_imports_from_our_packages_exist(file):
+    """This includes files that import a peer that is not installed here."""
     compile(file.read_text(), file, "exec")
     for node in nodes_of(file):
         if not isinstance(node, ast.ImportFrom) or not node.module:

@@ -1,4 +1,4 @@
-"""The data of a run does not depend on ranks, data workers, kills or restarts: every shape.
+"""The data of a run does not depend on ranks, data workers, kills or restarts.
 
 The long form of a test in tests/integration/test_faults.py; `make chaos` runs it.
 """
@@ -12,7 +12,7 @@ from data_pipeline.preparation.prepare import prepare
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 
-def test_the_same_data_for_every_shape(multi30k, ray_head, orders, tmp_path, monkeypatch):
+def test_runs_of_all_shapes_get_the_same_data(multi30k, ray_head, orders, tmp_path, monkeypatch):
     runs = multi30k_runs(multi30k, tmp_path, ray_head.address)
     recipe = load_recipe(runs.recipe)
     prepare(recipe.data_settings, lambda progress: None)

@@ -1,4 +1,4 @@
-"""Exact numerics on Multi30k: every shape, and a run that is resized and killed, bit by bit."""
+"""Exact numerics on Multi30k: all shapes, and resized and killed runs, have the same bits."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ SHAPES = [
 def shaped(ranks, stage, steps=STEPS, *options):
     return (
         *EXACT,
-        "cluster.cpus_per_rank=0.25",  # so that there is room for four
+        "cluster.cpus_per_rank=0.25",  # so that four ranks fit
         f"cluster.ranks={ranks}",
         f"engine.zero_stage={stage}",
         f"trainer.max_steps={steps}",
@@ -49,14 +49,14 @@ def one_rank(stage):
 
 
 @pytest.mark.parametrize(("ranks", "zero_stage"), SHAPES)
-def test_every_shape_has_the_same_bits(stage, one_rank, ranks, zero_stage):
+def test_runs_of_all_shapes_have_the_same_bits(stage, one_rank, ranks, zero_stage):
     comparison = compare_runs(one_rank, trained(stage.trial(*shaped(ranks, zero_stage))))
     assert comparison.is_same, comparison
     assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
 
 
 @pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 3), (2, 1), (2, 3), (3, 2), (4, 3)])
-def test_in_bf16_too(stage, one_rank_bf16, ranks, zero_stage):
+def test_bf16_runs_of_different_shapes_have_the_same_bits(stage, one_rank_bf16, ranks, zero_stage):
     options = shaped(ranks, zero_stage, STEPS, "engine.precision=bf16")
     comparison = compare_runs(one_rank_bf16, trained(stage.trial(*options)))
     assert comparison.is_same, comparison
@@ -85,8 +85,8 @@ def resized_and_killed(stage, shapes, *options):
     return trial
 
 
-def test_resized_and_killed(stage, one_rank):
-    """2 → 1 → 3 → 2 ranks, each in another stage, with a rank killed in the first and third."""
+def test_a_run_that_is_resized_and_killed_has_the_bits_of_an_undisturbed_one(stage, one_rank):
+    """2 → 1 → 3 → 2 ranks, each in another stage; a rank is killed in the first and third shape."""
     shapes = [(2, 1, 80, 60), (1, 0, 150, None), (3, 3, 230, 190), (2, 2, STEPS, None)]
     trial = resized_and_killed(stage, shapes)
     comparison = compare_runs(one_rank, trial.run.path)
@@ -94,11 +94,11 @@ def test_resized_and_killed(stage, one_rank):
     assert comparison.steps == STEPS
     events = [event.event for event in trial.lines(Event)]
     assert "replay_mismatch" not in events
-    assert events.count("resumed") == 5  # three of other shapes, two after kills
+    assert events.count("resumed") == 5  # three after resizing, two after kills
 
 
-def test_compiled_layers_are_resized_and_killed(stage):
-    """3 → 2 ranks in two stages, with a rank killed, have the bits of one rank in stage 1."""
+def test_a_run_with_compiled_layers_that_is_resized_and_killed_has_the_same_bits(stage):
+    """3 → 2 ranks in two stages, with a rank killed, are compared with one rank in stage 1."""
     compiled = "engine.compile=layers"
     expected = trained(stage.trial(*shaped(1, 1, 100, compiled)))
     trial = resized_and_killed(stage, [(3, 1, 60, 30), (2, 2, 100, None)], compiled)

@@ -1,4 +1,4 @@
-"""Every fault at every moment: the run finishes, and its curve is the undisturbed one.
+"""With each fault at each moment, the run finishes, and its curve is the undisturbed one.
 
 The long form of tests/integration/test_faults.py; `make chaos` runs it. The table of results is
 printed at the end. If TRANSLOOM_FAULT_TABLE names a file, the table is appended to that file, and
@@ -42,19 +42,19 @@ def each(cases):
 
 
 @each(CASES)
-def test_the_curve_is_the_undisturbed_one(stage, table, case):
+def test_a_run_with_a_fault_has_the_undisturbed_curve(stage, table, case):
     table.add(stage.undergo(case))
 
 
 @each(MEMORY_CASES)
-def test_so_it_is_with_memory_checkpoints(stage, table, case):
+def test_a_run_with_a_fault_and_memory_checkpoints_has_the_undisturbed_curve(stage, table, case):
     results = stage.undergo(case, "checkpoints.memory_every_steps=4")
     table.add(results, "with memory checkpoints")
 
 
 @pytest.fixture(scope="module")
 def stage_with_store(tmp_path_factory, s3_server):
-    """A stage whose processes have the object store's address and credentials."""
+    """Yield a stage whose processes have the object store's address and credentials."""
     folder = tmp_path_factory.mktemp("store-faults")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
@@ -65,7 +65,7 @@ def stage_with_store(tmp_path_factory, s3_server):
 
 
 @each(STORE_CASES)
-def test_so_it_is_in_an_object_store(stage_with_store, s3_server, table, case):
+def test_a_fault_in_an_s3_run_keeps_the_undisturbed_curve(stage_with_store, s3_server, table, case):
     bucket = s3_server.bucket("faults")
     results = stage_with_store.undergo(case, bucket=bucket)
     (head,) = [info.name for info in ObjectStore(bucket).list() if info.name.endswith(HEAD)]

@@ -1,4 +1,4 @@
-"""A node dies with its data worker and the objects stored there; the stream continues unchanged."""
+"""A node dies with its data worker and the objects stored there; the stream is unchanged."""
 
 from dataclasses import replace
 from itertools import islice
@@ -23,7 +23,7 @@ STEPS, SLOTS = 40, 20
 MORE_CPUS_THAN_THE_HEAD_HAS = 5
 
 
-def test_the_objects_of_a_lost_node_are_asked_for_again(ray_head, phrasebook):
+def test_data_stored_on_a_lost_node_is_requested_again(ray_head, phrasebook):
     settings = tiny_recipe(phrasebook).data_settings
     # Answers above 100 kB, which Ray keeps in the object store of the worker's node.
     batching = {"max_tokens_per_micro_batch": 2048, "window_shards": 8}

@@ -1,4 +1,4 @@
-"""The state in memory after ranks, agents, nodes or both copies of it are lost.
+"""Training state in memory after the loss of ranks, agents, nodes or both copies of it.
 
 Nodes are Ray nodes of this machine; each has its own folder in /dev/shm, which is removed with it.
 """
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.chaos
 
 EVERY = 8
 MEMORY = (f"checkpoints.memory_every_steps={EVERY}", "checkpoints.every_steps=1000")
-# One rank on each node that was added; the head has too few CPUs for one.
+# One rank on each added node; the head has too few CPUs for a rank.
 APART = ("cluster.cpus_per_rank=1.5", "cluster.placement=spread")
 
 
@@ -40,7 +40,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def trial(stage):
-    """Starts a run, on one node for each rank if asked for."""
+    """Return a function that starts a run, optionally with one added node per rank."""
     started = []
 
     def start(*options, nodes=0):
@@ -63,7 +63,7 @@ def memory_step(trial):
 
 
 def lose_node(stage, number):
-    """Kill all of a node, and remove what was in its memory."""
+    """Kill all processes of a node, and remove its folders in memory."""
     folders = list(user_folder().iterdir())
     stage.cluster.nodes[number].kill()
     wait_until(lambda: not all(is_locked(folder) for folder in folders))
@@ -94,7 +94,7 @@ def finish(stage, trial, resumed_from):
 
 
 def reach_held(run):
-    """Stop rank 0 in the step after the first memory checkpoint, which is complete."""
+    """Hold rank 0 in the step after the first memory checkpoint, which is then complete."""
     early = run.reach(replace(MID_STEP, step=2), rank=0)
     wait_until(lambda: len(list(user_folder().glob("*/*/state-*"))) == 4)  # all slots
     order = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
@@ -105,7 +105,7 @@ def reach_held(run):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_killed_while_it_copies_its_state(stage, trial, rank):
+def test_a_run_recovers_from_a_rank_killed_while_it_copies_its_state(stage, trial, rank):
     run = trial()
     held = reach_held(run)
     order = run.cluster.orders.want(MEMORY_COPY, rank)
@@ -116,7 +116,7 @@ def test_a_rank_killed_while_it_copies_its_state(stage, trial, rank):
     finish(stage, run, [EVERY])
 
 
-def test_a_rank_killed_while_the_state_is_read_from_memory(stage, trial):
+def test_a_run_recovers_from_a_rank_killed_while_it_restores_from_memory(stage, trial):
     run = trial()
     held = reach_held(run)
     order = run.cluster.orders.want(RECOVERY, 1)
@@ -128,7 +128,7 @@ def test_a_rank_killed_while_the_state_is_read_from_memory(stage, trial):
     finish(stage, run, [EVERY])
 
 
-def test_a_lost_node_is_replaced_by_its_copy_on_the_next_node(stage, trial):
+def test_the_state_of_a_lost_node_is_restored_from_the_next_nodes_copy(stage, trial):
     run = trial(nodes=2)
     held = reach_held(run)
     lose_node(stage, 0)
@@ -153,7 +153,7 @@ def test_a_run_that_shrinks_to_one_rank_restores_both_shares(stage, trial):
     assert "resized from 2 to 1 rank" in log
 
 
-def test_the_disk_serves_when_both_copies_are_lost(stage, trial):
+def test_a_run_resumes_from_the_disk_if_both_copies_in_memory_are_lost(stage, trial):
     run = trial("checkpoints.every_steps=6", nodes=2)
     held = reach_held(run)
     wait_until(lambda: run.checkpoint and run.checkpoint.step == 6)
@@ -165,7 +165,7 @@ def test_the_disk_serves_when_both_copies_are_lost(stage, trial):
     finish(stage, run, [6])
 
 
-def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_memory_checkpoint(stage, trial):
+def test_an_agent_killed_during_a_copy_costs_only_one_memory_checkpoint(stage, trial):
     run = trial(nodes=2)
     early = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
     copying = run.reach(PULL, rank=0)
@@ -185,7 +185,7 @@ def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_memory_checkpoint(sta
     finish(stage, run, [2 * EVERY])
 
 
-def test_a_small_shared_memory_is_named_and_the_run_goes_on(tmp_path, phrasebook):
+def test_a_run_continues_without_memory_checkpoints_if_dev_shm_is_too_small(tmp_path, phrasebook):
     """The mount namespace has a /dev/shm of 64 MB; the state of this model needs more."""
     if os.geteuid():
         pytest.skip("mounting needs root")

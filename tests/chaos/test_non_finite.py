@@ -13,7 +13,7 @@ STEP = 7
 OPTIONS = ("trainer.max_steps=10", "checkpoints.every_steps=1", "checkpoints.keep_last=10")
 
 
-def test_the_step_changes_no_parameter_and_no_moment(tmp_path):
+def test_a_step_with_a_nan_on_one_rank_changes_no_state(tmp_path):
     with opened_stage(tmp_path) as stage:
         trial = stage.trial(*OPTIONS)
         stage.cluster.orders.poison(STEP, rank=1)

@@ -1,4 +1,4 @@
-"""Twenty preemptions in a row at random moments: each leaves 75, the curve is undisturbed.
+"""Twenty preemptions in a row at random moments: each exits with 75, and the curve is undisturbed.
 
 The long form of a test in tests/integration/test_faults.py; `make chaos` runs it.
 """
@@ -16,7 +16,7 @@ STEPS = f"trainer.max_steps={(TIMES + 1) * LONGEST_WAY}"
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_twenty_preemptions_at_random_moments(tmp_path, seed):
+def test_twenty_random_preemptions_exit_with_75_and_keep_the_curve(tmp_path, seed):
     with opened_stage(tmp_path) as stage:
         trial = stage.trial(STEPS)
         preempt_at(trial, random_moments(trial, random.Random(seed), TIMES))

@@ -1,7 +1,7 @@
-"""Thirty kills at random moments: the curve stays the undisturbed one, to the last bit.
+"""After thirty kills at random moments, the curve is the undisturbed one, bit by bit.
 
-What is killed, and when, are random: ranks, spares, data workers, while the run trains and while it
-recovers. `make chaos` runs it.
+The killed processes are random, too: ranks, spares and data workers, while the run trains and while
+it recovers. `make chaos` runs this test.
 """
 
 import random
@@ -22,7 +22,7 @@ ACTORS = ("RankActor", "DataWorker")
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_ranks_spares_and_data_workers_killed_at_random(tmp_path, seed):
+def test_random_kills_of_ranks_spares_and_data_workers_keep_the_curve(tmp_path, seed):
     dice = random.Random(seed)
     with opened_stage(tmp_path) as stage:
         trial = stage.trial(*OPTIONS)
@@ -33,7 +33,7 @@ def test_ranks_spares_and_data_workers_killed_at_random(tmp_path, seed):
         }
         trial.start()
         for number in range(1, KILLS + 1):
-            # Every third one comes early, when the run may still recover from the one before.
+            # Every third kill is early, while the run may still recover from the previous one.
             reached = trial.wait_for(orders[number]) if number in orders else None
             kill_one(stage.cluster, dice)
             if reached:
@@ -44,7 +44,7 @@ def test_ranks_spares_and_data_workers_killed_at_random(tmp_path, seed):
 
 
 def order_for(cluster, dice, number):
-    """A rank shall wait in the middle of a step for the kill of that number."""
+    """Order a rank to wait in the middle of a step for its kill, and return the order."""
     step = number * (STEPS - 20) // KILLS + dice.randrange(5)
     return cluster.orders.want(replace(MID_STEP, step=step), dice.randrange(2))
 

@@ -25,7 +25,7 @@ TRANSLOOM = Path(sys.executable).parent / "transloom"
 
 
 class Training:
-    """Running `transloom train` on a separate cluster, with warm spares."""
+    """A `transloom train` process on a separate cluster, with warm spares."""
 
     def __init__(self, head, recipe, run, *options):
         self.head, self.run = head, RunFolder(run)
@@ -50,14 +50,14 @@ class Training:
         wait_until(lambda: self.step() >= step)
 
     def end(self):
-        """Exit code and messages."""
+        """Wait until the driver ends; return its exit code and messages."""
         _, errors = self.driver.communicate(timeout=HANG_SECONDS)
         return self.driver.returncode, " ".join(errors.split())
 
 
 @pytest.fixture
 def training(tmp_path, phrasebook):
-    """Start a run on a separate cluster, which ends with the test."""
+    """Return a function that starts a run on a separate cluster, stopped after the test."""
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=100_000)))
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
@@ -77,7 +77,7 @@ def training(tmp_path, phrasebook):
                 one.driver.communicate()
 
 
-def test_the_processes_of_a_paused_driver_end_and_it_goes_on(training):
+def test_a_paused_driver_loses_its_processes_and_continues_when_resumed(training):
     run = training("cluster.ranks=2")
     run.reach(30)
     processes = run.head.actors()
@@ -91,14 +91,14 @@ def test_the_processes_of_a_paused_driver_end_and_it_goes_on(training):
     assert run.end()[0] == 75
 
 
-def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
+def test_a_driver_paused_beyond_its_lease_leaves_the_run_to_a_second_driver(training):
     first = training("cluster.ranks=1")
     first.reach(30)
     processes = first.head.actors()
     first.driver.send_signal(signal.SIGSTOP)
     second = training("cluster.ranks=1")
     wait_until((first.run.path / "owners" / "00000002.json").exists)
-    assert not any(p.is_running() for p in processes)  # they have ended before the lease did
+    assert not any(p.is_running() for p in processes)  # they end before the lease expires
     second.reach(first.step() + 10)
     first.driver.send_signal(signal.SIGCONT)
     code, errors = first.end()
@@ -108,7 +108,7 @@ def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
     assert second.end()[0] == 75
 
 
-def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
+def test_a_lost_ray_head_ends_the_driver_after_the_configured_time(training):
     run = training("cluster.ranks=2", "cluster.wait_for_head_seconds=12")
     run.reach(30)
     run.head.stop()
@@ -121,7 +121,7 @@ def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
     assert "Traceback" not in errors
 
 
-def test_a_run_whose_driver_is_on_a_drained_node_leaves_75(training):
+def test_a_driver_on_a_drained_node_exits_with_75(training):
     run = training("cluster.ranks=1")
     run.reach(30)
     drain_the_only_node(run.head)
@@ -131,8 +131,8 @@ def test_a_run_whose_driver_is_on_a_drained_node_leaves_75(training):
     assert run.step() % 10 or run.step() > 30
 
 
-def test_a_lost_node_costs_its_ranks_and_no_more(training):
-    """The node's processes are gone at once, but Ray needs a quarter of a minute to notice."""
+def test_a_lost_node_costs_only_its_ranks(training):
+    """The node's processes end at once, but Ray takes about 15 s to notice."""
     run = training("cluster.ranks={min: 1, max: 2}", "cluster.cpus_per_rank=3")
     run.reach(5)
     node = run.head.add_node(cpus=3)

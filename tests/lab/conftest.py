@@ -1,4 +1,4 @@
-"""All tests of this folder are long ones, for `make lab`."""
+"""Mark all tests of this folder `lab`, so that only `make lab` runs them."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def runs(tmp_path, phrasebook):
-    """For the tiny recipe, to read what is trained on hosts."""
+    """Return runs of the tiny recipe, to read those that hosts train."""
     return _runs(tmp_path, phrasebook)
 
 
@@ -31,22 +31,22 @@ def orders(runs):
 
 @pytest.fixture
 def environment(orders):
-    """Return the environment of every program on the hosts; it names no network interface."""
+    """Return the environment of all programs on the hosts; it names no network interface."""
     kept = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    eager = {"RAY_worker_niceness": "0"}  # 15 by default, with which ranks starve on a busy machine
+    eager = {"RAY_worker_niceness": "0"}  # by default 15: too slow on a busy machine
     return {**kept, **token, **eager, **orders.environment, "WANDB_MODE": "disabled"}
 
 
 @pytest.fixture(scope="session")
 def one_host(tmp_path_factory, phrasebook):
-    """60 steps of the tiny recipe on two ranks, of that name: on one host, from end to end."""
+    """Return a run named one-host: 60 steps of the tiny recipe with two ranks on one host."""
     return _on_one_host(tmp_path_factory, phrasebook)
 
 
 @pytest.fixture(scope="session")
 def exact_on_one_host(tmp_path_factory, phrasebook):
-    """The same with exact numerics, so that each number of ranks must give the same bits."""
+    """Return the same with exact numerics, for tests with other numbers of ranks."""
     return _on_one_host(tmp_path_factory, phrasebook, "engine.numerics=exact")
 
 

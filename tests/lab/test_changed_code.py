@@ -1,4 +1,4 @@
-"""A source file that was changed on one host alone is sent along or refused, never unnoticed."""
+"""A source file changed on one host is packaged for the job, or the run is refused."""
 
 import os
 import re
@@ -19,13 +19,13 @@ SAID, SAID_INSTEAD = "attention is computed by", "attention comes from"
 @pytest.fixture
 def environment():
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # Hosts share the folder of sources, where the compiled form of changed ones must not lie.
+    # Hosts share the folder of sources, so no compiled form of a changed one may be stored there.
     more = {"RAY_worker_niceness": "0", "WANDB_MODE": "disabled", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**os.environ, **token, **more}
 
 
 def change_source(hosts, host, folder):
-    """Let a host see another text of a source file."""
+    """Mount a changed text over a source file on one host."""
     other = folder / CHANGED.name
     text = CHANGED.read_text()
     assert SAID in text
@@ -38,7 +38,7 @@ def outcome(process):
     return process.returncode, " ".join(output.split())
 
 
-def test_a_source_changed_on_the_client_alone_is_noticed(
+def test_a_source_changed_on_one_host_is_submitted_with_a_job_and_refused_in_a_run(
     environment, runs, tmp_path_factory, tmp_path
 ):
     transloom = BIN / "transloom"
@@ -47,7 +47,8 @@ def test_a_source_changed_on_the_client_alone_is_noticed(
         head = start_head(hosts, environment, cpus=2, more=["--dashboard-host=0.0.0.0"])
         change_source(hosts, 1, tmp_path)
 
-        # Submitted from the second host, the job trains by the changed source on the first.
+        # The job is submitted from the second host, and trains with the changed source on the
+        # first.
         dashboard = f"http://{hosts.addresses[0]}:8265"
         submit = [transloom, "submit", runs.recipe, *few, "--address", dashboard, "--follow"]
         code, said = outcome(
@@ -56,7 +57,7 @@ def test_a_source_changed_on_the_client_alone_is_noticed(
         assert code == 0, said
         assert SAID_INSTEAD in RunFolder(runs.folder / "sent").log.read_text()
 
-        # A driver there would start ranks on the first host, by the source as it was.
+        # A driver on the second host would start ranks on the first with the unchanged source.
         join(hosts, 1, environment)
         theirs = rf"Node {re.escape(hosts.addresses[0])}\b.* has another transloom"
         spread = [*few, "cluster.ranks=2", "cluster.placement=spread", "--address", head]

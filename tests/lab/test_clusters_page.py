@@ -1,4 +1,4 @@
-"""docs/how-to/ssh-hosts.md's commands, on hosts; and a host that is drained."""
+"""The commands of docs/how-to/ssh-hosts.md on hosts, and the draining of a host."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from cluster.launchers.kubernetes import TEMPLATE
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
 BIN = Path(sys.executable).parent
-HOME = "/tmp/home"  # of each host: below /tmp, which is its own
+HOME = "/tmp/home"  # each host has a separate /tmp
 STEPS = 20
 
 
@@ -25,7 +25,7 @@ def environment(orders):
     kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
     path = f"{BIN}:{os.environ['PATH']}"
     mine = {"HOME": HOME, "USER": "lab", "PATH": path, "WANDB_MODE": "disabled"}
-    patient = {"RAY_raylet_start_wait_time_s": "300"}  # on a busy machine Ray's 30 are too few
+    patient = {"RAY_raylet_start_wait_time_s": "300"}  # 30 is too short when busy
     return {**kept, **orders.environment, **mine, **patient}
 
 
@@ -37,7 +37,7 @@ def hosts(tmp_path_factory):
 
 @pytest.fixture
 def page(hosts, environment, runs):
-    """The text of a block as it reads on these hosts."""
+    """Return a function: a code block of the page, with names of these hosts."""
     values = tiny_values(Path("datasets/phrasebook"), max_steps=STEPS) | {"name": "phrasebook"}
     values["cluster"] |= {"cpus_per_rank": 1}
     write_yaml(runs.folder / "phrasebook", values)
@@ -62,8 +62,8 @@ def drivers(hosts):
     return [p for p in hosts.processes(0) if {"train", "--strict"} <= set(command_of(p))]
 
 
-def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_host):
-    """Killed on the way, and started again by the same command."""
+def test_a_killed_run_on_ssh_hosts_is_resumed(hosts, page, environment, runs, orders, one_host):
+    """The driver is killed and started again."""
     start_ray(hosts, page, environment)
     at = orders.want(Moment("mid-step", "step", 12))
     train = page("hosts train").replace("--strict", "--strict checkpoints.every_steps=5")
@@ -73,13 +73,13 @@ def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_hos
         driver.kill()
     orders.clear()
     output, _ = first.communicate()
-    assert first.returncode in (-9, 137), output  # the shell's word for it, or nsenter's
+    assert first.returncode in (-9, 137), output  # the exit code of the shell, or that of nsenter
     hosts.run(0, "bash", "-c", train, env=environment)
     runs.folder /= "runs"
     assert runs.curve("phrasebook") == one_host.curve("one-host")[:STEPS]
     (resumed,) = runs.lines("phrasebook", "event")
     assert resumed["event"] == "resumed"
-    for host in (0, 1):  # no other user has access to Ray's files
+    for host in (0, 1):  # only the user has access to Ray's files
         mode = hosts.run(host, "stat", "-c", "%a", "/tmp/tl-lab", env=environment)
         assert mode == "700\n"
         assert hosts.run(host, "sh", "-c", "ls -d /tmp/ray || true", env=environment).startswith(
@@ -87,11 +87,11 @@ def test_a_run_on_hosts_over_ssh(hosts, page, environment, runs, orders, one_hos
         )
 
 
-def test_a_host_that_leaves_is_drained(hosts, page, environment, runs, orders):
-    """Return the command that a pod of ranks runs before its end."""
+def test_a_drained_host_loses_its_rank_and_the_run_finishes(hosts, page, environment, runs, orders):
+    """The drain script is that of a pod of ranks."""
     start_ray(hosts, page, environment)
     at = orders.want(Moment("mid-step", "step", 8))
-    cpus = os.cpu_count()  # so that each host has room for one rank
+    cpus = os.cpu_count()  # so that one rank fits on each host
     elastic = f"'cluster.ranks={{min: 1, max: 2}}' cluster.cpus_per_rank={cpus} --strict"
     train = page("hosts train").replace("--strict", elastic).replace("cluster.ranks=2 ", "")
     driver = hosts.start(0, "bash", "-c", train, env=environment)

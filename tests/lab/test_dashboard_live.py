@@ -1,4 +1,4 @@
-"""`transloom dashboard` in a browser: it follows runs whose records grow."""
+"""`transloom dashboard` in a browser, for runs whose records grow."""
 
 import re
 from contextlib import closing
@@ -23,26 +23,26 @@ def watched(browser):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run that trains, of 30 steps so far."""
+    """Make a run that trains and has 30 steps so far."""
     lines = [train_line(step, loss=5.0 / step) for step in range(1, 31)]
     return with_owner(made_run(tmp_path / "runs" / "growing", *lines, max_steps=100))
 
 
 def add(run, *lines):
-    """Append lines to the record of a run, and update its status as its owner would."""
+    """Append lines to a run's record, and update its status as its owner would."""
     with (run / "metrics.jsonl").open("a") as record:
         record.writelines(f"{line.to_json()}\n" for line in lines)
     with_status(run)
 
 
 def wait_for_step(page, step):
-    """Wait until a chart's newest step is this one."""
+    """Wait until the newest step of a chart is `step`."""
     slider = f'[role="slider"][aria-label^="training loss"][aria-valuenow="{step}"]'
     page.locator(slider).first.wait_for()
 
 
-def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_path):
-    """The test waits for each step before it writes the next one, so that one cannot show it."""
+def test_each_new_step_is_shown_before_the_next_one_is_written(watched, run, tmp_path):
+    """The test waits for each step on the page, and so the next step cannot reveal it."""
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
         wait_for_step(page, 30)
@@ -54,7 +54,7 @@ def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_
         bleu = page.locator("figure.chart", has_text="BLEU")
         bleu.locator(".readout", has_text="61.25").wait_for()
         page.get_by_role("region", name="List of events").get_by_text("skip").first.wait_for()
-        # The table has no column for scores until a run has one.
+        # The table has a column for scores only once a run has a score.
         page.locator("table.runs thead").get_by_text("BLEU").wait_for()
         page.locator("table.runs").get_by_text("61.25").wait_for()
         page.get_by_role("link", name="growing").click()
@@ -67,8 +67,8 @@ def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_
         assert watched.violations() == []
 
 
-def test_the_page_of_a_run_says_what_it_still_reads(watched, run, tmp_path):
-    """Answers are held back until the page has said so."""
+def test_the_page_of_a_run_shows_its_progress_while_it_reads(watched, run, tmp_path):
+    """Answers are held back until the page has shown the progress."""
     held = []
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
@@ -87,7 +87,7 @@ def test_the_page_of_a_run_says_what_it_still_reads(watched, run, tmp_path):
         assert watched.complaints == []
 
 
-def test_a_new_run_appears(watched, run, tmp_path):
+def test_a_new_run_appears_in_the_table_without_reloading(watched, run, tmp_path):
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
         made_run(run.parent / HOSTILE.replace("/", ""), train_line(1))
@@ -104,7 +104,7 @@ def test_a_lost_connection_is_reported_and_missed_lines_are_fetched(watched, run
     add(run, *(train_line(step) for step in range(31, 41)))
     port = str(urlsplit(address).port)
     with dashboard(run.parent, tmp_path / "cache", "--port", port) as again:
-        # A new server has a new token: the address that it prints lets this browser in again.
+        # A new server has a new token; the address that it prints authenticates this browser again.
         other = watched.context.new_page()
         other.goto(again)
         page.locator("#link.following").wait_for()

@@ -1,4 +1,4 @@
-"""A spike made on purpose is found by three clicks: its run, its point, "Inspect this step"."""
+"""A planted loss spike is found with three clicks: its run, its point, "Inspect this step"."""
 
 from contextlib import closing
 
@@ -20,7 +20,7 @@ PHRASES = [("bonjour", "hello"), ("bonne nuit", "good night"), ("merci", "thank 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Train on three phrases that are learnt by heart, and one unexpected pair among 2,000."""
+    """Train on three phrases that the network memorizes, and one unexpected pair among 2,000."""
     folder = tmp_path_factory.mktemp("poisoned")
     pairs = PHRASES * 667
     pairs[1500] = ("bonjour", POISON)
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
     return runs
 
 
-def test_a_spike_made_on_purpose_is_found_by_three_clicks(run, tmp_path):
+def test_a_planted_spike_is_explained_after_three_clicks(run, tmp_path):
     losses = run.curve("poisoned")
     step = max(range(STEPS // 2, len(losses)), key=lambda n: losses[n] - losses[n - 1]) + 1
     with (
@@ -55,15 +55,15 @@ def test_a_spike_made_on_purpose_is_found_by_three_clicks(run, tmp_path):
     ):
         watched.context.set_default_timeout(300_000)
         page = watched.open(address)
-        page.get_by_role("link", name="poisoned").click()  # one
+        page.get_by_role("link", name="poisoned").click()  # first click
         chart = page.locator(".run figure.chart", has_text="training loss")
         chart.locator("canvas").wait_for()
         over = chart.locator(".u-over")
         box = over.bounding_box()
         x = box["width"] * (step - 1) / (len(losses) - 1)
-        over.click(position={"x": x, "y": 0.4 * box["height"]})  # two
+        over.click(position={"x": x, "y": 0.4 * box["height"]})  # second click
         page.get_by_role("heading", name=f"Step {step} of poisoned").wait_for()
-        page.get_by_role("button", name="Inspect this step").click()  # three
+        page.get_by_role("button", name="Inspect this step").click()  # third click
         page.locator(".verdict.same").wait_for()
         rows = page.get_by_role("region", name=f"Sentences of step {step}").locator("tbody tr")
         assert POISON in rows.first.inner_text()

@@ -1,4 +1,4 @@
-"""The dashboard's page in a browser: as a report, of runs that never were."""
+"""The dashboard's page in a browser, as a report file about made-up runs."""
 
 import json
 import re
@@ -18,7 +18,7 @@ SCREENS = [(w, s) for w in (390, 1280, 1920) for s in ("light", "dark")]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The address of a report about three runs."""
+    """Write a report about three runs, and return its address."""
     file = tmp_path_factory.mktemp("report") / "report.html"
     file.write_text(one_file(answers() | {"/frozen": {"time": 1_795_297_887.0}}), encoding="utf-8")
     return file.as_uri()
@@ -34,7 +34,7 @@ def watched(browser):
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 @pytest.mark.parametrize("fragment", ["", "#run=id-0", f"#step=id-0@{SPIKE_FIELDS}"])
-def test_everything_is_there_on_all_screens(browser, report, width, scheme, fragment):
+def test_the_report_is_accessible_and_fits_on_all_screens(browser, report, width, scheme, fragment):
     with closing(Watched(browser, width, scheme)) as watched:
         watched.open(report + fragment)
         assert watched.violations() == []
@@ -43,7 +43,7 @@ def test_everything_is_there_on_all_screens(browser, report, width, scheme, frag
         assert watched.page.title() != "taken"
 
 
-def test_untrusted_texts_stay_texts(watched, report):
+def test_untrusted_texts_of_runs_are_shown_as_plain_text(watched, report):
     page = watched.open(f"{report}#columns=data.tag")
     assert page.locator("table.runs").get_by_text(HOSTILE[:40]).count() == 2
     page.get_by_role("link", name="run <img").click()
@@ -54,7 +54,7 @@ def test_untrusted_texts_stay_texts(watched, report):
     assert page.title() != "taken"
 
 
-def test_a_table_is_filtered_sorted_and_chosen_from(watched, report):
+def test_the_table_of_runs_can_be_filtered_sorted_and_selected_from(watched, report):
     page = watched.open(report)
     names = page.locator("table.runs tbody td.name")
     page.get_by_label("Filter").fill("state:finished bleu>80")
@@ -80,7 +80,7 @@ def test_a_table_is_filtered_sorted_and_chosen_from(watched, report):
     page.get_by_role("columnheader", name="model.dropout").first.wait_for()
 
 
-def test_a_view_can_be_sent(watched, browser, report):
+def test_the_address_of_the_page_restores_its_view_in_another_browser(watched, browser, report):
     page = watched.open(report)
     page.get_by_label("horizontal axis").select_option("by hours")
     page.get_by_label("smooth").fill("0.6")
@@ -96,11 +96,11 @@ def test_a_view_can_be_sent(watched, browser, report):
         assert other.complaints == []
 
 
-def test_a_spike_is_opened_by_a_click(watched, report):
+def test_a_click_on_a_spike_opens_its_step(watched, report):
     page = watched.open(f"{report}#runs=id-0")
     over = page.locator("figure.chart", has_text="training loss").locator(".u-over")
     box = over.bounding_box()
-    # Its place in the picture: of steps 1 to 420 on the axis, near the top.
+    # The point's position: of steps 1 to 420 on the axis, near the top.
     over.click(position={"x": box["width"] * (SPIKE_FIELDS - 1) / 419, "y": box["height"] * 0.45})
     page.get_by_role("heading", name=f"Step {SPIKE_FIELDS} of phrasebook").wait_for()
     assert "4.453" in page.get_by_role("dialog").inner_text()
@@ -108,7 +108,7 @@ def test_a_spike_is_opened_by_a_click(watched, report):
     page.get_by_role("dialog").wait_for(state="hidden")
 
 
-def test_dragging_shows_a_part_of_all_curves(watched, report):
+def test_dragging_in_a_chart_zooms_all_charts(watched, report):
     page = watched.open(report)
     box = page.locator("figure.chart .u-over").first.bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60)
@@ -120,8 +120,8 @@ def test_dragging_shows_a_part_of_all_curves(watched, report):
     page.wait_for_url(re.compile(r"^((?!zoom).)*$"))
 
 
-def test_all_of_it_goes_by_keyboard(watched, report):
-    """From the filter to a step, which Escape leaves to where one was."""
+def test_the_page_can_be_used_by_keyboard_from_the_filter_to_a_step(watched, report):
+    """Escape closes the step, and returns the focus to the chart."""
     page = watched.open(f"{report}#runs=id-0")
     chart = page.get_by_role("slider", name="training loss")
     for _ in range(60):
@@ -146,7 +146,7 @@ def test_all_of_it_goes_by_keyboard(watched, report):
     assert chart.evaluate("node => node === document.activeElement")
 
 
-def test_the_numbers_of_a_chart_are_a_table(watched, report):
+def test_the_numbers_of_a_chart_are_available_as_a_table(watched, report):
     page = watched.open(f"{report}#runs=id-0,id-1")
     chart = page.locator("figure.chart", has_text="BLEU")
     chart.locator("summary").click()
@@ -157,7 +157,7 @@ def test_the_numbers_of_a_chart_are_a_table(watched, report):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """The address of a report about six runs, of which one is masked and one has a sample alone."""
+    """Return a report about six runs, of which one is masked and one has a single sample."""
     made = answers(runs=6)
     of_task(made, 2, "masked_lm", "masked token")
     last = made["/api/runs"]["runs"][-1]["id"]
@@ -175,7 +175,7 @@ def colour_of(page, run):
     return swatch.evaluate("node => getComputedStyle(node).backgroundColor")
 
 
-def test_runs_of_one_task_are_ticked_and_another_task_has_its_own_charts(watched, mixed):
+def test_runs_of_one_task_are_ticked_and_another_task_has_separate_charts(watched, mixed):
     page = watched.open(mixed)
     assert page.locator("table.runs input:checked").count() == 5
     assert not page.get_by_label("curves of run <img").is_checked()
@@ -189,7 +189,7 @@ def test_runs_of_one_task_are_ticked_and_another_task_has_its_own_charts(watched
     assert watched.violations() == []
 
 
-def test_a_colour_stays_with_its_run_whatever_is_shown(watched, browser, mixed):
+def test_the_colour_of_a_run_does_not_depend_on_the_shown_runs(watched, browser, mixed):
     page = watched.open(mixed)
     colour = colour_of(page, "seed=3")
     with closing(Watched(browser)) as other:
@@ -226,7 +226,7 @@ def test_a_single_sample_is_drawn_as_a_point(watched, mixed):
     assert drawn > 5
 
 
-def test_it_says_that_it_thins(watched, browser, tmp_path):
+def test_the_page_says_that_it_thins_curves(watched, browser, tmp_path):
     file = tmp_path / "thinned.html"
     file.write_text(one_file(answers(every=4)), encoding="utf-8")
     page = watched.open(file.as_uri())
@@ -234,7 +234,7 @@ def test_it_says_that_it_thins(watched, browser, tmp_path):
     assert "each point represents up to 4 steps" in said
 
 
-def test_it_opens_without_scripts_that_it_does_not_hold(watched, report, tmp_path):
+def test_a_script_added_to_a_report_is_not_executed(watched, report, tmp_path):
     """The page's policy refuses a script that was added to the file."""
     added = tmp_path / "added.html"
     with Path(report.removeprefix("file://")).open(encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The page of `transloom explain` in Chromium, at three widths: typed into, asked, switched."""
+"""The page of `transloom explain` in Chromium, at three widths: input, questions and switches."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def watched(request, file):
         assert [address.split("#")[0] for address in watched.asked] == [file.as_uri()]
 
 
-def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
+def test_results_for_typed_sentences_equal_those_of_the_model(watched, translator):
     page = watched.page
     for sentence in (OTHER, ARABIC, "", "je suis"):
         page.locator("#first-sentence").fill(sentence)
@@ -65,7 +65,7 @@ def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
     assert watched.violations() == []
 
 
-def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched):
+def test_a_sentence_that_is_too_long_dims_the_previous_results(watched):
     page, body = watched.page, watched.page.locator("[data-live=body]")
     state = page.locator("[data-first=state]")
     page.locator("#first-sentence").fill("漢字 " * 200)
@@ -73,7 +73,7 @@ def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched)
     said = state.inner_text()
     assert re.search(r"These are \d{3} pieces", said)
     assert "shorten the sentence" in said
-    assert SENTENCE in said  # whose the dimmed results are
+    assert SENTENCE in said  # the sentence of the dimmed results
     page.wait_for_function("() => getComputedStyle(document.querySelector('.stale')).opacity < 0.5")
     assert body.get_attribute("class") == "stale"
     page.locator("#first-sentence").fill(OTHER)
@@ -88,8 +88,8 @@ def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched)
     assert page.locator("#live .stale").count() == 0
 
 
-def test_the_page_takes_what_is_typed_while_it_computes(watched):
-    """Another sentence takes the place of a long one whose computation has just begun."""
+def test_a_sentence_typed_during_a_computation_replaces_the_one_before(watched):
+    """A short sentence is typed right after the computation of a long one has begun."""
     watched.page.evaluate(
         """() => {
             const part = (name) => document.querySelector(`[data-live=${name}]`);
@@ -110,11 +110,11 @@ def test_the_page_takes_what_is_typed_while_it_computes(watched):
     )
     watched.page.wait_for_function("() => window.shown.length > 0")
     watched.settle()
-    assert len(watched.page.evaluate("window.shown")) == 1  # never those of the long sentence
+    assert len(watched.page.evaluate("window.shown")) == 1  # not the long sentence's pieces
     assert watched.page.locator("[data-live=pieces] li").count() < 10
 
 
-def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
+def test_a_number_is_traced_back_to_the_embedding_by_keyboard(watched):
     page = watched.page
     page.locator("[data-live=matrices] .grid").first.focus()
     page.keyboard.press("ArrowDown")
@@ -133,7 +133,7 @@ def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
     assert watched.violations() == []
 
 
-def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, translator):
+def test_small_maps_show_all_heads_and_open_their_numbers(watched, translator):
     page, config = watched.page, translator.model.config
     small = page.locator("[data-live=small-maps] .small-maps button")
     layers = config.encoder_layers + 2 * config.decoder_layers
@@ -161,7 +161,7 @@ def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, transla
     assert watched.violations() == []
 
 
-def test_a_model_with_parts_off_is_shown_next_to_the_trained_one(watched):
+def test_a_model_with_parts_switched_off_is_shown_next_to_the_trained_one(watched):
     page = watched.page
     before = page.locator("[data-live=matrices] figure").count()
     page.locator("summary", has_text="Switches").click()
@@ -178,7 +178,7 @@ def test_a_model_with_parts_off_is_shown_next_to_the_trained_one(watched):
     assert page.locator("[data-live=matrices] figure").count() == before
 
 
-def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
+def test_the_beam_search_tree_is_navigated_forced_and_freed_by_keyboard(watched, translator):
     page = watched.page
     page.locator("#first-sentence").fill(OTHER)
     found = translator.translate_n_best([OTHER])[0]
@@ -215,7 +215,7 @@ def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
     best, greedy = (nodes.and_(page.locator(f".{way}")).count() for way in ("best", "greedy"))
     assert best == greedy > 0
     assert first.count() == 1
-    page.locator("[data-live=beam-size]").fill("")  # not a number yet: what is shown stays
+    page.locator("[data-live=beam-size]").fill("")  # not a number: results stay
     assert first.count() == 1
     page.get_by_role("button", name="As in the recipe").click()
     watched.settle()

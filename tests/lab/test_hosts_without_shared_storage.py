@@ -1,6 +1,6 @@
 """Hosts that share no folder train a run in an object store, which is on another host.
 
-Dataset and run are in the store. Each host has its own cache, which is gone when the host crashes.
+Dataset and run are in the store. Each host has its own cache, which is lost when the host crashes.
 """
 
 import json
@@ -21,7 +21,7 @@ from run_store.run_copies import mirror_folder
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
 STEPS = 60
-CACHE = Path("/tmp/cache")  # of each host
+CACHE = Path("/tmp/cache")  # on each host
 STORE = 3  # the host of the object store
 MOTO_PROGRAM = Path(moto_program.__file__)
 URL = "s3://bucket/runs/moved"
@@ -64,10 +64,10 @@ def environment(environment):
     return {**environment, **store, "TRANSLOOM_CACHE": str(CACHE), "no_proxy": "*"}
 
 
-def test_hosts_without_shared_storage_shrink_and_grow(
+def test_a_run_without_shared_storage_shrinks_and_grows_with_its_hosts(
     environment, runs, orders, exact_on_one_host, phrasebook, tmp_path_factory, monkeypatch
 ):
-    """3 ranks, 2 when a host crashes, 3 when it is back; the bits are those of one host."""
+    """3 ranks, 2 after a host crashes, 3 when it is back; the bits are those of one host."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(CACHE))
     recipe = write_yaml(runs.folder / "in-store.yaml", tiny_values(phrasebook))
     with Hosts(4, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
@@ -83,7 +83,7 @@ def test_hosts_without_shared_storage_shrink_and_grow(
         folder = hosts.seen_from_here(0, mirror_folder(URL))
         run = LabRun(hosts, 0, command, folder, orders, environment, url=URL)
         with run.standing_at(11):
-            # Rank 0 may be on the host that crashes, and its record is safe with the checkpoint.
+            # Rank 0 may be on the host that crashes; with this checkpoint, its record is stored.
             run.wait_for_word("checkpoint of step 10 is complete")
             hosts.crash(1)
             run.wait_for_word("resized from 3 to 2 ranks")

@@ -1,4 +1,4 @@
-"""The alert rules under Debian's Prometheus: on their cases, and on a run that really stalls."""
+"""The alert rules in Debian's Prometheus, on their test cases and on a run that stalls."""
 
 import json
 import os
@@ -31,14 +31,14 @@ def promtool(*arguments, **options):
     return done.stdout
 
 
-def test_rules_and_example_are_as_prometheus_wants_them():
+def test_rules_and_example_configuration_are_valid_for_prometheus():
     count = RULES.read_text().count("- alert:")
     assert f"SUCCESS: {count} rules found" in promtool("check", "rules", RULES.name)
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
 
 
-def test_the_output_is_valid_for_the_node_exporter(tmp_path):
-    """The node exporter reads the plain format, and so does promtool."""
+def test_the_output_of_transloom_metrics_is_valid_for_the_node_exporter(tmp_path):
+    """The node exporter reads the plain text format, and so does promtool."""
     for name in ("plain", 'a "quoted" <b>'):
         with_owner(made_run(tmp_path / name, train_line(1), train_line(2)))
     text = transloom("metrics", tmp_path, cwd=tmp_path).stdout
@@ -46,7 +46,7 @@ def test_the_output_is_valid_for_the_node_exporter(tmp_path):
     assert promtool("check", "metrics", input=text) == ""
 
 
-def test_every_rule_fires_and_is_quiet_when_it_should():
+def test_each_alert_rule_has_cases_in_which_it_fires_and_does_not_fire():
     assert "SUCCESS" in promtool("test", "rules", "transloom.tests.yml")
     cases = (DEPLOYED / "transloom.tests.yml").read_text()
     for line in RULES.read_text().splitlines():
@@ -56,11 +56,11 @@ def test_every_rule_fires_and_is_quiet_when_it_should():
 
 
 class Prometheus:
-    """A Prometheus on a free port, which scrapes every second."""
+    """A Prometheus server on a free port, which scrapes each second."""
 
     def __init__(self, folder, target):
         self._address = f"127.0.0.1:{free_port()}"
-        # A quarter of an hour is long for a test; the rest is as it is shipped.
+        # Shorten the 15 minutes of one rule for the test; the rest is as shipped.
         rules = RULES.read_text().replace("age_seconds > 900", "age_seconds > 5")
         assert rules != RULES.read_text()
         (folder / RULES.name).write_text(rules)
@@ -83,12 +83,12 @@ class Prometheus:
         return None
 
     def value(self, query):
-        """The newest value of a series; None if there is none."""
+        """Return the newest value of a series, or None."""
         data = self.ask("query", query=query)
         return float(data["result"][0]["value"][1]) if data and data["result"] else None
 
     def firing(self):
-        """The alerts that fire, with their summaries."""
+        """Return the names of the firing alerts, with their summaries."""
         data = self.ask("alerts") or {"alerts": []}
         return {
             alert["labels"]["alertname"]: alert["annotations"]["summary"]
@@ -107,7 +107,7 @@ def started(*command, **options):
         process.wait()
 
 
-def test_a_run_that_stalls_raises_an_alert_until_it_goes_on(runs, tmp_path):
+def test_a_stalled_run_raises_an_alert_until_it_continues(runs, tmp_path):
     port = free_port()
     deadlines = [f"cluster.deadlines.{name}_seconds=9000" for name in ("answer", "step", "start")]
     options = ["cluster.ranks=1", "trainer.max_steps=1000000", *deadlines]
@@ -123,7 +123,7 @@ def test_a_run_that_stalls_raises_an_alert_until_it_goes_on(runs, tmp_path):
         try:
             step = 'transloom_run_step{run="stalls"}'
             wait_until(lambda: prometheus.value(step))
-            wait_until(lambda: not prometheus.firing())  # which a slow start may have raised
+            wait_until(lambda: not prometheus.firing())  # a slow start may have raised an alert
             (rank,) = [p for p in children(driver.pid) if "::RankActor" in " ".join(command_of(p))]
             rank.suspend()
             wait_until(prometheus.firing)

@@ -1,4 +1,4 @@
-"""Figures of the page of `transloom explain`, saved in Chromium: what the files hold."""
+"""Figures of the page of `transloom explain` saved in Chromium: content of the files."""
 
 import csv
 import io
@@ -53,8 +53,8 @@ def opened(browser, file):
 
 
 def saved(page, holder, kind):
-    """The bytes of a file, by the buttons of the figure that `holder` has."""
-    holder.evaluate("holder => holder.scrollIntoView()")  # a figure in view has the buttons
+    """Save the figure in `holder` by its buttons, and return the bytes of the file."""
+    holder.evaluate("holder => holder.scrollIntoView()")  # only a figure in view has buttons
     menu = holder.locator("details.save").first
     if menu.get_attribute("open") is None:
         menu.locator("summary").press("Enter")
@@ -69,12 +69,12 @@ def rows(data):
 
 
 def stands_alone(browser, data, tmp_path):
-    """An SVG file of dark colours that a browser shows by itself, without a style of the page."""
+    """Check that a browser shows a dark SVG file without the page's styles; return its size."""
     root = ElementTree.fromstring(data)
     text = data.decode("utf-8")
     assert "var(" not in text
     assert "class=" not in text
-    assert "#14161a" in text or "rgb(20, 22, 26)" in text  # the page's dark ground
+    assert "#14161a" in text or "rgb(20, 22, 26)" in text  # the page's dark background
     path = tmp_path / "figure.svg"
     path.write_bytes(data)
     with closing(Watched(browser)) as watched:
@@ -84,7 +84,7 @@ def stands_alone(browser, data, tmp_path):
     return float(root.get("width")), float(root.get("height"))
 
 
-def test_a_heat_map_in_all_three_forms(opened, browser, explained, tmp_path):
+def test_a_heat_map_is_saved_as_csv_svg_and_png(opened, browser, explained, tmp_path):
     page = opened("section-5")
     figure = page.locator("#section-5 figure.map").first
     head, *lines = rows(saved(page, figure, "CSV"))
@@ -102,7 +102,7 @@ def test_a_heat_map_in_all_three_forms(opened, browser, explained, tmp_path):
     assert struct.unpack(">II", png[16:24]) == pytest.approx((2 * width, 2 * height), abs=2)
 
 
-def test_the_blueprint_has_the_parameters_of_all_boxes(opened, browser, explained, tmp_path):
+def test_the_saved_blueprint_has_the_parameters_of_all_boxes(opened, browser, explained, tmp_path):
     page = opened("section-1")
     holder = page.locator("#section-1 [data-boxes]")
     _, *boxes, total = rows(saved(page, holder, "CSV"))
@@ -111,7 +111,7 @@ def test_the_blueprint_has_the_parameters_of_all_boxes(opened, browser, explaine
     stands_alone(browser, saved(page, holder, "SVG"), tmp_path)
 
 
-def test_figures_of_the_typed_sentence(opened, browser, one_rank, tmp_path):
+def test_saved_figures_of_a_sentence_have_the_models_numbers(opened, browser, one_rank, tmp_path):
     translator = Translator.load(one_rank.folder / "one-rank")
     page = opened("live")
     page.locator("#first-sentence").fill(OTHER)

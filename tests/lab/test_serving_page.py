@@ -1,4 +1,4 @@
-"""The page of `transloom serve` in a browser, and the page of its interface."""
+"""The page of `transloom serve` in a browser, and its API documentation."""
 
 from contextlib import closing
 
@@ -19,7 +19,7 @@ TEXT = "je suis étudiant\nelle est là"
 
 
 def served(folder, dataset, **languages):
-    """A run that has learnt enough to write words."""
+    """Train a run until it writes words, and return its folder."""
     values = tiny_values(dataset) | {"decoding": SHORT_TRANSLATIONS}
     values["data"] |= languages
     if not dataset.exists():
@@ -67,7 +67,7 @@ def test_typed_text_is_translated(browser, server, run, width, scheme):
         assert_nothing_is_wrong(watched, server)
 
 
-def test_words_that_belong_together_are_shown_by_pointer_and_by_keys(browser, server):
+def test_aligned_words_are_marked_by_pointer_and_by_keyboard(browser, server):
     with closing(Watched(browser)) as watched:
         page = opened(watched, server)
         asked = server.translate({"sentences": ["je suis étudiant"], "alignments": True})
@@ -87,19 +87,19 @@ def test_words_that_belong_together_are_shown_by_pointer_and_by_keys(browser, se
         assert said.endswith(" ".join(words[n] for n in first) or "no word")
 
 
-def test_a_problem_is_said_and_goes_when_it_is_put_right(browser, server):
+def test_a_problem_is_shown_until_the_text_is_corrected(browser, server):
     with closing(Watched(browser)) as watched:
         page = opened(watched, server)
         page.get_by_role("textbox", name="Source (fr)").fill("mot " * 900)
         page.locator("#said.problem", has_text="split the sentence").wait_for()
-        watched.complaints.clear()  # the browser's own line about the status
+        watched.complaints.clear()  # the browser's message about the HTTP status
         page.get_by_role("textbox", name="Source (fr)").fill("elle est là")
         page.locator("#pairs > li").wait_for()
         page.locator("#said:not(.problem)").wait_for(state="attached")
         assert_nothing_is_wrong(watched, server)
 
 
-def test_right_to_left_is_written_from_the_right(browser, tmp_path):
+def test_right_to_left_languages_are_shown_from_right_to_left(browser, tmp_path):
     languages = {"source_language": "ar", "target_language": "he"}
     run = served(tmp_path, tmp_path / "dataset", **languages)
     with RunningServer(run) as server, closing(Watched(browser)) as watched:
@@ -113,7 +113,7 @@ def test_right_to_left_is_written_from_the_right(browser, tmp_path):
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
-def test_the_interface_is_described(browser, server, width, scheme):
+def test_the_api_documentation_is_shown(browser, server, width, scheme):
     with closing(Watched(browser, width, scheme)) as watched:
         page = opened(watched, server, "/docs")
         page.get_by_role("heading", name="POST /translate", exact=True).wait_for()

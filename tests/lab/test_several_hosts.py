@@ -1,7 +1,7 @@
-"""A rank on each of three hosts, with no variable set by hand, is the same run as on one host.
+"""Ranks on three hosts, without variables set by hand, train the same run as on one host.
 
-And it stays that while cables, raylets, agents and hosts are lost and come back: exact numerics
-make the number of ranks leave no trace in the bits.
+The bits stay the same while cables, raylets, agents and hosts are lost and return, because exact
+numerics make them independent of the number of ranks.
 """
 
 import re
@@ -35,10 +35,10 @@ def check_bits(runs, exact_on_one_host, steps):
 
 
 @pytest.mark.parametrize("names", Names, ids=lambda names: names.name.lower())
-def test_hosts_train_whatever_their_names_lead_to(
+def test_hosts_train_together_whatever_their_names_resolve_to(
     names, environment, runs, orders, exact_on_one_host, tmp_path_factory
 ):
-    """Four ranks on three hosts with two places each: spread unevenly, as it has to be."""
+    """Four ranks on three hosts with two slots each must be spread unevenly."""
     with Hosts(3, names, shared=tmp_path_factory.getbasetemp()) as hosts:
         head = start_head(hosts, environment, cpus=2)
         join(hosts, 1, environment, cpus=2)
@@ -55,7 +55,7 @@ def test_hosts_train_whatever_their_names_lead_to(
 def test_a_run_shrinks_and_grows_with_its_hosts(
     environment, runs, orders, exact_on_one_host, tmp_path_factory
 ):
-    """3 ranks, 2 when a raylet is killed, 1 when a host is, 3 when both are back, 2 at the end."""
+    """3 ranks; 2 after a raylet is killed; 1 after a host crashes; 3 with both back; then 2."""
     with Hosts(3, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
         head = start_head(hosts, environment, cpus=1)
         join(hosts, 1, environment)
@@ -89,10 +89,10 @@ def test_a_run_shrinks_and_grows_with_its_hosts(
     check_bits(runs, exact_on_one_host, STEPS)
 
 
-def test_a_run_outlasts_cables_that_are_out(
+def test_a_run_continues_while_network_cables_are_disconnected(
     environment, runs, orders, exact_on_one_host, tmp_path_factory
 ):
-    """Disconnect the head for some time, then a host whose rank holds the shared storage."""
+    """Disconnect the head for some time, then a host whose rank uses the shared storage."""
     with Hosts(3, Names.NONE, shared=tmp_path_factory.getbasetemp()) as hosts:
         head = start_head(hosts, environment, cpus=0)  # no rank and no data worker there
         join(hosts, 1, environment, cpus=2)
@@ -106,7 +106,7 @@ def test_a_run_outlasts_cables_that_are_out(
             hosts.cut(0)
             since = time.monotonic()
             run.wait_for_word("Ray's head has not answered for 5 s")
-        with run.standing_at(22):  # the ranks have gone on meanwhile
+        with run.standing_at(22):  # the ranks have trained meanwhile
             time.sleep(max(0.0, since + HEAD_AWAY_SECONDS - time.monotonic()))
             hosts.mend(0)
             run.wait_for_word("Ray's head answers again")
@@ -128,10 +128,10 @@ def test_a_run_outlasts_cables_that_are_out(
     check_bits(runs, exact_on_one_host, STEPS)
 
 
-def test_hosts_are_checked_before_ranks_start_and_when_they_come_back(
+def test_hosts_are_checked_before_ranks_start_and_when_they_return(
     environment, runs, orders, exact_on_one_host, tmp_path_factory
 ):
-    """A host with wrong bits and one with a slow cable get no ranks; one that is back is checked.
+    """Hosts with wrong bits or a slow cable get no ranks; a host that returns is checked.
 
     The ranks measure the network and then train, so each process joins two groups.
     """

@@ -1,4 +1,4 @@
-"""Jobs of `transloom deploy slurm` on a real Slurm: one whose time is over goes on where it was."""
+"""Jobs of `transloom deploy slurm` on a real Slurm, also beyond their time limit."""
 
 import os
 import stat
@@ -16,8 +16,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 
-# The first rank stops at the first of these steps until Slurm's signal has come, which takes Slurm
-# up to half a minute; it waits no longer than a minute at each.
+# The first rank waits at the first of these steps until Slurm's signal arrives, which takes Slurm
+# up to half a minute; it waits at most a minute at each step.
 HELD_STEPS = range(25, 45)
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "cluster.slurm.time_limit_minutes=60"]
 TWO_NODES = ["cluster.slurm.nodes=2", "cluster.cpus_per_rank=1"]
@@ -39,7 +39,7 @@ def hosts(request, tmp_path_factory):
 
 @pytest.fixture
 def slurm(hosts, tmp_path, orders):
-    # Without tokens of others: each job makes its own.
+    # Without tokens of other tests: each job creates its token.
     environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
     environment |= {**orders.environment, "WANDB_MODE": "disabled", "HOME": str(tmp_path)}
     return Slurm(hosts, tmp_path / "slurm", environment)
@@ -56,9 +56,8 @@ def until_in_state(slurm, job, state):
 
 
 def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
-    """Slurm's signal comes at the held step; the job's second start ends as on one host."""
-    # Two to three minutes are left now, and the script requests a signal three minutes before the
-    # end.
+    """Check that Slurm's signal stops the job, and that its second start ends as on one host."""
+    # Two to three minutes are left now; the script requests a signal three minutes before the end.
     hours, minutes, _ = map(int, slurm.job(job)["RunTime"].split(":"))
     slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={hours * 60 + minutes + 3}")
     log = runs.folder / "run" / "log.txt"
@@ -70,7 +69,7 @@ def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     assert max(HELD_STEPS) > runs.lines("run")[-1]["step"] >= HELD_STEPS[0]
     assert "left with 75, after 0 restarts" in output(runs, job)
 
-    # Not within the second of the requeue, which slurmd takes for a start that was revoked.
+    # Not in the second of the requeue, because slurmd takes that for a revoked start.
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now+5")
     until_in_state(slurm, job, "COMPLETED")
     assert slurm.job(job)["ExitCode"] == "0:0"
@@ -85,15 +84,15 @@ def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
 
 
 @pytest.mark.parametrize("hosts", [1], indirect=True)
-def test_a_job_whose_time_is_over_is_put_back_and_goes_on(slurm, runs, orders, one_host):
+def test_a_job_at_its_time_limit_is_requeued_and_continues(slurm, runs, orders, one_host):
     job = submit(slurm, runs, "run", *OPTIONS)
     slurm.wait_until(lambda: orders.look(f"step.rank-0.step-{HELD_STEPS[0]}"))
     is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host)
 
 
 @pytest.mark.parametrize("hosts", [2], indirect=True)
-def test_two_jobs_on_two_nodes(hosts, slurm, runs, orders, one_host):
-    """The second one comes and goes while the first one trains on the same nodes."""
+def test_two_jobs_share_two_nodes(hosts, slurm, runs, orders, one_host):
+    """The second job starts and ends while the first one trains on the same nodes."""
     job = submit(slurm, runs, "run", *OPTIONS, *TWO_NODES)
     slurm.wait_until(lambda: orders.look(f"step.rank-0.step-{HELD_STEPS[0]}"))
     assert slurm.job(job)["NodeList"] == "h[1-2]"
@@ -120,7 +119,7 @@ ODD_FOLDERS = [
 
 
 @pytest.mark.parametrize("hosts", [1], indirect=True)
-def test_a_job_runs_in_the_folder_that_it_is_submitted_from(slurm, runs):
+def test_a_job_runs_in_the_folder_from_which_it_is_submitted(slurm, runs):
     jobs = {}
     for name in ODD_FOLDERS:
         folder = runs.folder / name
@@ -152,6 +151,6 @@ def output(runs, job):
 
 
 def leftovers(slurm: Slurm) -> list[str]:
-    """Return the commands that run on the hosts, without Slurm's."""
+    """Return the commands that run on the hosts, except Slurm's."""
     commands = [" ".join(command_of(process)) for process in slurm.host_processes()]
     return [command for command in commands if command and "slurm" not in command]

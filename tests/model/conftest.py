@@ -1,4 +1,4 @@
-"""Small networks and batches for the tests of the model."""
+"""Small networks and batches for tests of the model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ PAD, BOS, EOS = 0, 2, 3
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., Transformer]:
-    """Builds a small seeded network without dropout; keywords change its configuration."""
+    """Return a function that builds a small seeded network, without dropout unless given."""
 
     def build_model(
         seed: int = 0, pieces: int = 30, backend: AttentionBackend | None = None, **settings: Any
@@ -35,7 +35,7 @@ def build() -> Callable[..., Transformer]:
 
 
 def builder(make: Callable[..., nn.Module]) -> Callable[..., Any]:
-    """Builds a small seeded network with large weights, so that mistakes are large, too."""
+    """Return a function that builds a small seeded network with large weights, to show mistakes."""
 
     def build_network(
         seed: int = 0,
@@ -64,7 +64,7 @@ def build_decoder_only() -> Callable[..., DecoderOnly]:
 
 @pytest.fixture(scope="session")
 def build_masked() -> Callable[..., MaskedLanguageModel]:
-    """Builds a network that tells masked tokens, without dropout."""
+    """Return a function that builds a network that predicts masked tokens, without dropout."""
     small = {"feed_forward_width": 48, "dropout": 0.0}
     return builder(
         lambda settings, *rest: MaskedLanguageModel(
@@ -75,7 +75,7 @@ def build_masked() -> Callable[..., MaskedLanguageModel]:
 
 @pytest.fixture(scope="session")
 def sentences() -> Callable[..., Tensor]:
-    """Random sentences of the given lengths, EOS last, padded to the longest (or to `width`)."""
+    """Return a function that draws padded sentences of given lengths, which end with EOS."""
 
     def random_sentences(
         lengths: list[int], width: int = 0, pieces: int = 30, seed: int = 1
@@ -92,7 +92,7 @@ def sentences() -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def as_input() -> Callable[[Tensor], Tensor]:
-    """The decoder's input that belongs to a target: BOS first, everything one place later."""
+    """Return a function that shifts a target to the decoder's input, which begins with BOS."""
 
     def shift(target_bt: Tensor) -> Tensor:
         bos = torch.full((len(target_bt), 1), BOS)
@@ -103,5 +103,5 @@ def as_input() -> Callable[[Tensor], Tensor]:
 
 @pytest.fixture(scope="session")
 def randomise_vectors() -> Callable[[Transformer], object]:
-    """Moves biases and norms, and keeps matrices."""
+    """Return a function that changes biases and norms, and keeps matrices."""
     return partial(make_weights_large, spread=1)

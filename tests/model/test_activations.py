@@ -1,4 +1,4 @@
-"""The feed-forward networks of a decoder-only network, against Hugging Face's."""
+"""The feed-forward networks of a decoder-only network, compared with Hugging Face's."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def outcome(network, x):
 @pytest.mark.parametrize(
     ("name", "theirs"), [("relu", "relu"), ("gelu", "gelu"), ("gelu_tanh", "gelu_new")]
 )
-def test_activations_are_gpt2s(name, theirs):
+def test_feed_forward_networks_equal_those_of_gpt2(name, theirs):
     torch.manual_seed(0)
     ours = FeedForward(12, 20, name, bias=True)
     settings = GPT2Config(n_embd=12, n_head=2, activation_function=theirs, resid_pdrop=0.0)
@@ -33,7 +33,7 @@ def test_activations_are_gpt2s(name, theirs):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
 
 
-def test_activations_differ():
+def test_activations_by_different_names_differ():
     x = 3 * torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
     found = []
     for name in ("relu", "gelu", "gelu_tanh"):
@@ -55,13 +55,13 @@ def test_gelu_tanh_is_as_close_to_the_formula_as_torchs():
         torch.testing.assert_close(mine, other, rtol=2e-6, atol=2e-6)
 
 
-def test_gelu_tanh_of_bf16_is_torchs():
+def test_gelu_tanh_in_bf16_equals_torchs():
     x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert torch.equal(gelu_tanh(x), F.gelu(x, approximate="tanh"))
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_swiglu_is_llamas(bias):
+def test_swiglu_equals_that_of_llama(bias):
     torch.manual_seed(0)
     ours = SwiGLU(12, 20, bias)
     settings = LlamaConfig(hidden_size=12, intermediate_size=20, num_attention_heads=2)

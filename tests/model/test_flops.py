@@ -1,4 +1,4 @@
-"""Counted operations against those that torch counts while the networks compute."""
+"""Counted operations, compared with those that torch counts while the networks compute."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ PIECES, LABELS, CONTEXT = 50, 7, 12
 ROWS, SOURCE, TARGET = 4, 9, 6
 SMALL = {"width": 16, "heads": 4, "feed_forward_width": 24, "dropout": 0.1}
 TEXTS = torch.randint(3, PIECES, (ROWS, SOURCE), generator=torch.Generator().manual_seed(1))
-TOLD = torch.tensor([1, 4, 11, 12, 20])  # places in the flattened rows
+TOLD = torch.tensor([1, 4, 11, 12, 20])  # positions in the flattened rows
 
 
 class Case:
@@ -39,7 +39,7 @@ class Case:
 
     def __init__(self, network, count, inputs, sizes, loss=None):
         self.network = network.train()
-        self.count = count  # of the settings of training
+        self.count = count  # a function of training settings
         self.inputs = inputs
         self.sizes = sizes
         self.loss = loss or CrossEntropy(0.1)
@@ -141,17 +141,17 @@ BIASED = {"masked": PIECES, "bert": PIECES, "texts": LABELS, "tokens": LABELS}
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", CASES)
-def test_operations_are_those_that_torch_counts(name):
+def test_counted_operations_equal_those_that_torch_counts(name):
     case = CASES[name]()
     model, hardware = case.counted()
     assert hardware == case.measured()
-    # The output's bias is computed as columns of its matrix, which no model needs.
+    # The output bias is computed as columns of its matrix, which the model itself does not need.
     assert hardware - model == 3 * 2 * BIAS_COLUMNS * BIASED.get(name, 0) * len(TOLD)
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", CASES)
-def test_activations_computed_again_are_hardwares(name):
+def test_recomputed_activations_count_only_as_hardware_operations(name):
     case = CASES[name]()
     case.network.checkpoint_activations(True)
     again = case.counted(Training(checkpoints_activations=True))
@@ -160,8 +160,8 @@ def test_activations_computed_again_are_hardwares(name):
     assert again.model == case.counted().model
 
 
-def test_a_layer_without_dropout_is_not_computed_to_its_end_again():
-    """The last product's result is not needed: torch stops before it, but the count does not."""
+def test_the_last_product_of_a_recomputed_layer_without_dropout_is_counted_too():
+    """Its result is not needed: torch stops before the product, but the count includes it."""
     case = decoder_only(dropout=0.0)
     case.network.checkpoint_activations(True)
     counted = case.counted(Training(checkpoints_activations=True)).hardware
@@ -169,13 +169,13 @@ def test_a_layer_without_dropout_is_not_computed_to_its_end_again():
     assert counted - case.measured() == last_products
 
 
-def test_r_drop_computes_both_passes():
+def test_r_drop_computes_twice_the_operations():
     one, two = encoder_decoder(), encoder_decoder(RDrop(0.1, 5.0))
     two.inputs = tuple(torch.cat([rows, rows]) for rows in two.inputs)
     assert two.measured() == 2 * one.counted().hardware
 
 
-def test_fused_attention_is_counted_by_its_products_alone():
+def test_recomputed_products_of_fused_attention_are_not_counted():
     """The backward pass computes QKᵀ again, which torch counts and this module does not."""
     ops = torch.ops.aten
     mapping = {
@@ -194,8 +194,8 @@ def test_fused_attention_is_counted_by_its_products_alone():
     assert counter.get_total_flops() - case.counted().hardware == scores
 
 
-def test_six_for_each_parameter_and_token_and_twelve_for_attention():
-    """PaLM's formula: 6 N + 12 L H Q T for each token, N without the table of embeddings."""
+def test_model_operations_equal_the_formula_of_palm():
+    """6 N + 12 L H Q T for each token, where N excludes the embedding table."""
     case = decoder_only(tie_embeddings=False, bias=False)
     matrices = sum(
         p.numel()
@@ -214,11 +214,11 @@ FAMILIES = ("transformer", "pre-norm", "llama", "gpt2", "masked", "bert", "texts
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=4)
 @given(data=st.data())
-def test_frozen_weights_have_the_products_that_autograd_leaves(name, data):
+def test_operations_with_frozen_weights_equal_those_that_torch_counts(name, data):
     case = CASES[name]()
     parameters = dict(case.network.named_parameters())
     modules = sorted({n.rpartition(".")[0] for n in parameters} - {""})
-    # Few modules are trained, so that long stretches are frozen.
+    # Few modules are trained, so that many adjacent layers are frozen.
     chosen = data.draw(st.sets(st.sampled_from(modules), min_size=1, max_size=3))
     trained = {n for n in parameters if n.rpartition(".")[0] in chosen}
     if data.draw(st.booleans(), label="biases alone"):
@@ -233,8 +233,8 @@ def test_frozen_weights_have_the_products_that_autograd_leaves(name, data):
 
 
 @pytest.mark.parametrize("part", ["encoder.", "decoder.last_norm.", "target_embedding."])
-def test_a_part_alone_is_trained_with_activations_computed_again(part):
-    """A frozen decoder is computed again where the encoder's gradients pass through it."""
+def test_operations_of_one_trained_part_with_recomputation_equal_those_that_torch_counts(part):
+    """A frozen decoder is recomputed if the encoder's gradients pass through it."""
     case = encoder_decoder(norm="pre", share_embeddings="decoder")
     parameters = dict(case.network.named_parameters())
     trained = {name for name in parameters if name.startswith(part)}
@@ -247,7 +247,7 @@ def test_a_part_alone_is_trained_with_activations_computed_again(part):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", FAMILIES)
-def test_any_module_outside_the_layers_can_be_trained_alone(name):
+def test_operations_of_one_trained_module_outside_the_layers_equal_torchs(name):
     case = CASES[name]()
     parameters = dict(case.network.named_parameters())
     modules = {n.rpartition(".")[0] for n in parameters if "layers." not in n} - {""}
@@ -262,8 +262,8 @@ def test_any_module_outside_the_layers_can_be_trained_alone(name):
 @pytest.mark.parametrize(
     ("name", "norm"), [("pre-norm", "decoder.last_norm"), ("masked", "head.norm")]
 )
-def test_a_trained_norm_before_the_output_needs_the_gradient_of_its_result(name, norm):
-    """The gradient is one more product with the output matrix; the loss always computes it."""
+def test_a_trained_norm_before_the_output_needs_one_more_product(name, norm):
+    """This product is the gradient of the norm's result; the loss always computes it."""
     case = CASES[name]()
     trained = {n for n, _ in case.network.named_parameters() if n.startswith(f"{norm}.")}
     assert trained
@@ -272,7 +272,7 @@ def test_a_trained_norm_before_the_output_needs_the_gradient_of_its_result(name,
     assert case.counted(Training(trained)).model == frozen + product
 
 
-def test_padding_counts_for_the_hardware_alone():
+def test_padding_adds_only_to_hardware_operations():
     flops = encoder_decoder().count(Training())
     real = BatchSizes(10, 30, 8, 20, 25, 8)
     padded = BatchSizes(16, 64, 12, 48, 60, 8)

@@ -1,7 +1,7 @@
-"""The encoder–decoder with what came after the paper, against transformers' and torch's parts.
+"""The encoder–decoder with newer parts, compared with parts of transformers and torch.
 
-Self-attention, gated networks and norms without a mean are Llama's, cross-attention is torch's with
-each head of keys and values written out for every query that shares it.
+Self-attention, gated networks and norms without a mean are Llama's. Cross-attention is torch's,
+with each head of keys and values repeated for all queries that share it.
 """
 
 import pytest
@@ -36,7 +36,7 @@ EACH = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
 class Reference:
-    """Our network computed from others' parts, with our parameters in them."""
+    """Our network, computed by parts of transformers and torch with our parameters."""
 
     def __init__(self, ours):
         config = self.config = ours.config
@@ -110,7 +110,7 @@ class Reference:
             state[f"o_proj.{kind}"] = getattr(ours.output, kind)
         position = torch.arange(x.shape[1])[None]
         table = self.table(x, position)
-        if self.config.positions != "rotary":  # by no angle
+        if self.config.positions != "rotary":  # rotate by an angle of 0
             table = torch.ones_like(table[0]), torch.zeros_like(table[1])
         theirs = LlamaAttention(self.settings, layer_idx=0)
         return torch.func.functional_call(theirs, state, (x, table, mask))[0]
@@ -136,7 +136,7 @@ KINDS = ("weight", "bias")
 
 @pytest.mark.parametrize("backend", list(AttentionBackend))
 @EACH
-def test_logits_loss_and_gradients_are_the_references(
+def test_logits_loss_and_gradients_equal_those_of_the_reference(
     build, randomise_vectors, sentences, as_input, form, backend
 ):
     ours = build(backend=backend, **form)
@@ -162,7 +162,7 @@ def test_logits_loss_and_gradients_are_the_references(
 @pytest.mark.parametrize("backend", list(AttentionBackend))
 @EACH
 @torch.no_grad()
-def test_in_bf16_logits_are_close_to_the_reference(
+def test_the_loss_in_bf16_is_close_to_the_reference(
     build, randomise_vectors, sentences, as_input, form, backend
 ):
     ours = build(backend=backend, **form)
@@ -179,8 +179,8 @@ def test_in_bf16_logits_are_close_to_the_reference(
     assert abs(found.item() / expected.item() - 1) < 0.02
 
 
-def test_a_rotated_sentence_may_begin_anywhere(build, sentences):
-    """Only distances count, and of the source only through self-attention."""
+def test_rotated_positions_may_start_anywhere(build, sentences):
+    """Only distances matter, and for the source only in self-attention."""
     model = build(**FORMS["rotary"]).eval()
     source = sentences([9])
     rotary, shift = model.rotary, 5
@@ -190,12 +190,12 @@ def test_a_rotated_sentence_may_begin_anywhere(build, sentences):
         return rotary(position + shift, longest + shift)
 
     model.rotary = None
-    model.__dict__["rotary"] = later  # in the place of the module
+    model.__dict__["rotary"] = later  # replaces the module
     torch.testing.assert_close(model.encode(source), memory, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_weights_begin_as_the_papers_do(build):
+def test_initial_weights_have_the_spread_of_the_paper(build):
     model = build(width=128, feed_forward_width=256, pieces=400, heads=4, **FORMS["all, pre-norm"])
     layer = model.decoder.layers[0]
     fused, gated = (6 / (4 * 128)) ** 0.5, (6 / (128 + 256)) ** 0.5
@@ -217,6 +217,6 @@ def test_weights_begin_as_the_papers_do(build):
         ({"positions": "rotary", "width": 12, "heads": 4}, r"4 heads is 3 wide.*pairs"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings, message):
+def test_settings_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         ModelConfig(**settings)

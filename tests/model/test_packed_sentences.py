@@ -1,4 +1,4 @@
-"""The loss of packed sentences against that of padded ones, which the other tests hold to torch."""
+"""The loss of packed sentences, compared with that of padded ones, which other tests verify."""
 
 import pytest
 import torch
@@ -18,14 +18,14 @@ SOURCE_TOKENS, TARGET_TOKENS = sum(SOURCE_LENGTHS), sum(TARGET_LENGTHS)
 
 @pytest.fixture
 def batch(sentences, as_input):
-    """Very unequal sentences, of one token too, as `Transformer.forward` takes them."""
+    """Return inputs of the network: sentences of very unequal lengths, down to one token."""
     source, target = sentences(SOURCE_LENGTHS), sentences(TARGET_LENGTHS, seed=2)
     return source, as_input(target), target
 
 
 @pytest.fixture
 def pair_of_models(build, randomise_vectors):
-    """The same weights, padded and packed."""
+    """Return a function that builds two networks of the same weights: padded and packed."""
 
     def build_pair(**settings):
         models = [build(backend=backend, **settings) for backend in (None, AttentionBackend.VARLEN)]
@@ -47,7 +47,7 @@ def loss_and_gradients(model, batch):
 @pytest.mark.parametrize("checkpoints", [False, True])
 @pytest.mark.parametrize("share", ["all", "decoder", "none"])
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_packed_is_padded(pair_of_models, batch, norm, share, checkpoints):
+def test_packed_sentences_equal_padded_ones(pair_of_models, batch, norm, share, checkpoints):
     padded, packed = pair_of_models(norm=norm, share_embeddings=share)
     packed.checkpoint_activations(checkpoints)
     expected, expected_gradients = loss_and_gradients(padded, batch)
@@ -58,8 +58,8 @@ def test_packed_is_padded(pair_of_models, batch, norm, share, checkpoints):
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=1e-5, msg=name)
 
 
-def test_tokens_after_a_targets_input_do_not_matter(pair_of_models, batch):
-    """The trainer writes padding over the EOS that a shifted short target still has."""
+def test_tokens_after_the_end_of_a_target_input_do_not_change_the_loss(pair_of_models, batch):
+    """A shifted short target still has its EOS, which the trainer overwrites with padding."""
     _, packed = pair_of_models()
     source, target_input, target = batch
     assert (target_input == EOS).any()
@@ -72,7 +72,7 @@ def test_tokens_after_a_targets_input_do_not_matter(pair_of_models, batch):
         assert torch.equal(first, second)
 
 
-def test_no_module_computes_padding(pair_of_models, batch):
+def test_packed_modules_compute_only_real_tokens(pair_of_models, batch):
     _, packed = pair_of_models()
     rows = {}
     for name, module in packed.named_modules():
@@ -87,7 +87,7 @@ def test_no_module_computes_padding(pair_of_models, batch):
         assert shape == (1, SOURCE_TOKENS if reads_source else TARGET_TOKENS), name
 
 
-def test_the_host_waits_for_the_lengths_alone_and_not_if_it_knows_them(
+def test_a_pass_waits_for_the_device_once_or_not_if_the_packings_are_given(
     pair_of_models, batch, monkeypatch
 ):
     known = packings(batch[0] != 0, batch[2] != 0)
@@ -98,8 +98,8 @@ def test_the_host_waits_for_the_lengths_alone_and_not_if_it_knows_them(
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_seed_decides_the_dropout_and_padding_does_not(build, sentences, as_input, checkpoints):
-    """Random numbers are drawn for real tokens alone."""
+def test_the_seed_determines_dropout_and_padding_does_not(build, sentences, as_input, checkpoints):
+    """Random numbers are drawn only for real tokens."""
     model = build(dropout=0.3, backend=AttentionBackend.VARLEN)
 
     def outcome(seed, checkpoints, more=0):
@@ -124,13 +124,13 @@ def test_bf16_stays_near_fp32(pair_of_models, batch):
     found.backward()
 
 
-def test_a_trace_and_its_logits_are_those_of_the_padded_model(pair_of_models, batch):
+def test_a_trace_of_a_packed_network_has_the_logits_of_the_padded_one(pair_of_models, batch):
     padded, packed = (model.eval() for model in pair_of_models())
     first, second = (trace(model, *batch[:2]) for model in (padded, packed))
     assert torch.equal(first.logits_btv, second.logits_btv)
 
 
-def test_attention_dropout_is_refused(build):
+def test_attention_dropout_with_varlen_is_refused(build):
     with pytest.raises(
         ModelError,
     ):

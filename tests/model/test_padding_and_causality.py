@@ -1,4 +1,4 @@
-"""A sentence's result is its own: no padding, no neighbour and no later piece changes it."""
+"""Results of a sentence do not depend on padding, other sentences, or later pieces."""
 
 from functools import cache
 
@@ -36,7 +36,7 @@ def network(build, randomise_vectors):
 @pytest.mark.parametrize("kind", EVERY_NETWORK)
 @settings(max_examples=12)
 @given(lengths=BATCHES, more=st.tuples(st.integers(0, 9), st.integers(0, 9)), seed=SEEDS)
-def test_a_sentence_alone_is_the_same_in_any_batch(
+def test_a_sentence_has_the_same_logits_and_loss_alone_and_in_a_batch(
     network, sentences, as_input, kind, lengths, more, seed
 ):
     model = network(*kind)
@@ -60,10 +60,10 @@ def test_a_sentence_alone_is_the_same_in_any_batch(
 @pytest.mark.parametrize("kind", EVERY_NETWORK)
 @settings(max_examples=12)
 @given(data=st.data(), lengths=BATCHES, seed=SEEDS)
-def test_a_later_target_piece_changes_no_earlier_logit(
+def test_a_later_target_piece_does_not_change_earlier_logits(
     network, sentences, as_input, kind, data, lengths, seed
 ):
-    """Bit for bit, in this sentence and in all of its neighbours."""
+    """They are equal bit by bit, and so are those of the other sentences."""
     model = network(*kind)
     source_lengths, target_lengths = ([pair[side] for pair in lengths] for side in (0, 1))
     source, target = sentences(source_lengths, seed=seed), sentences(target_lengths, seed=seed + 1)
@@ -82,7 +82,7 @@ def test_a_later_target_piece_changes_no_earlier_logit(
     assert torch.equal(after[others], before[others])
 
 
-def test_padding_gets_no_gradient_from_the_inputs(build, sentences, as_input):
+def test_the_embedding_of_padding_gets_no_gradient(build, sentences, as_input):
     model = build(share_embeddings="none")
     source, target = sentences([9, 4]), sentences([3, 7], seed=2)
     model(source, as_input(target), target, CrossEntropy(0.1)).smoothed.backward()

@@ -1,4 +1,4 @@
-"""The network against torch.nn.Transformer with the same weights."""
+"""The network compared with torch.nn.Transformer with the same weights."""
 
 import pytest
 import torch
@@ -13,10 +13,10 @@ PAD = 0
 
 
 class Reference(nn.Module):
-    """nn.Transformer with our weights, between our embeddings and positions.
+    """nn.Transformer with our weights, embeddings and positions.
 
-    Left to itself it ends its stacks with a norm, which the paper's post-norm form has not; so its
-    encoder and decoder are made here.
+    By default, torch adds a norm after each stack, which the paper's post-norm form lacks.
+    Therefore its encoder and decoder are built here.
     """
 
     def __init__(self, ours):
@@ -61,7 +61,7 @@ class Reference(nn.Module):
                 theirs.copy_(torch.cat(own))
 
     def _pairs(self, ours):
-        """Yields (our parameters, to be concatenated; torch's parameter)."""
+        """Yield our parameters, to be concatenated, with torch's parameter for them."""
         for name, embedding in self.embeddings.items():
             yield [getattr(ours, name).weight], embedding
         for stack, theirs in (
@@ -97,7 +97,7 @@ class Reference(nn.Module):
                 yield [stack.last_norm.bias], theirs.norm.bias
 
     def _embedding(self, side):
-        """§3.4: the side's own matrix if it has one, else the target's."""
+        """Return the side's matrix (§3.4), or the target's if it has none."""
         own = f"{side}_embedding"
         return self.embeddings[own if own in self.embeddings else "target_embedding"]
 

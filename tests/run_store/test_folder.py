@@ -30,7 +30,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def opened(phrasebook, tmp_path):
-    """A new run of a recipe, with the recipe, the dataset and its manifest."""
+    """Open a new run; return its folder, recipe, dataset store and manifest."""
     recipe, run = tiny_recipe(phrasebook), RunFolder(tmp_path / "name of run")
     store, manifest = open_dataset(recipe.data)
     open_folder(run, recipe, store, manifest)
@@ -54,7 +54,7 @@ def test_a_run_keeps_the_columns_of_its_datasets_shards(phrasebook, tmp_path, mo
     ("asked", "taken"),
     [("3\n", 3), (" 12 ", 12), ("0", None), ("-1", None), ("1e3", None), ("", None), ("٣x", None)],
 )
-def test_a_request_for_data_workers_is_taken_once_whatever_it_says(run, asked, taken):
+def test_a_request_for_data_workers_is_taken_once_and_ignored_if_invalid(run, asked, taken):
     assert run.take_data_workers_request() is None
     run.request_data_workers(1)
     run.data_workers_request.write_text(asked)
@@ -63,14 +63,14 @@ def test_a_request_for_data_workers_is_taken_once_whatever_it_says(run, asked, t
     assert list(run.data_workers_request.parent.iterdir()) == []
 
 
-def test_a_request_may_be_as_long_as_its_limit_and_no_longer(run):
+def test_a_request_for_data_workers_has_at_most_four_digits(run):
     run.request_data_workers(99_99)
     assert run.take_data_workers_request() == 9999
     run.request_data_workers(999_999)
     assert run.take_data_workers_request() is None
 
 
-def test_a_request_to_stop_is_taken_once_and_remembered(run):
+def test_a_stop_request_is_taken_once_and_remembered(run):
     assert run.stop_requests() == set()
     assert run.stop_requested_at() is None
     run.ask_to_stop()
@@ -82,13 +82,13 @@ def test_a_request_to_stop_is_taken_once_and_remembered(run):
     run.ask_to_stop()
     os.utime(run.stop_request, ns=(0, 9))
     assert run.stop_requests() == {7, 9}
-    assert not run.take_stop_request(former=9)  # it was meant for an earlier start
+    assert not run.take_stop_request(former=9)  # requested before this start
     assert not run.stop_request.exists()
     run.ask_to_stop()
     assert run.take_stop_request(former=9)
 
 
-def test_a_new_run_has_all_that_translating_needs(opened):
+def test_a_new_run_contains_all_files_that_translation_needs(opened):
     run, recipe, store, manifest = opened
     card = run.card()
     assert (card.name, card.dataset_identity) == ("name of run", manifest.identity)
@@ -99,17 +99,17 @@ def test_a_new_run_has_all_that_translating_needs(opened):
         assert (run.dataset / info.file).read_bytes() == store.read(info.file, info.sha256)
     written = yaml.safe_load(run.recipe.read_text())
     assert written == recipe.model_dump(mode="json")
-    assert list(written) == list(recipe.model_dump(mode="json"))  # in the order of the fields
+    assert list(written) == list(recipe.model_dump(mode="json"))  # the fields keep their order
     assert run.stop_request.parent.is_dir()
 
 
-def test_a_run_that_has_begun_keeps_its_card_and_gets_the_recipe_of_each_start(opened, phrasebook):
+def test_a_run_that_has_trained_keeps_its_card_and_each_start_writes_the_recipe(opened, phrasebook):
     run, recipe, store, manifest = opened
     first = run.card()
     parent = Parent(run_id="p", step=3, sha256="0")
     open_folder(run, recipe, store, manifest, parent)
     second = run.card()
-    assert (second.id != first.id, second.parent) == (True, parent)  # it had not trained
+    assert (second.id != first.id, second.parent) == (True, parent)  # a new card: not yet trained
     run.metrics.write_text("{}\n")
     more = tiny_recipe(phrasebook, max_steps=99)
     open_folder(run, more, store, manifest)
@@ -118,7 +118,7 @@ def test_a_run_that_has_begun_keeps_its_card_and_gets_the_recipe_of_each_start(o
 
 
 @pytest.mark.parametrize("what", ["record", "checkpoint"])
-def test_a_run_has_begun_when_it_has_trained(opened, what):
+def test_a_run_has_begun_once_it_has_a_record_or_a_checkpoint(opened, what):
     run, *_ = opened
     assert not run.has_begun()
     if what == "record":
@@ -132,7 +132,7 @@ def test_a_run_has_begun_when_it_has_trained(opened, what):
     assert not run.has_begun()
 
 
-def test_a_run_of_another_dataset_is_refused_with_both_identities(opened):
+def test_a_run_of_another_dataset_is_refused_naming_both_identities(opened):
     run, recipe, _, manifest = opened
     run.metrics.write_text("{}\n")
     check_folder(run, recipe, manifest)
@@ -144,18 +144,18 @@ def test_a_run_of_another_dataset_is_refused_with_both_identities(opened):
     assert f"has identity {manifest.identity[:16]}…. Set data.dataset" in str(error.value)
 
 
-def test_imported_weights_are_no_run_to_continue(opened):
+def test_imported_weights_cannot_be_continued_as_a_run(opened):
     run, recipe, _, manifest = opened
     with_checkpoint(run.path, 0, imported_from="hub/model")
     with pytest.raises(RunMismatchError, match=rf"hub/model.*trainer\.init_from={run.path}"):
         check_folder(run, recipe, manifest)
     (run.checkpoints / folder_name(0) / HEADER).write_text("{")
-    check_folder(run, recipe, manifest)  # that it is damaged is said when it is looked for
+    check_folder(run, recipe, manifest)  # damage is reported later, when the checkpoint is read
     with_checkpoint(run.path, 1)
     check_folder(run, recipe, manifest)
 
 
-def test_a_folder_without_a_run_differs_from_a_damaged_run(run):
+def test_errors_distinguish_a_folder_without_a_run_from_a_damaged_run(run):
     with pytest.raises(RunMismatchError, match=r"is no run: it has no run\.json"):
         run.card()
     with pytest.raises(RunMismatchError, match="is no run"):
@@ -173,7 +173,7 @@ def at(second):
     return datetime(2026, 1, 2, 3, 4, second, 123456, UTC)
 
 
-def test_entries_of_the_log_are_read_as_they_were_written(run):
+def test_log_entries_are_read_back_without_details(run):
     assert last_entries(run.log) == []
     texts = ["first", "second\nwith\n  more", f"{DETAIL}for readers of the file", "third"]
     run.log.write_text("".join(log_entry(text, at(n)) for n, text in enumerate(texts)))
@@ -182,7 +182,7 @@ def test_entries_of_the_log_are_read_as_they_were_written(run):
     assert found[0].time == "2026-01-02T03:04:00.123+00:00"
 
 
-def test_only_the_end_of_a_long_log_is_read(run):
+def test_only_the_end_of_a_long_log_is_parsed(run):
     long = "x" * (TAIL_BYTES // 2)
     run.log.write_text("".join(log_entry(f"{n}\n{long}", at(n)) for n in range(3)))
     (last,) = last_entries(run.log)[-1:]

@@ -1,4 +1,4 @@
-"""Small files of a run's folder that hold something else: none ends in a traceback."""
+"""Invalid content in the small files of a run's folder never ends in a traceback."""
 
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ def owner(run: Path) -> Path:
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_an_owner_that_is_no_owner_loses_the_run_when_its_lease_is_over(
+def test_a_run_with_an_invalid_owner_file_is_taken_when_the_lease_expires(
     tmp_path: Path, content: bytes
 ) -> None:
     file = owner(tmp_path)
@@ -52,7 +52,7 @@ def test_an_owner_that_is_no_owner_loses_the_run_when_its_lease_is_over(
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_a_live_owner_is_named_by_its_file(
+def test_a_live_owner_with_an_invalid_file_is_named_by_the_path(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = owner(tmp_path)
@@ -63,7 +63,7 @@ def test_a_live_owner_is_named_by_its_file(
         Lease(tmp_path).__enter__()
 
 
-def test_an_owner_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+def test_an_owner_file_that_is_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(owner(tmp_path))
     with pytest.raises(OSError, match=r"it is a FIFO, expected a regular file.*00000007\.json"):
         Lease(tmp_path).__enter__()
@@ -81,7 +81,7 @@ def test_an_invalid_card_is_reported_by_file_and_key(tmp_path: Path, content: by
     assert len(str(caught.value)) < 800
 
 
-def test_a_card_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_card_that_is_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     os.mkfifo(run.card_path)
     with pytest.raises(RunMismatchError, match=r"run\.json cannot be read: it is a FIFO"):
@@ -91,7 +91,7 @@ def test_a_card_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"0", b"-1", b"[]", b"\xff", b"1" * 6, b"9" * 5000, "²".encode(), b"1 2"]
 )
-def test_a_request_for_workers_that_is_none_is_passed_over(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_request_for_workers_is_ignored(tmp_path: Path, content: bytes) -> None:
     run = RunFolder(tmp_path)
     run.data_workers_request.parent.mkdir()
     run.data_workers_request.write_bytes(content)
@@ -100,7 +100,7 @@ def test_a_request_for_workers_that_is_none_is_passed_over(tmp_path: Path, conte
     assert run.take_data_workers_request() == 3
 
 
-def test_a_fifo_as_request_for_workers_stops_no_run(tmp_path: Path) -> None:
+def test_a_fifo_as_request_for_data_workers_is_ignored(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.data_workers_request.parent.mkdir()
     os.mkfifo(run.data_workers_request)

@@ -1,4 +1,4 @@
-"""A run has one owner; a former owner cannot change its checkpoints any more."""
+"""A run has one owner; a former owner can no longer change its checkpoints."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def short(monkeypatch):
 
 @pytest.fixture
 def contenders():
-    """Starts processes; they contend as if a second were a lease."""
+    """Return a function that starts contender processes whose leases last a second."""
     started = []
 
     def start(count, lease_seconds=1.0):
@@ -44,7 +44,7 @@ def contenders():
 
 
 def owner_file(run, number, **changes):
-    """Rewrite the lease as if another process had taken the run."""
+    """Write the owner file of a number, as if another process took the run; return its path."""
     owners = run / "owners"
     owners.mkdir(parents=True, exist_ok=True)
     file = owners / f"{number:08d}.json"
@@ -56,13 +56,13 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_file_of_an_owner_is_on_the_disk_before_it_owns_the_run(tmp_path, monkeypatch):
+def test_the_owner_file_is_synced_to_the_disk_before_the_run_is_owned(tmp_path, monkeypatch):
     calls = record_disk_calls(monkeypatch)
     with Lease(tmp_path):
         assert by_name(calls) == [("sync", "00000001.json"), ("sync", "owners")]
 
 
-def test_an_owner_leaves_nothing_but_its_number(tmp_path):
+def test_an_owner_leaves_only_a_released_file_with_its_number(tmp_path):
     for number in ("00000001", "00000002"):
         with Lease(tmp_path) as lease:
             lease.check()
@@ -72,8 +72,8 @@ def test_an_owner_leaves_nothing_but_its_number(tmp_path):
         assert names(tmp_path / "checkpoints") == []
 
 
-def test_a_second_process_is_refused_with_the_owners_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)  # an owner may be slow to renew
+def test_a_second_process_is_refused_and_the_owner_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)  # allows an owner that renews slowly
     with (
         Lease(tmp_path) as lease,
         pytest.raises(RunInUseError, match=rf"in use by process {os.getpid()} on .*--run PATH"),
@@ -85,8 +85,8 @@ def test_a_second_process_is_refused_with_the_owners_name(tmp_path, monkeypatch)
 
 
 @pytest.mark.long
-def test_exactly_one_of_concurrent_owners_wins(tmp_path, contenders):
-    """Over and over: the run is new, or was left, or its owner has died."""
+def test_exactly_one_of_concurrent_processes_becomes_the_owner(tmp_path, contenders):
+    """Repeated for a new run, a released run, and a run whose owner has died."""
     crowd = contenders(4, lease_seconds=10.0)
     dead = dead_process()
     winners = set()
@@ -104,7 +104,7 @@ def test_exactly_one_of_concurrent_owners_wins(tmp_path, contenders):
         assert winner.told("check") is None
         assert winner.told("leave") is None
         winners.add(winner.pid)
-    assert len(winners) > 1  # it was a race
+    assert len(winners) > 1  # different processes win, so they do race
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_exactly_one_of_concurrent_owners_wins(tmp_path, contenders):
     [{}, {"started": 1}],
     ids=["it has ended", "another one has its number"],
 )
-def test_the_run_of_a_dead_process_of_this_place_is_taken_at_once(tmp_path, monkeypatch, changes):
+def test_the_run_of_a_dead_process_on_this_machine_is_taken_at_once(tmp_path, monkeypatch, changes):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)
     owner_file(tmp_path, 7, **(changes or {"process": dead_process()}))
     said = []
     with Lease(tmp_path, said.append) as lease:
-        assert said == []  # it did not wait
+        assert said == []  # nothing was announced, so it did not wait
         lease.check()
         assert names(tmp_path / "owners") == ["00000008.json"]
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_the_run_of_a_silent_owner_elsewhere_is_taken_when_its_lease_is_over(
+def test_the_run_of_a_silent_owner_elsewhere_is_taken_when_its_lease_expires(
     tmp_path, monkeypatch, torn
 ):
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.2)
@@ -136,7 +136,7 @@ def test_the_run_of_a_silent_owner_elsewhere_is_taken_when_its_lease_is_over(
     assert ("an unknown process" if torn else " on far ") in text
 
 
-def test_a_process_that_was_killed_is_succeeded_at_once(tmp_path, monkeypatch, contenders):
+def test_the_run_of_a_killed_process_is_taken_at_once(tmp_path, monkeypatch, contenders):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)
     (contender,) = contenders(1)
     assert contender.told("take", tmp_path) is None
@@ -148,7 +148,7 @@ def test_a_process_that_was_killed_is_succeeded_at_once(tmp_path, monkeypatch, c
         assert names(tmp_path / "checkpoints") == [lease.work.name]
 
 
-def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contenders):
+def test_a_paused_owner_whose_lease_expired_can_neither_commit_nor_prune(tmp_path, contenders):
     checkpoints = tmp_path / "checkpoints"
     (former,) = contenders(1)
     assert former.told("take", tmp_path) is None
@@ -157,7 +157,7 @@ def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contend
         assert former.told("commit", step) is None
     assert former.told("write", 30) is None
     os.kill(former.pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, former.pid, os.WSTOPPED)  # until then it may renew once more
+    os.waitid(os.P_PID, former.pid, os.WSTOPPED)  # until it has stopped, it may renew once more
     try:
         with Lease(tmp_path) as lease:
             os.kill(former.pid, signal.SIGCONT)
@@ -176,8 +176,8 @@ def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contend
     assert [path.name[-2:] for path in list_checkpoints(checkpoints)] == ["10", "20"]
 
 
-def test_a_process_that_was_too_slow_withdraws(tmp_path):
-    """Between his looking and his taking, others have come, left, and cleaned up."""
+def test_a_contender_withdraws_if_others_owned_the_run_since_its_check(tmp_path):
+    """After the contender's check, one process takes and releases the run, and another takes it."""
     meanwhile = []
 
     class Slow(Lease):
@@ -199,8 +199,8 @@ def test_a_process_that_was_too_slow_withdraws(tmp_path):
     owner.__exit__(None, None, None)
 
 
-def test_a_process_that_enters_too_late_harms_no_successor(tmp_path):
-    """The process was paused for longer than a lease just after it had taken the run."""
+def test_an_owner_that_was_paused_while_entering_does_not_harm_its_successor(tmp_path):
+    """The process was paused for longer than a lease right after it had taken the run."""
     meanwhile = []
 
     class Slow(Lease):
@@ -218,8 +218,8 @@ def test_a_process_that_enters_too_late_harms_no_successor(tmp_path):
     owner.__exit__(None, None, None)
 
 
-def test_a_process_that_cannot_write_its_card_does_not_own_the_run(tmp_path, monkeypatch):
-    """As on a full disk."""
+def test_a_process_that_cannot_write_its_owner_file_does_not_own_the_run(tmp_path, monkeypatch):
+    """The write fails as on a full disk."""
 
     def no_space(path, data):
         raise OSError(28, "No space left on device", str(path))
@@ -231,7 +231,7 @@ def test_a_process_that_cannot_write_its_card_does_not_own_the_run(tmp_path, mon
     assert names(tmp_path / "owners") == []
 
 
-def test_a_run_that_cannot_be_entered_is_left(tmp_path):
+def test_an_owner_that_fails_while_entering_releases_the_run(tmp_path):
     class Failing(Lease):
         def _fence_former_owners(self):
             raise OSError(28, "No space left on device")
@@ -272,7 +272,7 @@ print(json.dumps([full, refused, left]))
 
 
 @pytest.mark.needs("small disks")
-def test_a_full_disk_does_not_lose_the_lease(tmp_path):
+def test_an_owner_renews_its_lease_on_a_full_disk(tmp_path):
     disk = tmp_path / "disk"
     full, refused, left = run_on_small_disk(disk, 64, FULL_DISK.format(disk=str(disk)))
     assert full == "No space left on device"
@@ -280,14 +280,14 @@ def test_a_full_disk_does_not_lose_the_lease(tmp_path):
     assert left == ["00000001.released"]
 
 
-def test_a_run_whose_work_folder_was_removed_is_owned_no_more(tmp_path):
+def test_an_owner_whose_work_folder_was_removed_loses_the_run(tmp_path):
     with Lease(tmp_path) as lease:
         lease.work.rmdir()
         with pytest.raises(LeaseLostError, match=r"was removed.*same command again"):
             lease.check()
 
 
-def test_a_run_whose_owners_folder_was_removed_is_owned_no_more(tmp_path):
+def test_an_owner_whose_owners_folder_was_removed_loses_the_run(tmp_path):
     with Lease(tmp_path) as former:
         shutil.rmtree(tmp_path / "owners")
         with pytest.raises(LeaseLostError, match=r"was removed.*same command again"):
@@ -299,7 +299,7 @@ def test_a_run_whose_owners_folder_was_removed_is_owned_no_more(tmp_path):
                 former.check()
 
 
-def test_a_new_owner_clears_what_former_ones_left_half_done(tmp_path):
+def test_a_new_owner_removes_unfinished_files_of_former_ones(tmp_path):
     checkpoints = tmp_path / "checkpoints"
     left = checkpoints / ".work-00000003-abcd" / "step-00000010-a"
     left.mkdir(parents=True)
@@ -311,7 +311,7 @@ def test_a_new_owner_clears_what_former_ones_left_half_done(tmp_path):
         assert names(lease.work) == []
 
 
-def test_another_users_process_is_not_taken_for_dead(another_users_process):
+def test_a_live_process_of_another_user_is_not_considered_dead(another_users_process):
     known = lease_module.this_process() | {"process": another_users_process}
     with pytest.raises(PermissionError):
         os.kill(another_users_process, 0)
@@ -335,14 +335,14 @@ def test_a_released_run_is_taken_at_once_by_a_waiting_process(tmp_path, monkeypa
     assert pauses == [lease_module.POLL_SECONDS]
 
 
-def test_a_run_that_was_never_owned_has_no_ownership(tmp_path):
+def test_a_run_that_never_had_an_owner_has_no_ownership(tmp_path):
     assert ownership(tmp_path) is None
     (tmp_path / "owners").mkdir()
     assert ownership(tmp_path) is None
     assert not was_owned_by(tmp_path, os.getpid())
 
 
-def test_the_owners_card_and_renewal_are_read(tmp_path):
+def test_ownership_reads_the_owner_file_and_its_renewal_time(tmp_path):
     with Lease(tmp_path):
         mine = ownership(tmp_path)
         assert (mine.card.process, mine.released, mine.is_dead) == (os.getpid(), False, False)
@@ -360,8 +360,8 @@ def test_the_owners_card_and_renewal_are_read(tmp_path):
     assert ownership(tmp_path).card is None
 
 
-def test_a_process_that_ends_is_not_kept_by_its_lease(tmp_path):
-    """The thread that renews must not keep a process that leaves without its context."""
+def test_a_process_that_ends_without_leaving_its_lease_is_not_kept_alive(tmp_path):
+    """The thread that renews the lease must not keep such a process running."""
     program = (
         "import sys; from pathlib import Path; from run_store.lease import Lease; "
         "Lease(Path(sys.argv[1])).__enter__()"
@@ -370,7 +370,7 @@ def test_a_process_that_ends_is_not_kept_by_its_lease(tmp_path):
     assert names(tmp_path / "owners") == ["00000001.json"]
 
 
-def test_the_owner_is_named_once_after_two_renewals(tmp_path, monkeypatch):
+def test_a_waiting_process_names_the_owner_once_after_two_renewal_periods(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 30.0)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 5.0)
     owner_file(tmp_path, 1, host="elsewhere", place="another", process=12)
@@ -390,7 +390,7 @@ def test_the_owner_is_named_once_after_two_renewals(tmp_path, monkeypatch):
     assert "lease of 30 s" in text
 
 
-def test_an_owner_whose_further_check_fails_has_lost_the_run(tmp_path):
+def test_an_owner_loses_the_run_if_a_required_check_fails(tmp_path):
     def lost():
         raise LeaseLostError("the store has another owner")
 

@@ -1,4 +1,4 @@
-"""A process is known by its id and the time of its start."""
+"""A process is identified by its id and start time."""
 
 import os
 import subprocess
@@ -8,16 +8,16 @@ from pathlib import Path
 from run_store.process_identity import start_tick
 
 
-def test_the_start_is_measured_in_ticks_since_boot():
+def test_start_tick_counts_ticks_since_boot():
     tick = start_tick(os.getpid())
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     assert 0 < tick <= uptime * os.sysconf("SC_CLK_TCK")
     assert start_tick(os.getpid()) == tick
 
 
-def test_a_process_that_has_ended_has_no_start():
+def test_a_process_that_has_ended_has_no_start_tick():
     ended = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-    assert start_tick(ended.pid) is None  # a zombie until it is waited for
+    assert start_tick(ended.pid) is None  # a zombie until `wait` is called
     ended.wait()
     assert start_tick(ended.pid) is None

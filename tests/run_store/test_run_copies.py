@@ -1,4 +1,4 @@
-"""A folder sends requests to a URL only if the user has named that URL."""
+"""A run folder sends requests to a URL only if the user has named that URL."""
 
 import shutil
 
@@ -18,12 +18,12 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", [mirror_folder, view_folder])
-def test_the_cache_entry_of_a_url_may_use_it(folder):
+def test_the_cache_folder_of_a_url_may_send_requests_to_it(folder):
     require_named_url(folder(URL) / NAME, STATES)
     require_named_url(folder(URL) / "checkpoints/.work-00000001-ab/step-00000001", STATES)
 
 
-def test_a_copy_of_this_process_may_use_its_url(tmp_path):
+def test_a_copy_registered_by_this_process_may_send_requests_to_its_url(tmp_path):
     with pytest.raises(CheckpointError, match=f"checkpoints verify {URL}`"):
         require_named_url(tmp_path / "mine" / NAME, STATES)
     register_copy(tmp_path / "mine", URL)
@@ -39,14 +39,14 @@ def test_a_copy_of_this_process_may_use_its_url(tmp_path):
         "",
     ],
 )
-def test_no_folder_may_use_another_url(tmp_path, states):
+def test_no_folder_may_send_requests_to_a_url_of_another_run(tmp_path, states):
     register_copy(tmp_path / "mine", URL)
     for folder in (tmp_path / "mine", view_folder(URL), mirror_folder(URL)):
         with pytest.raises(CheckpointError, match="nothing is requested from there"):
             require_named_url(folder / NAME, states)
 
 
-def test_a_link_into_the_cache_is_the_folder_that_it_leads_to(tmp_path):
+def test_a_cache_entry_that_is_a_link_gives_its_target_no_permission(tmp_path):
     foreign = tmp_path / "foreign"
     (foreign / NAME).mkdir(parents=True)
     view = view_folder(URL)

@@ -1,3 +1,3 @@
-"""Fixtures that tests of several packages share."""
+"""Fixtures shared by tests of several packages."""
 
 from support.untrained import translator_of, untrained  # noqa: F401  (fixtures)

@@ -1,4 +1,4 @@
-"""Settings of notifications: names of variables, and nothing that is secret or is executed."""
+"""Settings of notifications name variables, and contain neither secrets nor commands."""
 
 import pytest
 import yaml
@@ -13,13 +13,13 @@ SECRET = "s3cr3tCANARY"
 PAGER = {"command_from": "TRANSLOOM_PAGER"}
 
 
-def test_nothing_is_sent_by_default():
+def test_notifications_are_off_by_default():
     config = NotifyConfig()
     assert config.targets == config.variables == ()
     assert set(EVENTS) - set(DEFAULT_EVENTS) == {"best_score"}
 
 
-def test_a_recipe_names_variables_and_stays_the_same_run(recipe_file):
+def test_notification_targets_are_variables_and_do_not_change_the_run_s_identity(recipe_file):
     override = "tracking.notify={targets: [{command_from: TRANSLOOM_SLACK, format: text}, "
     override += "{command_from: TRANSLOOM_PAGER}], events: [failed, best_score]}"
     recipe = load_recipe(recipe_file, [override])
@@ -42,7 +42,7 @@ def test_a_recipe_names_variables_and_stays_the_same_run(recipe_file):
         (PAGER | {"format": "html"}, "'json' or 'text'"),
     ],
 )
-def test_a_target_is_a_command(recipe_file, target, message):
+def test_a_target_without_a_command_variable_is_refused(recipe_file, target, message):
     values = yaml.safe_load(recipe_file.read_text())
     values["tracking"]["notify"] = {"targets": [target]}
     recipe_file.write_text(yaml.safe_dump(values))
@@ -50,7 +50,7 @@ def test_a_target_is_a_command(recipe_file, target, message):
         load_recipe(recipe_file)
 
 
-def test_targets_are_few_and_named_once(recipe_file):
+def test_too_many_and_repeated_targets_are_refused(recipe_file):
     many = [{"command_from": f"TRANSLOOM_{n}"} for n in range(MAX_TARGETS + 1)]
     for targets, message in (
         (many, "there are 9 targets, at most 8"),
@@ -61,8 +61,8 @@ def test_targets_are_few_and_named_once(recipe_file):
 
 
 @pytest.mark.parametrize("name", ["PATH", "SHELL", "AWS_SECRET_ACCESS_KEY", "HTTP_PROXY", "slack"])
-def test_another_variable_than_translooms_is_refused(recipe_file, name):
-    """A recipe from elsewhere must not choose what this machine starts."""
+def test_a_variable_without_the_prefix_of_transloom_is_refused(recipe_file, name):
+    """A recipe from an untrusted source must not choose which command this machine runs."""
     with pytest.raises(RecipeError, match="begins with TRANSLOOM_, such as TRANSLOOM_NOTIFY, "):
         load_recipe(recipe_file, [f"tracking.notify.targets=[{{command_from: {name}}}]"])
 
@@ -82,7 +82,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("target", WRONG)
-def test_a_secret_that_is_put_into_the_recipe_is_not_shown(recipe_file, target):
+def test_a_secret_in_a_recipe_does_not_appear_in_errors(recipe_file, target):
     values = yaml.safe_load(recipe_file.read_text())
     overrides = [
         f"tracking.notify.targets=[{target}]",

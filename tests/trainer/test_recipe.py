@@ -1,4 +1,4 @@
-"""Recipes of several tasks: the same after a journey, compared over versions, wrong by name."""
+"""Recipes of all tasks: serialization, identity across versions, and errors in names."""
 
 import pickle
 import sys
@@ -43,7 +43,7 @@ def recipe(request, tmp_path):
 
 @pytest.fixture
 def reading(tmp_path):
-    """Reads a recipe of a task from a file, with overrides."""
+    """Return a function that loads the recipe of a task from a file, with overrides."""
 
     def read(task, *overrides):
         path = write_yaml(tmp_path / f"{task}.yaml", VALUES[task](tmp_path / "dataset"))
@@ -53,14 +53,14 @@ def reading(tmp_path):
 
 
 @pytest.mark.parametrize("pickler", [pickle, ray.cloudpickle], ids=["pickle", "cloudpickle"])
-def test_a_recipe_comes_back_equal(recipe, pickler):
+def test_a_recipe_is_equal_after_pickling(recipe, pickler):
     for sent in (recipe, recipe.training(), recipe.data_settings):
         back = pickle.loads(pickler.dumps(sent))  # noqa: S301
         assert back == sent
         assert type(back) is type(sent)
 
 
-def test_a_recipe_survives_a_checkpoint(recipe, monkeypatch):
+def test_a_recipe_restored_from_a_checkpoint_is_equal(recipe, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
     training = recipe.training()
     back = TrainingRecipe.of_checkpoint(training.model_dump(mode="json"), identity_of(training))
@@ -68,14 +68,14 @@ def test_a_recipe_survives_a_checkpoint(recipe, monkeypatch):
     assert identity_differences(identity_of(back), identity_of(recipe)) == []
 
 
-def test_ranks_get_the_recipe_without_the_cluster(recipe):
+def test_ranks_get_the_recipe_without_its_cluster_section(recipe):
     training = recipe.training()
     assert identity_of(training) == identity_of(recipe)
     assert training.model_dump() == recipe.model_dump(exclude={"cluster"})
     assert type(TrainingRecipe.of(training.model_dump(mode="json"))) is type(training)
 
 
-def test_the_identity_has_the_extensions(tmp_path):
+def test_the_identity_contains_the_hashes_of_extensions(tmp_path):
     found = identity_of(Recipe.of(copy_values(tmp_path)))
     assert found["extensions"] == ["copy_task"]
     assert found["extensions.copy_task"] == str(extensions._loaded["copy_task"])
@@ -85,7 +85,7 @@ def test_the_identity_has_the_extensions(tmp_path):
     ]
 
 
-def test_a_run_of_before_there_were_tasks_is_the_same_run(tmp_path):
+def test_a_run_older_than_the_task_setting_keeps_its_identity(tmp_path):
     now = identity_of(Recipe.of(tiny_values(tmp_path)))
     new = {
         *("task", "extensions", "model.network", "trainer.loss", "trainer.loss_options"),
@@ -99,14 +99,14 @@ def test_a_run_of_before_there_were_tasks_is_the_same_run(tmp_path):
     assert identity_differences(now, before) == []
 
 
-def test_a_run_of_another_task_is_recognised_by_its_task(tmp_path):
+def test_runs_of_different_tasks_differ_in_their_task(tmp_path):
     ours, theirs = (identity_of(Recipe.of(VALUES[t](tmp_path))) for t in ("translation", "copy"))
     assert "task: 'copy' there, 'translation' here" in identity_differences(theirs, ours)
 
 
 @pytest.mark.parametrize("changed", [{"model.network": "gone"}, {"task": "gone"}])
-def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed):
-    """The other run's extensions are not loaded to describe the difference."""
+def test_a_run_with_an_unregistered_network_or_task_differs(tmp_path, changed):
+    """The extensions of the other run are not loaded to describe the difference."""
     now = identity_of(Recipe.of(tiny_values(tmp_path)))
     then = {name: value for name, value in now.items() if name != "model.heads"} | changed
     assert any("'gone' there" in line for line in identity_differences(then, now))
@@ -163,12 +163,12 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         ),
     ],
 )
-def test_an_unknown_name_is_reported_with_the_known_names(reading, task, override, message):
+def test_an_invalid_name_is_reported_with_the_valid_names(reading, task, override, message):
     with pytest.raises(RecipeError, match=message):
         reading(task, override)
 
 
-def test_the_best_is_chosen_by_a_score_of_the_task(reading):
+def test_best_by_must_be_a_score_of_the_task(reading):
     assert reading("copy").checkpoints.best_by == "accuracy"
     assert reading("causal_lm", "checkpoints.best_by=byte_perplexity").kind.scores
     with pytest.raises(RecipeError, match=r"'accuracy', .* translation are loss, perplexity, bleu"):
@@ -177,7 +177,7 @@ def test_the_best_is_chosen_by_a_score_of_the_task(reading):
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """A checkpoint's recipe and identity, and the folder that has its extension."""
+    """Return a checkpoint's recipe and identity, and the folder that has its extension."""
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "foreign"
@@ -196,7 +196,7 @@ def as_in_another_process():
     sys.path[:] = [path for path in sys.path if not path.endswith("foreign")]
 
 
-def test_no_folder_is_taken_from_a_checkpoint(foreign, monkeypatch):
+def test_the_extension_folder_named_in_a_checkpoint_is_not_used(foreign, monkeypatch):
     values, identity, folder = foreign
     as_in_another_process()
     assert values["extension_folder"] == str(folder)
@@ -209,7 +209,7 @@ def test_no_folder_is_taken_from_a_checkpoint(foreign, monkeypatch):
     assert sys.modules["ext_of_checkpoint"].imported
 
 
-def test_other_code_than_the_checkpoints_is_not_imported(foreign, monkeypatch):
+def test_an_extension_that_differs_from_the_checkpoints_is_not_imported(foreign, monkeypatch):
     values, identity, folder = foreign
     as_in_another_process()
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
@@ -221,14 +221,14 @@ def test_other_code_than_the_checkpoints_is_not_imported(foreign, monkeypatch):
 
 
 @pytest.mark.parametrize("names", ["copy_task", 5, [5], {"a": 1}])
-def test_a_checkpoint_with_wrong_extensions_is_refused(tmp_path, names):
+def test_a_checkpoint_with_an_invalid_list_of_extensions_is_refused(tmp_path, names):
     training = Recipe.of(tiny_values(tmp_path)).training()
     values = training.model_dump(mode="json") | {"extensions": names}
     with pytest.raises(RunMismatchError, match=r"recipe has extensions"):
         TrainingRecipe.of_checkpoint(values, identity_of(training))
 
 
-def test_probe_sentences_need_a_network_that_can_be_traced(reading):
+def test_probe_sentences_require_a_traceable_network_and_are_few_and_distinct(reading):
     sentences = 'tracking.probe_sentences=["je suis"]'
     assert reading("translation", sentences).tracking.probe_sentences == ("je suis",)
     with pytest.raises(RecipeError, match="causal_lm with the network decoder_only does not"):

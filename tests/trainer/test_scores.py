@@ -1,4 +1,4 @@
-"""A score that an extension registers is computed of a validation's texts, and tells the best."""
+"""Scores registered by an extension are computed from validation texts and select the best."""
 
 import pytest
 from support.recipes import tiny_values, write_yaml
@@ -39,7 +39,7 @@ def runs(tmp_path_factory, phrasebook):
     return runs
 
 
-def test_it_is_in_the_record_and_in_checkpoints(runs):
+def test_a_registered_score_is_in_the_record_and_in_checkpoints(runs):
     (*_, last) = runs.lines("run", "validation")
     texts = sorted((runs.folder / "run" / "translations").glob("*.txt"))[-1].read_text()
     made = texts.removesuffix("\n").split("\n")
@@ -54,7 +54,7 @@ def test_it_is_in_the_record_and_in_checkpoints(runs):
     assert newest.header.scores["words_per_sentence"].value == words
 
 
-def test_the_scores_of_a_set_are_those_of_its_validation(runs):
+def test_score_heldout_returns_the_scores_of_the_validation(runs):
     found = load_network(runs.folder / "run", None, "cpu", "fp32")
     (*_, last) = runs.lines("run", "validation")
     scores = score_heldout(found, found.recipe.data, "validation")
@@ -65,7 +65,7 @@ def test_the_scores_of_a_set_are_those_of_its_validation(runs):
 
 
 @pytest.mark.parametrize("more_is_better", [True, False])
-def test_a_score_is_better_only_if_it_is_strictly_so(more_is_better):
+def test_a_score_is_better_only_if_it_is_strictly_better(more_is_better):
     def score(value):
         return Score(value=value, more_is_better=more_is_better)
 

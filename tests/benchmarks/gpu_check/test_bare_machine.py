@@ -1,4 +1,4 @@
-"""Collected parts suffice on a machine that has torch, and neither a network nor our packages."""
+"""The collected parts are enough for a machine that has torch, but no network and no transloom."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,7 @@ from benchmarks.gpu_check.results import read_results
 pytestmark = pytest.mark.needs("namespaces")
 
 PYTHON = "{}.{}".format(*sys.version_info)
-THERE = ("torch", "numpy", "transformers")  # of this environment; sentencepiece is replaced
+THERE = ("torch", "numpy", "transformers")  # from this environment; sentencepiece is replaced
 GPU_CHECK = ROOT / "scripts" / "gpu_check"
 SKIPPED_ON_CPUS = {
     "machine/driver",
@@ -54,7 +54,7 @@ def collect_into(folder: Path, *options: str) -> Manifest:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return parts for a machine with this Python."""
+    """Collect parts for a machine with this Python, and return their folder."""
     asking = [sys.executable, "-m", "pip", "--retries=0", "index", "versions", "pip"]
     if subprocess.run(asking, capture_output=True, check=False).returncode:
         pytest.skip("no package index answers")
@@ -66,7 +66,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> BareMachine:
-    """Return a machine to which the parts were carried."""
+    """Return a machine to which the parts were copied."""
     python = python_with(THERE, tmp_path_factory.mktemp("machine") / "torch")
     plant_package(python, "sentencepiece", "0.2.2", "raise ImportError('of the machine')")
     return BareMachine(python, parts)
@@ -74,7 +74,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> BareMachin
 
 @pytest.fixture(scope="module")
 def environment(machine: BareMachine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the environment that was installed there."""
+    """Install the parts on the machine, and return the environment's folder."""
     into = tmp_path_factory.mktemp("installed") / "environment"
     before = unignored_files()
     command = install_command(machine.python, machine.read_only, into)
@@ -89,7 +89,7 @@ def unignored_files() -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_machine_has_no_network_and_reads_the_parts_only(
+def test_the_machine_has_no_network_and_cannot_write_the_parts(
     machine: BareMachine, tmp_path: Path
 ) -> None:
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
@@ -98,7 +98,7 @@ def test_the_machine_has_no_network_and_reads_the_parts_only(
     assert "Read-only" in write.stderr
 
 
-def test_the_environment_has_our_versions(environment: Path, parts: Path) -> None:
+def test_the_environment_has_the_versions_of_this_checkout(environment: Path, parts: Path) -> None:
     assert json.loads((environment / "deviations.json").read_text()) == []
     versions = json.loads((environment / "installed.json").read_text())["versions"]
     for name in ("deepspeed", "ray", "wandb", "webdataset", "sentencepiece", "torch"):
@@ -106,7 +106,7 @@ def test_the_environment_has_our_versions(environment: Path, parts: Path) -> Non
     assert len(versions) == len(Manifest.read(parts).files) + len(THERE)
 
 
-def test_a_recipe_trains_there_as_it_does_here(
+def test_a_recipe_has_the_same_curve_on_the_machine_as_here(
     machine: BareMachine, environment: Path, phrasebook: Path, tmp_path: Path
 ) -> None:
     recipe = write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))
@@ -126,8 +126,8 @@ def test_a_recipe_trains_there_as_it_does_here(
 
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
-def test_all_stages_pass_there_on_the_cpu(machine: BareMachine, tmp_path: Path) -> None:
-    """With limits for a machine on which others compute, too."""
+def test_all_stages_pass_on_the_machines_cpu(machine: BareMachine, tmp_path: Path) -> None:
+    """The time limits allow for other load on the machine."""
     before = unignored_files()
     file = tmp_path / "results.json"
     limits = ("--stage-seconds", "1800", "--minutes", "55")
@@ -142,10 +142,10 @@ def test_all_stages_pass_there_on_the_cpu(machine: BareMachine, tmp_path: Path) 
     assert unignored_files() == before, "the check leaves nothing in the checkout"
 
 
-def test_parts_for_another_python_are_complete_for_an_independent_resolver(
+def test_parts_for_another_python_are_complete_by_an_independent_resolver(
     parts: Path, tmp_path: Path
 ) -> None:
-    """uv resolves for the default target, with stand-ins for what the machine has."""
+    """uv resolves for the default target, with stand-ins for packages of the machine."""
     other = tmp_path / "other"
     shutil.copytree(parts / "wheels", other / "wheels", copy_function=os.link)
     manifest = collect_into(other)
@@ -169,5 +169,5 @@ def test_parts_for_another_python_are_complete_for_an_independent_resolver(
     assert done.returncode == 0, done.stderr
     resolved = {line.partition("==")[0] for line in done.stdout.split()}
     needed = {file.name.partition("-")[0].replace("_", "-") for file in manifest.files}
-    # A stand-in has no requirements, so some packages of the machine are required by none.
+    # A stand-in has no requirements, so no package may require some of the machine's packages.
     assert needed <= resolved <= needed | manifest.on_machine.keys()

@@ -1,4 +1,4 @@
-"""The options of collect describe a machine, and bad ones are refused with their remedy."""
+"""Options of `collect` describe a machine; invalid ones are refused with a remedy."""
 
 import argparse
 import subprocess
@@ -27,7 +27,7 @@ def target(*options: str) -> Target:
     return target_of(parser.parse_args(options), read_pins(LOCK.read_text()))
 
 
-def test_packages_that_are_replaced_are_carried_where_the_version_differs() -> None:
+def test_packages_of_the_machine_are_carried_if_replaced_or_of_another_version() -> None:
     has = target().has
     assert {"torch": "2.11", "rich": None}.items() <= has.items()
     assert {"numpy", "sentencepiece", "ray"}.isdisjoint(has)
@@ -38,7 +38,7 @@ def test_packages_that_are_replaced_are_carried_where_the_version_differs() -> N
     assert target("--have=numpy==2.5.2", "--replace=triton").has == {"numpy": "2.5.2"}
 
 
-def test_packages_that_are_not_carried_by_default_are_in_the_lock() -> None:
+def test_packages_expected_on_the_machine_are_in_the_lock() -> None:
     assert target().has.keys() <= read_pins(LOCK.read_text()).keys()
 
 
@@ -52,13 +52,13 @@ def test_packages_that_are_not_carried_by_default_are_in_the_lock() -> None:
         (["--have", "jax", "--replace", "jax"], r"--replace jax: .* no version of jax. Omit"),
     ],
 )
-def test_options_that_cannot_be_read_are_named(options: list[str], said: str) -> None:
+def test_invalid_options_are_named(options: list[str], said: str) -> None:
     with pytest.raises(PartsError, match=said):
         target(*options)
 
 
-def test_without_packaging_a_suitable_python_is_named(tmp_path: Path) -> None:
-    """`-S` leaves out all packages: the module itself needs none."""
+def test_a_python_without_packaging_is_refused_and_a_suitable_one_named(tmp_path: Path) -> None:
+    """`-S` leaves out all packages; the module itself imports none of them."""
     command = [sys.executable, "-S", "-B", "-c", COLLECT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "PartsError: This Python has no package hatchling" in done.stderr

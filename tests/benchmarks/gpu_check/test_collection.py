@@ -1,4 +1,4 @@
-"""A collection holds what the target lacks, with the lock's versions and hashes."""
+"""A collection contains what the target lacks, in the versions and with the hashes of the lock."""
 
 import importlib.metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ BINARY = "cp312-cp312-manylinux_2_28_x86_64"
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the only folder from which pip takes wheels, by pip's own configuration."""
+    """Return a folder of wheels; by its configuration, pip takes wheels only from there."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -31,7 +31,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def collection_of(tmp_path: Path, index: Path, **versions: str) -> Collection:
-    """Return a collection whose lock has one version of each wheel of the index."""
+    """Return a collection whose lock has one version of each wheel in the index."""
     wanted = {"app": "1.0", "part": "1.5", "newer": "1.0"} | versions
     pins = {}
     for name, version in wanted.items():
@@ -46,7 +46,7 @@ def names(paths: list[Path]) -> list[str]:
     return [path.name.partition("-py3")[0].partition("-cp")[0] for path in paths]
 
 
-def test_the_locks_versions_are_downloaded_for_the_target_and_kept(
+def test_locked_versions_are_downloaded_once_and_damaged_wheels_again(
     tmp_path: Path, index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collection = collection_of(tmp_path, index)
@@ -67,7 +67,7 @@ def test_the_locks_versions_are_downloaded_for_the_target_and_kept(
     assert "downloading wheels (1): part" in said
 
 
-def test_a_damaged_wheel_that_no_lock_has_is_downloaded_again(tmp_path: Path, index: Path) -> None:
+def test_a_damaged_unlocked_wheel_is_downloaded_again(tmp_path: Path, index: Path) -> None:
     version = importlib.metadata.version("pip")
     whole = write_wheel(index, "pip", version).read_bytes()
     collection = collection_of(tmp_path, index)
@@ -77,13 +77,13 @@ def test_a_damaged_wheel_that_no_lock_has_is_downloaded_again(tmp_path: Path, in
     assert damaged.read_bytes() == whole
 
 
-def test_a_requirement_that_no_lock_has_is_named(tmp_path: Path, index: Path) -> None:
+def test_a_requirement_that_is_in_no_lock_is_named(tmp_path: Path, index: Path) -> None:
     write_wheel(index, "app", requires=["unknown-part>3"])
     with pytest.raises(PartsError, match=r"unknown-part>3 \(required by app\).*--have"):
         collection_of(tmp_path, index).complete(APP)
 
 
-def test_a_version_in_the_lock_that_is_not_as_required_is_named(
+def test_a_locked_version_that_does_not_meet_a_requirement_is_named(
     tmp_path: Path, index: Path
 ) -> None:
     write_wheel(index, "app", requires=["part>=2"])
@@ -91,7 +91,7 @@ def test_a_version_in_the_lock_that_is_not_as_required_is_named(
         collection_of(tmp_path, index).complete(APP)
 
 
-def test_a_file_without_the_locks_hash_is_refused(tmp_path: Path, index: Path) -> None:
+def test_a_wheel_whose_hash_is_not_in_the_lock_is_refused(tmp_path: Path, index: Path) -> None:
     collection = collection_of(tmp_path, index)
     write_wheel(index, "app", code="exchanged = True")
     with pytest.raises(PartsError, match=r"(?s)pip download.*HASHES.*Repeat the command"):
@@ -99,7 +99,7 @@ def test_a_file_without_the_locks_hash_is_refused(tmp_path: Path, index: Path) -
     assert not list(collection.folder.iterdir())
 
 
-def test_the_locks_are_read_with_all_their_hashes() -> None:
+def test_the_lock_is_read_with_all_versions_and_hashes() -> None:
     root = Path(__file__).resolve().parents[3]
     text = (root / "locks" / "cuda.txt").read_text()
     pins = read_pins(text)

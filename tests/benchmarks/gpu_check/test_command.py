@@ -1,4 +1,4 @@
-"""scripts/gpu_check as a user calls it, with an interpreter that has nothing of ours imported."""
+"""The command scripts/gpu_check, run by an interpreter without our packages."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from benchmarks.support.environments import ROOT
 
 
 def gpu_check(*arguments, cwd):
-    # -I: without site packages of a user, the folder of the script, or PYTHONPATH.
+    # -I leaves out the user's site packages, the script's folder and PYTHONPATH.
     script = ROOT / "scripts" / "gpu_check"
     return run_command(sys.executable, "-I", "-S", script, *arguments, cwd=cwd)
 
@@ -27,7 +27,7 @@ def write(path, device, result):
     return len(rows)
 
 
-def test_the_help_names_the_commands_and_needs_nothing_but_python(tmp_path):
+def test_the_help_names_the_commands_and_needs_only_python(tmp_path):
     done = gpu_check("--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for wanted in ("run --parts gpu-parts --results results.json", "adopt results.json"):
@@ -35,7 +35,7 @@ def test_the_help_names_the_commands_and_needs_nothing_but_python(tmp_path):
 
 
 @pytest.mark.parametrize(("result", "code"), [("passed", 0), ("skipped", 0), ("failed", 1)])
-def test_the_exit_code_says_whether_all_passed(tmp_path, result, code):
+def test_the_exit_code_is_1_if_a_row_failed(tmp_path, result, code):
     file = tmp_path / "results.json"
     count = write(file, "cpu", result)
     done = gpu_check("run", "--device", "cpu", "--results", file, cwd=tmp_path)
@@ -44,7 +44,7 @@ def test_the_exit_code_says_whether_all_passed(tmp_path, result, code):
     assert (tmp_path / "results.md").read_text().count(f"| {result} |") == count
 
 
-def test_a_file_of_another_device_is_refused(tmp_path):
+def test_a_results_file_of_another_device_is_refused(tmp_path):
     file = tmp_path / "results.json"
     write(file, "cpu", "passed")
     before = file.read_text()
@@ -63,14 +63,14 @@ def test_results_of_a_cpu_are_not_adopted(tmp_path):
     assert "--device cpu" in done.stderr
 
 
-def test_unknown_stages_are_named_with_those_that_exist(tmp_path):
+def test_an_unknown_stage_is_refused_with_the_existing_ones(tmp_path):
     done = gpu_check("run", "--results", "r.json", "--stages", "kernels,nope", cwd=tmp_path)
     assert done.returncode == 2
     assert "'nope'" in done.stderr
     assert "machine, speed" in done.stderr
 
 
-def test_a_stage_without_remaining_time_is_not_run(tmp_path):
+def test_a_stage_is_not_run_if_no_time_remains(tmp_path):
     done = gpu_check(
         *("run", "--device", "cpu", "--results", "r.json", "--minutes", "0"), cwd=tmp_path
     )
@@ -94,12 +94,12 @@ sys.exit(run(Namespace(device="cpu", results=Path("r.json"), stages=[stage], par
 
 
 def program(*keys, retry=False):
-    """Return a program that runs a stage with planted rows as the command does."""
+    """Return a command that runs a stage of planted rows, as the real command does."""
     text = PROGRAM.format(path=[str(ROOT)], keys=keys, retry=retry)
     return [sys.executable, "-c", text]
 
 
-def test_a_request_to_end_ends_the_stage_and_keeps_its_rows(tmp_path):
+def test_sigterm_ends_the_stage_and_keeps_its_finished_rows(tmp_path):
     command = program("passes:one", "hangs")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         left, results = tmp_path / "w" / "planted" / "left.pid", tmp_path / "r.json"
@@ -114,7 +114,7 @@ def test_a_request_to_end_ends_the_stage_and_keeps_its_rows(tmp_path):
     assert list(read_results(results).rows) == ["planted/passes:one"]
 
 
-def test_a_retry_repeats_what_did_not_pass_in_the_named_stages(tmp_path):
+def test_a_retry_repeats_only_failed_rows_of_the_named_stages(tmp_path):
     results = Results("cpu")
     rows = [Row("planted", "passes:one", "passed"), Row("planted", "passes:two", "failed")]
     results.add([*rows, Row("kernels", "rotary:fp32", "failed")])

@@ -1,4 +1,4 @@
-"""Parts become an environment over the machine's packages, or a message says why not."""
+"""Parts are installed as an environment over the machine's packages, or refused with a reason."""
 
 import ensurepip
 import json
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """Return a Python that has an older torch, and a package that it cannot import."""
+    """Return a Python with an older torch, and with a package that cannot be imported."""
     python = python_with([], tmp_path / "machine")
     plant_package(python, "torch", "2.11.0+cu130")
     plant_package(python, "part", "0.9", "raise ImportError('of the machine')")
@@ -37,7 +37,7 @@ def bundled_pip() -> Path:
 
 
 def parts_of(folder: Path, part: str = "", pip: bool = True) -> Path:
-    """Return parts with pip, a transloom of a single module, and a package that it requires."""
+    """Return parts with pip, a transloom of one module, and a package that transloom requires."""
     wheels, parts = folder / "wheels", folder / "parts"
     wheels.mkdir()
     parts.mkdir()
@@ -66,7 +66,7 @@ def install_there(python: Path, parts: Path, into: Path) -> "subprocess.Complete
     )
 
 
-def test_carried_packages_come_first_and_deviations_name_real_versions(
+def test_carried_packages_precede_the_machines_and_deviations_name_versions(
     tmp_path: Path, machine: Path
 ) -> None:
     parts, into = parts_of(tmp_path), tmp_path / "environment"
@@ -92,7 +92,7 @@ def test_carried_packages_come_first_and_deviations_name_real_versions(
     assert f"{into} already has these parts" in again.stdout
 
 
-def test_parts_of_several_transfers_are_installed_by_the_pip_of_the_machine(
+def test_parts_of_several_transfers_are_installed_by_the_machines_pip(
     tmp_path: Path, machine: Path
 ) -> None:
     (site_packages,) = machine.parents[1].glob("lib/python*/site-packages")
@@ -119,7 +119,7 @@ def test_parts_of_several_transfers_are_installed_by_the_pip_of_the_machine(
     assert Path(pip).is_relative_to(site_packages)
 
 
-def test_a_package_that_the_machine_lacks_after_all_is_named(tmp_path: Path, machine: Path) -> None:
+def test_an_expected_package_that_the_machine_lacks_is_named(tmp_path: Path, machine: Path) -> None:
     for path in machine.parents[1].glob("lib/python*/site-packages/torch*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = install_there(machine, parts_of(tmp_path), tmp_path / "environment")
@@ -130,7 +130,7 @@ def test_a_package_that_the_machine_lacks_after_all_is_named(tmp_path: Path, mac
     assert "--have" in done.stderr
 
 
-def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, machine: Path) -> None:
+def test_a_module_that_fails_to_import_is_named(tmp_path: Path, machine: Path) -> None:
     into = tmp_path / "environment"
     done = install_there(machine, parts_of(tmp_path, part="import nowhere"), into)
     assert done.returncode == 1
@@ -146,7 +146,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, machine: Path
         ({"machine": "s390x"}, r"on s390x; this is .*--machine"),
     ],
 )
-def test_parts_for_another_machine_are_refused(
+def test_parts_for_another_machine_or_python_are_refused(
     tmp_path: Path, other: dict[str, str], said: str
 ) -> None:
     parts = parts_of(tmp_path)
@@ -163,7 +163,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
         installed(parts, tmp_path / "environment")
 
 
-def test_the_environment_replaces_nothing_and_is_not_in_the_checkout(tmp_path: Path) -> None:
+def test_an_environment_in_the_checkout_or_a_filled_folder_is_refused(tmp_path: Path) -> None:
     parts = parts_of(tmp_path)
     with pytest.raises(PartsError, match=r"in the checkout\. Name a folder outside"):
         installed(parts, ROOT / "runs" / "environment")
@@ -171,7 +171,7 @@ def test_the_environment_replaces_nothing_and_is_not_in_the_checkout(tmp_path: P
         installed(parts, parts)
 
 
-def test_sources_of_another_state_of_the_checkout_are_refused(
+def test_parts_with_sources_that_differ_from_the_checkout_are_refused(
     tmp_path: Path, machine: Path
 ) -> None:
     parts, into = parts_of(tmp_path), tmp_path / "environment"

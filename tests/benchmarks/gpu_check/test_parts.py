@@ -1,4 +1,4 @@
-"""Parts give back the files that were split, and name what is missing or damaged."""
+"""Files are split into parts and joined again; missing and damaged parts are named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ SIZES = {"a-1.whl": 2500, "b-1.whl": 0, "c-1.whl": 500, "d-1.whl": 1, "e-1.whl":
 
 @pytest.fixture
 def collected(tmp_path: Path) -> Path:
-    """Return a folder with the parts of files that end within parts and at their ends."""
+    """Return a folder with the parts of files that end inside parts and at their ends."""
     wheels, parts = tmp_path / "wheels", tmp_path / "parts"
     wheels.mkdir()
     parts.mkdir()
@@ -44,7 +44,7 @@ def joined(parts: Path) -> list[Path]:
     return join(Manifest.read(parts), parts, into)
 
 
-def test_parts_have_the_size_and_give_the_same_files(collected: Path) -> None:
+def test_parts_have_the_given_size_and_join_to_the_same_files(collected: Path) -> None:
     manifest = Manifest.read(collected)
     assert [part.size for part in manifest.parts] == [1000, 1000, 1000, 1000]
     files = joined(collected)
@@ -53,7 +53,7 @@ def test_parts_have_the_size_and_give_the_same_files(collected: Path) -> None:
         assert path.read_bytes() == (collected.parent / "wheels" / path.name).read_bytes()
 
 
-def test_the_manifest_comes_back_as_it_was_written(collected: Path, tmp_path: Path) -> None:
+def test_a_manifest_is_read_back_as_written(collected: Path, tmp_path: Path) -> None:
     manifest = Manifest.read(collected)
     assert manifest.on_machine == {"torch": Expected("2.11", "2.13.0")}
     manifest.write(tmp_path)
@@ -66,7 +66,7 @@ def test_parts_of_a_former_collection_are_removed(collected: Path) -> None:
     assert sorted(path.name for path in collected.glob("part-*")) == ["part-01"]
 
 
-def test_missing_and_damaged_parts_are_named_and_intact_ones_are_not(collected: Path) -> None:
+def test_only_missing_and_damaged_parts_are_named(collected: Path) -> None:
     (collected / "part-01").unlink()
     content = bytearray((collected / "part-03").read_bytes())
     content[7] ^= 1
@@ -81,7 +81,7 @@ def test_missing_and_damaged_parts_are_named_and_intact_ones_are_not(collected: 
     assert not list((collected.parent / "joined").iterdir())
 
 
-def test_a_file_that_the_parts_do_not_give_is_named(collected: Path) -> None:
+def test_a_joined_file_that_differs_from_the_manifest_is_named(collected: Path) -> None:
     manifest = Manifest.read(collected)
     first, *others = manifest.files
     replace(manifest, files=[replace(first, size=first.size - 1), *others]).write(collected)
@@ -90,7 +90,7 @@ def test_a_file_that_the_parts_do_not_give_is_named(collected: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a.whl", "/etc/a.whl", "", ".hidden"])
-def test_a_manifest_names_no_file_elsewhere(collected: Path, name: str) -> None:
+def test_a_manifest_with_an_invalid_file_name_is_refused(collected: Path, name: str) -> None:
     with edited_json(collected / "manifest.json") as values:
         values["files"][0]["name"] = name
     with pytest.raises(PartsError, match="is not a valid file name"):
@@ -117,7 +117,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
 
 
-def test_versions_differ_by_what_a_requirement_can_name() -> None:
+def test_local_version_labels_and_trailing_zeros_are_no_difference() -> None:
     assert difference("torch", "2.13.0+cu130", "2.13.0") is None
     assert difference("torch", "2.13", "2.13.0") is None
     assert difference("torch", "2.10", "2.1") == "torch 2.10 instead of 2.1"
@@ -125,7 +125,7 @@ def test_versions_differ_by_what_a_requirement_can_name() -> None:
     assert difference("torch", "1", None) is None
 
 
-def test_transfers_are_counted_with_and_without_the_checkout(collected: Path) -> None:
+def test_the_summary_counts_transfers_with_and_without_the_checkout(collected: Path) -> None:
     parts = [Piece(f"part-{n}", 24 * MIB, "") for n in range(5)] + [Piece("part-5", MIB, "")]
     assert transfers(parts, 64 * MIB) == 3
     assert transfers(parts, 30 * MIB) == 5

@@ -1,4 +1,4 @@
-"""The runner of the GPU check, with stages whose rows fail in every way."""
+"""The runner of the GPU check, with stages whose rows fail in different ways."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def stage(*keys: str, module: str = PLANTED, seconds: float = 60.0) -> Stage:
 
 
 class Check:
-    """Runs stages in a folder of the test."""
+    """Runner of stages in a folder of the test, with the texts that it reported."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ def check(tmp_path):
     return Check(tmp_path)
 
 
-def test_no_failure_stops_another_row_or_stage(check):
+def test_a_failing_row_does_not_stop_other_rows_or_stages(check):
     bad = ("raises", "is_wrong", "is_killed", "exits")
     check.run(stage("passes:first", *bad, "is_skipped", "passes:last"), AFTER)
     assert check.ran() == ["first", "last"]
@@ -78,7 +78,7 @@ def test_no_failure_stops_another_row_or_stage(check):
 
 
 @pytest.mark.long
-def test_a_row_that_hangs_is_killed_with_all_that_it_started(check):
+def test_a_row_that_hangs_is_killed_with_its_child_processes(check):
     hangs = PlannedRow("hangs", "hangs", "–", seconds=1.5)
     check.run(Stage("planted", PLANTED, (hangs, PlannedRow("passes:on", "goes on", "–"))))
     assert "1.5 s" in check.row("planted/hangs").detail
@@ -88,7 +88,7 @@ def test_a_row_that_hangs_is_killed_with_all_that_it_started(check):
 
 
 @pytest.mark.long
-def test_a_stage_ends_at_its_limit(check):
+def test_a_stage_is_ended_at_its_time_limit(check):
     rows = stage("passes:first", "hangs", "passes:last", seconds=10_000.0)
     check.run(rows, AFTER, stage_seconds=3.0)
     assert list(check.results.rows) == ["planted/passes:first", "after/passes:after"]
@@ -102,7 +102,7 @@ def test_a_stage_after_the_total_limit_is_not_run(check):
     assert list(check.results.rows) == ["planted/passes:first"]
 
 
-def test_a_second_run_goes_on_where_the_first_ended(check):
+def test_a_second_run_continues_after_the_rows_with_results(check):
     whole = stage("passes:one", "raises", "passes:two")
     check.results.add([Row("planted", "passes:one", "passed"), Row("planted", "raises", "failed")])
     check.run(whole)
@@ -112,7 +112,7 @@ def test_a_second_run_goes_on_where_the_first_ended(check):
     assert "all 3 rows have results" in check.said[-1]
 
 
-def test_the_file_has_each_row_as_soon_as_it_ended(check):
+def test_the_results_file_has_each_row_as_soon_as_it_has_ended(check):
     def hear(text):
         if text.startswith("planted ") and "/2" in text:
             seen.append([row["key"] for row in json.loads(check.file.read_text())["rows"]])
@@ -123,7 +123,7 @@ def test_the_file_has_each_row_as_soon_as_it_ended(check):
     assert seen == [["passes:one"], ["passes:one", "passes:two"]]
 
 
-def test_a_stage_that_cannot_be_imported_fails_as_a_whole(check):
+def test_all_rows_of_a_stage_that_cannot_be_imported_fail(check):
     check.run(stage("passes:one", "passes:two", module="support.gpu_check.missing"), AFTER)
     for key in ("passes:one", "passes:two"):
         row = check.row(f"planted/{key}")
@@ -132,7 +132,7 @@ def test_a_stage_that_cannot_be_imported_fails_as_a_whole(check):
     assert check.row("after/passes:after").result == "passed"
 
 
-def test_a_wrong_kernel_is_seen_and_stops_nothing(check):
+def test_a_wrong_kernel_fails_its_row_and_stops_no_other(check):
     keys = ("rotary:fp32", "sdpa_padded:fp32", "sdpa_causal:fp32")
     check.run(stage(*keys, module="support.gpu_check.wrong_kernel"), AFTER)
     results = [check.row(f"planted/{key}").result for key in keys]
@@ -142,7 +142,7 @@ def test_a_wrong_kernel_is_seen_and_stops_nothing(check):
 
 
 @pytest.mark.long
-def test_the_exact_stage_finds_other_bits_and_alarms(check):
+def test_the_exact_stage_detects_different_bits_and_false_alarms(check):
     keys = ("restart_varlen", "verified:alarm", "verified:change", "verify_zero:different")
     check.run(stage(*keys, module="support.gpu_check.unsteady_bits", seconds=600), total=600.0)
     rows = [check.row(f"planted/{key}") for key in keys]
@@ -165,8 +165,8 @@ def test_verify_zero_compares_one_stage_on_one_rank(check):
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_children_import_from_links_alone(tmp_path, installed):
-    """An installed transloom takes the project's packages from its own installation."""
+def test_child_processes_import_our_packages_only_from_links(tmp_path, installed):
+    """An installed transloom imports our packages from its installation, without links."""
     bare = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     variables = import_path(Path(sys.executable) if installed else bare, tmp_path)
     links = tmp_path / "imports"

@@ -1,4 +1,4 @@
-"""The table of the GPU check: plan, docs, and what is adopted."""
+"""The table of the GPU check: its plan, its documentation, and the adopted results."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ def line_of(docs, path):
     return [cell.strip() for cell in line.replace(r"\|", "¦").split("|")[1:-1]]
 
 
-def test_every_planned_row_has_a_function():
+def test_each_planned_row_has_a_function_in_its_stage():
     for stage in RUN_BY_STAGES:
         source = (ROOT / stage.module.replace(".", "/")).with_suffix(".py").read_text()
         functions = {n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
@@ -48,13 +48,13 @@ def test_files_that_the_plan_names_exist():
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_the_docs_show_what_was_adopted():
+def test_the_documentation_shows_the_adopted_results():
     kept = read_results(KEPT).rows if KEPT.exists() else {}
     _, _, rest = DOCS.read_text().partition(BEGIN)
     assert rest.partition(END)[0].strip() == markdown(kept).strip(), "run scripts/gpu_check adopt"
 
 
-def test_adopted_rows_are_in_the_table_and_kept(docs, tmp_path):
+def test_adopted_rows_are_in_the_table_and_skipped_rows_keep_old_results(docs, tmp_path):
     kept = tmp_path / "kept.json"
     assert adopt(results_of(tmp_path, PASSED, FAILED), docs, kept) == 2
     assert line_of(docs, "rotary positions, fp32")[2:] == [
@@ -74,7 +74,7 @@ def test_adopted_rows_are_in_the_table_and_kept(docs, tmp_path):
     assert line_of(docs, "rotary positions, fp32")[2] == "passed", "of the first file"
 
 
-def test_adopting_nothing_renders_the_table_again(docs, tmp_path):
+def test_adopting_no_file_renders_the_table_again(docs, tmp_path):
     adopt(None, docs, tmp_path / "kept.json")
     assert line_of(docs, "rotary positions, fp32")[2] == "not run"
     assert not (tmp_path / "kept.json").exists()
@@ -88,13 +88,13 @@ def test_results_of_a_cpu_are_refused(docs, tmp_path):
     assert docs.read_text() == before
 
 
-def test_rows_without_a_machine_are_not_adopted(docs, tmp_path):
+def test_rows_that_name_no_machine_are_not_adopted(docs, tmp_path):
     lost = Row("kernels", "rotary:fp32", "failed", detail="the stage did not start")
     assert adopt(results_of(tmp_path, lost), docs, tmp_path / "kept.json") == 0
     assert line_of(docs, "rotary positions, fp32")[2] == "not run"
 
 
-def test_docs_without_markers_are_left_alone(docs, tmp_path):
+def test_documentation_without_markers_is_refused(docs, tmp_path):
     docs.write_text("no table")
     with pytest.raises(ResultsError, match="gpu_check adopt writes"):
         adopt(results_of(tmp_path, PASSED), docs, tmp_path / "kept.json")

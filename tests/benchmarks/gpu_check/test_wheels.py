@@ -1,4 +1,4 @@
-"""Requirements are followed for the target, whatever Python follows them."""
+"""Requirements of wheels are resolved for the target, whatever Python resolves them."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def lacking(folder: Path, root: str = "app", target: Target = TARGET) -> list[st
     return sorted(map(str, followed(folder, root, target).lacking))
 
 
-def test_a_missing_requirement_is_named_with_who_requires_it(tmp_path: Path) -> None:
+def test_a_missing_requirement_is_named_with_the_package_that_requires_it(tmp_path: Path) -> None:
     write_wheel(tmp_path, "app", requires=["Some_Part>=1", "there"])
     write_wheel(tmp_path, "there", requires=["deep<2"])
     assert lacking(tmp_path) == ["Some_Part>=1 (required by app)", "deep<2 (required by there)"]
@@ -32,7 +32,7 @@ def test_a_missing_requirement_is_named_with_who_requires_it(tmp_path: Path) -> 
     assert followed(tmp_path, "app") == Closure({"app", "some-part", "there", "deep"}, [])
 
 
-def test_markers_are_those_of_the_target(tmp_path: Path) -> None:
+def test_markers_are_evaluated_for_the_target(tmp_path: Path) -> None:
     conditions = [
         f'python_version == "{OTHER}"',
         f'python_full_version < "{OTHER}"',
@@ -45,7 +45,7 @@ def test_markers_are_those_of_the_target(tmp_path: Path) -> None:
     assert lacking(tmp_path, target=there) == [f"part-{n} (required by app)" for n in (0, 2)]
 
 
-def test_extras_are_followed_where_they_are_required(tmp_path: Path) -> None:
+def test_requirements_of_an_extra_are_followed_only_if_it_is_required(tmp_path: Path) -> None:
     write_wheel(tmp_path, "app", requires=["library", "middle"])
     write_wheel(tmp_path, "middle", requires=["library[fast]"])
     write_wheel(
@@ -60,13 +60,13 @@ def test_another_version_does_not_satisfy_a_requirement(tmp_path: Path) -> None:
     assert lacking(tmp_path) == ["part>=2 (required by app)"]
 
 
-def test_an_installed_package_is_used_in_any_version(tmp_path: Path) -> None:
+def test_a_package_of_the_machine_satisfies_a_requirement_in_any_version(tmp_path: Path) -> None:
     write_wheel(tmp_path, "app", requires=["torch==2.13.0"])
     write_wheel(tmp_path, "torch", "2.13.0", requires=["never-followed"])
     assert followed(tmp_path, "app") == Closure({"app"}, [])
 
 
-def test_requirements_in_a_circle_end(tmp_path: Path) -> None:
+def test_circular_requirements_are_resolved(tmp_path: Path) -> None:
     write_wheel(tmp_path, "app", requires=["part"])
     write_wheel(tmp_path, "part", requires=["app[more]"])
     assert lacking(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The ledger of launches: what it counts, what it finds, and what it says about a difference."""
+"""The ledger of kernel launches: counts, detected waits, and reported differences."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def counted(function: Any) -> LaunchCounter:
     return counter
 
 
-def test_views_and_operations_on_the_host_are_no_launches():
+def test_views_and_operations_on_the_host_are_not_counted_as_launches():
     x = torch.ones(4, 4)
     assert counted(lambda: x.t().reshape(16)[2:].add(1)).launches.total() == 2  # copy, add
     counter = counted(lambda: float(x.sum().cpu().sqrt() + torch.tensor(2.0)))
@@ -41,7 +41,7 @@ def test_views_and_operations_on_the_host_are_no_launches():
         lambda x: torch.tensor([0.0, 0.0]).copy_(x),
     ],
 )
-def test_a_wait_has_the_line_of_its_read(read):
+def test_a_wait_is_recorded_with_the_line_that_reads_from_the_device(read):
     ((part, place),) = counted(lambda: read(torch.ones(2))).waits
     assert (part, place.file) == ("exchange", "tests/benchmarks/launches/test_ledger.py")
     assert place.line == read.__code__.co_firstlineno
@@ -57,7 +57,7 @@ class PlantedRead(nn.Module):
         return self.network(source, *rest)
 
 
-def test_a_read_in_a_network_is_found_on_meta():
+def test_a_read_from_the_device_is_found_on_the_meta_device():
     form = FORMS["translation"]
     place = steps.read_on_meta(form, PlantedRead(form.build()))
     assert place is not None
@@ -67,7 +67,7 @@ def test_a_read_in_a_network_is_found_on_meta():
     )
 
 
-def test_branches_are_replaced_wherever_they_were_imported_and_come_back():
+def test_branches_of_a_gpu_are_patched_in_all_modules_and_restored():
     before = attention.zero_some
     with branches_of_a_gpu(weights=1.0, targets=1.0, vocabulary=1000):
         assert attention.zero_some is dropout.dropout is not before
@@ -90,7 +90,7 @@ def test_a_count_above_its_budget_is_a_difference():
     assert (raised["budgets"][KEY], raised["raised"][-1]) == (918, "more layers (+18)")
 
 
-def test_a_rule_is_listed_only_while_it_is_not_met():
+def test_an_unmet_rule_is_listed_until_it_is_met():
     old = table.renewed(ledger(3000), [], table_of(), "first")
     name = f"{FAST}: launches ≤ 1,950"
     assert old["unmet"][name] == "3000 > 1950"
@@ -100,7 +100,7 @@ def test_a_rule_is_listed_only_while_it_is_not_met():
     assert f"{name}: 3000, expected at most 1950" in list(table.problems(ledger(3000), [], lacking))
 
 
-def test_a_read_must_be_listed_and_a_listed_one_must_exist():
+def test_each_read_must_be_listed_and_each_listed_read_must_exist():
     form = FORMS["translation"]
     place = steps.read_on_meta(form, PlantedRead(form.build()))
     assert place is not None
@@ -114,6 +114,6 @@ def table_of() -> dict[str, Any]:
     return {"budgets": {}, "unmet": {}, "reads": [], "raised": []}
 
 
-def test_all_rows_have_budgets():
+def test_each_row_has_a_budget():
     budgets = table.load()["budgets"]
     assert all(any(key.startswith(f"{row}, ") for key in budgets) for row in ROWS)

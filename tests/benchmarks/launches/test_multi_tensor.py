@@ -1,4 +1,4 @@
-"""Kernels of operations on lists of tensors, compared with torch's header and with known sizes."""
+"""Kernel counts of operations on lists of tensors, compared with torch's header and known sizes."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ ATEN = torch.ops.aten
 HEADER = "include/ATen/native/cuda/MultiTensorApply.cuh"
 
 
-def test_the_limits_are_those_of_the_installed_torch():
+def test_the_limits_of_a_kernel_are_those_of_the_installed_torch():
     header = (Path(torch.__file__).parent / HEADER).read_text()
     for_cuda_13 = header.partition("CUDART_VERSION >= 13000")[2].partition("#else")[0]
 
@@ -41,7 +41,7 @@ def test_the_limits_are_those_of_the_installed_torch():
         ([CHUNK_ELEMENTS * MAX_BLOCKS - 1, 1], 2),
     ],
 )
-def test_a_kernel_starts_when_tensors_or_blocks_are_full(sizes, kernels):
+def test_a_new_kernel_starts_when_tensors_or_blocks_are_full(sizes, kernels):
     assert apply_kernels(sizes, 448) == kernels
 
 
@@ -49,7 +49,7 @@ def halves(count: int, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor
     return [torch.zeros(4, 6, dtype=dtype) for _ in range(count)]
 
 
-def test_the_fast_route_needs_equal_types_and_layouts():
+def test_one_kernel_for_a_list_requires_equal_types_and_layouts():
     bf16, fp32 = halves(9), halves(9, torch.float32)
     transposed = [torch.zeros(6, 4, dtype=torch.bfloat16).t() for _ in range(9)]
     assert kernels_of(ATEN._foreach_add_.List, (bf16, halves(9))) == 1
@@ -61,7 +61,7 @@ def test_the_fast_route_needs_equal_types_and_layouts():
     assert kernels_of(ATEN._foreach_norm.Scalar, (bf16, 2)) == 3  # zeros, norms, their sums
 
 
-def test_the_fused_optimizer_has_four_lists_and_the_steps():
+def test_the_fused_optimizer_is_counted_with_four_lists_and_the_steps():
     calls = []
 
     class Recorder(TorchDispatchMode):

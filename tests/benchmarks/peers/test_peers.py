@@ -16,9 +16,7 @@ from benchmarks.peers import peers
         ("--peers", "", "eole, hf"),
     ],
 )
-def test_unknown_names_are_refused_with_those_that_are_known(
-    option, names, valid, monkeypatch, capsys
-):
+def test_an_unknown_name_is_refused_with_the_known_ones(option, names, valid, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["peers.py", option, names])
     with pytest.raises(SystemExit, match="2"):
         peers.main()

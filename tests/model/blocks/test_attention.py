@@ -35,7 +35,7 @@ def padding_mask(s=7):
 
 
 def by_hand(query, keys, values, visible):
-    """§3.2.1, one number at a time; visible(b, t, s) says whether a query may use a key."""
+    """Compute §3.2.1 number by number; visible(b, t, s) says whether query t may use key s."""
     out = torch.zeros_like(query)
     for b in range(query.shape[0]):
         for h in range(query.shape[1]):
@@ -49,7 +49,7 @@ def by_hand(query, keys, values, visible):
 
 
 @BOTH
-def test_padded_attention_is_the_papers_formula(backend):
+def test_padded_attention_equals_the_formula_of_the_paper(backend):
     query, keys, values = (x.detach() for x in inputs())
     visible = visible_keys()
     expected = by_hand(query, keys, values, lambda b, t, s: bool(visible[b, 0, 0, s]))
@@ -58,7 +58,7 @@ def test_padded_attention_is_the_papers_formula(backend):
 
 
 @BOTH
-def test_causal_attention_is_the_papers_formula(backend):
+def test_causal_attention_equals_the_formula_of_the_paper(backend):
     query, keys, values = (x.detach() for x in inputs(t=6, s=6))
     expected = by_hand(query, keys, values, lambda b, t, s: s <= t)
     result = attention(query, keys, values, causal=True, backend=backend)
@@ -67,7 +67,7 @@ def test_causal_attention_is_the_papers_formula(backend):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 @pytest.mark.parametrize("kind", ["full", "padded", "causal"])
-def test_backends_agree_in_results_and_gradients(kind, dtype, tolerance):
+def test_all_attention_backends_agree_in_results_and_gradients(kind, dtype, tolerance):
     options = {"full": {}, "padded": {"mask": padding_mask()}, "causal": {"causal": True}}[kind]
     outcomes = []
     for backend in AttentionBackend:
@@ -84,10 +84,10 @@ def test_backends_agree_in_results_and_gradients(kind, dtype, tolerance):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("keys", [1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257])
-def test_weights_are_the_softmax_of_rows_of_any_length(keys, dtype, tolerance):
+def test_attention_weights_are_the_softmax_of_rows_of_any_length(keys, dtype, tolerance):
     generator = torch.Generator().manual_seed(keys)
     scores = torch.randn(2, 3, 5, keys, generator=generator).to(dtype)
-    scores[0, ..., keys // 2 + 1 :] = float("-inf")  # padding
+    scores[0, ..., keys // 2 + 1 :] = float("-inf")  # hidden, as padding is
     towards = torch.randn(scores.shape, generator=generator).to(dtype)
     ours, exact = scores.clone().requires_grad_(), scores.double().requires_grad_()
     weights = attention_weights(ours)
@@ -101,7 +101,7 @@ def test_weights_are_the_softmax_of_rows_of_any_length(keys, dtype, tolerance):
 
 @pytest.mark.parametrize("keys", [7, LONG_ROW])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_hidden_keys_get_no_weight_and_leave_the_other_scores_alone(keys, dtype):
+def test_masked_keys_get_no_weight_and_do_not_change_other_scores(keys, dtype):
     query, key, _ = (x.detach() for x in inputs(s=keys, dtype=dtype))
     free = attention_scores(query, key, None, causal=False)
     hidden = attention_scores(query, key, padding_mask(keys), causal=False)
@@ -113,7 +113,7 @@ def test_hidden_keys_get_no_weight_and_leave_the_other_scores_alone(keys, dtype)
 
 
 @BOTH
-def test_dropout_keeps_the_expected_value_of_the_weights(backend):
+def test_attention_dropout_keeps_the_expected_value_of_the_weights(backend):
     query, keys, _ = (x.detach() for x in inputs(t=200, s=50))
     ones = torch.ones(2, 3, 50, 4)
     torch.manual_seed(0)
@@ -122,7 +122,7 @@ def test_dropout_keeps_the_expected_value_of_the_weights(backend):
     torch.testing.assert_close(result.mean(), torch.tensor(1.0), rtol=0, atol=0.02)
 
 
-def test_default_backend_is_the_measured_one():
+def test_the_default_backend_is_matmul_on_a_cpu_and_sdpa_on_a_gpu():
     assert default_backend(torch.device("cpu")) is AttentionBackend.MATMUL
     assert default_backend(torch.device("cuda")) is AttentionBackend.SDPA
 
@@ -158,7 +158,7 @@ def test_cross_attention_equals_torchs_multihead_attention(backend):
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
-def test_attention_dropout_acts_in_training_only():
+def test_attention_dropout_acts_only_in_training():
     torch.manual_seed(0)
     ours = SelfAttention(ModelConfig(width=16, heads=4, attention_dropout=0.5))
     x, mask = torch.randn(2, 7, 16), padding_mask()

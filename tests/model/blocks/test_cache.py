@@ -7,13 +7,13 @@ GROUPS, WIDTH = 2, 3
 
 
 def numbered(rows, length, first=0):
-    """Keys and values that tell kind, row, group and place."""
+    """Return keys and values that encode their kind, row, group and position."""
     shape = (2, len(rows), GROUPS, length, WIDTH)
     kind, row, group, place, _ = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
     return 1e4 * kind + 1e3 * torch.tensor(rows)[row] + 100 * group + place + first + 1.0
 
 
-def test_tokens_keep_their_places_when_texts_leave():
+def test_cached_tokens_keep_their_positions_when_a_text_leaves_the_batch():
     cache, prompts = KeyValueCache(), [2, 5, 3]
     whole = numbered([0, 1, 2], 12)
     cache.append(*whole[:, :, :, :5].clone())
@@ -37,7 +37,7 @@ def test_tokens_keep_their_places_when_texts_leave():
         lengths = [length + 1 for length in lengths]
 
 
-def test_room_grows_by_several_places():
+def test_cache_capacity_grows_by_several_positions_at_once():
     cache = KeyValueCache()
     cache.append(*numbered([0], 5))
     place = torch.tensor([5])
@@ -47,7 +47,7 @@ def test_room_grows_by_several_places():
     assert not keys[:, :, 6:].any()
 
 
-def test_a_text_begins_with_one_prompt():
+def test_a_cached_text_starts_with_exactly_one_prompt():
     with pytest.raises(AssertionError, match="begins with its prompt"):
         KeyValueCache().set_next_positions(torch.tensor([0]), 3)
     cache = KeyValueCache()
@@ -56,7 +56,7 @@ def test_a_text_begins_with_one_prompt():
         cache.append(*numbered([0], 5))
 
 
-def test_hypotheses_have_all_positions_and_sentences_leave():
+def test_cached_hypotheses_have_all_positions_after_a_sentence_leaves():
     cache = KeyValueCache(4)
     steps = [torch.randn(3, 2, 4, 5) for _ in range(19)]
     for number, step in enumerate(steps, 1):

@@ -1,4 +1,4 @@
-"""Grouped queries against Llama's attention and against attention with all heads."""
+"""Grouped-query attention compared with Llama's, with masked attention, and with single parts."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def causal_mask(t):
 @pytest.mark.parametrize("backend", PADDED)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_rotated_grouped_queries_are_llamas(groups, bias, backend):
+def test_grouped_queries_with_rotary_positions_equal_llamas_attention(groups, bias, backend):
     ours = attention_with(groups, backend, bias)
     settings = LlamaConfig(
         hidden_size=WIDTH,
@@ -71,14 +71,14 @@ def test_rotated_grouped_queries_are_llamas(groups, bias, backend):
 
 
 @pytest.mark.parametrize("backend", PADDED)
-def test_a_mask_that_hides_the_future_is_causal(backend):
+def test_attention_with_a_mask_that_hides_the_future_equals_causal_attention(backend):
     attention = attention_with(2, backend)
     torch.testing.assert_close(
         attention(inputs(), causal_mask(9)), attention(inputs(), causal=True), rtol=0, atol=1e-6
     )
 
 
-def test_packed_parts_see_their_own_past():
+def test_packed_parts_attend_only_to_their_earlier_tokens():
     attention = attention_with(2)
     part = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2]])
     packing = packing_of_parts(part)
@@ -90,7 +90,7 @@ def test_packed_parts_see_their_own_past():
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_of_grouped_attention_acts_only_in_training():
     attention = attention_with(2, attention_dropout=0.5)
     assert not torch.equal(attention(inputs()), attention(inputs()))
     attention.eval()
@@ -98,7 +98,7 @@ def test_dropout_acts_in_training_only():
 
 
 @torch.no_grad()
-def test_a_cache_holds_the_groups_and_gives_the_past():
+def test_a_cache_stores_one_head_per_group_and_gives_the_same_results():
     attention, x = attention_with(2), inputs()
     positions = RotaryPositions(8, 10000.0)
     expected = attention(x, None, True, None, positions(torch.arange(9), 9))
@@ -113,5 +113,5 @@ def test_a_cache_holds_the_groups_and_gives_the_past():
         torch.testing.assert_close(
             found.squeeze(1), expected[torch.arange(2), places], rtol=0, atol=1e-5
         )
-    stored = torch.zeros(2, 2, 1, 8)  # two groups of four heads
+    stored = torch.zeros(2, 2, 1, 8)  # four heads in two groups
     assert cache.append(stored, stored)[0].shape == (2, 2, room, 8)

@@ -27,7 +27,7 @@ def gradients(layer, x, y_grad):
 @pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (1, 1, 24), (0, 24)])
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("size", ["small", pytest.param("large", marks=has_onednn)])
-def test_outputs_and_gradients_are_those_of_torch_in_fp64(shape, strided, size, request):
+def test_outputs_and_gradients_are_close_to_torch_in_fp64(shape, strided, size, request):
     if size == "large":
         request.getfixturevalue(size)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def test_outputs_and_gradients_are_those_of_torch_in_fp64(shape, strided, size, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_product_takes_transposed_views(dtype):
+def test_product_accepts_transposed_views(dtype):
     torch.manual_seed(0)
     a, b = torch.randn(24, 7).to(dtype).T, torch.randn(24, 40).to(dtype).T
     expected = a.double() @ b.double().T
@@ -56,7 +56,7 @@ def test_a_product_takes_transposed_views(dtype):
 
 
 @pytest.mark.parametrize("shape", [(24,), (7, 24), (2, 3, 24)])
-def test_a_product_takes_any_leading_axes(shape):
+def test_product_accepts_any_number_of_leading_dimensions(shape):
     torch.manual_seed(0)
     a, b = torch.randn(shape), torch.randn(40, 24)
     close(product(a, b), a.double() @ b.double().T)
@@ -65,14 +65,14 @@ def test_a_product_takes_any_leading_axes(shape):
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512", reason="oneDNN is asked with AVX-512 only"
 )
-def test_onednn_is_used_in_fp32_and_only_then():
-    assert uses_onednn(CPU, torch.float32)  # this torch has the operation
+def test_onednn_is_used_only_in_fp32():
+    assert uses_onednn(CPU, torch.float32)  # the installed torch has the operation
     assert not uses_onednn(CPU, torch.bfloat16)
     assert not uses_onednn(CPU, torch.float64)
 
 
 @has_onednn
-def test_onednn_is_asked_for_large_products_only(monkeypatch):
+def test_onednn_is_used_only_for_large_products(monkeypatch):
     monkeypatch.setattr("model.blocks.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
     torch.manual_seed(0)
     layer, x = Linear(128, 128), torch.randn(ONEDNN_FROM // 128**2, 128)
@@ -82,7 +82,7 @@ def test_onednn_is_asked_for_large_products_only(monkeypatch):
         assert torch.equal(layer(x), layer(x.clone().requires_grad_()))
 
 
-def test_the_same_rows_are_the_same_bits_again():
+def test_the_gradients_of_the_same_rows_have_the_same_bits_again():
     torch.manual_seed(0)
     layer, x = Linear(128, 256), torch.randn(300, 128, requires_grad=True)
     y_grad = torch.randn(300, 256)
@@ -92,7 +92,7 @@ def test_the_same_rows_are_the_same_bits_again():
 
 @has_onednn
 @pytest.mark.usefixtures("large")
-def test_a_layer_without_bias_equals_torchs_in_each_path():
+def test_a_layer_without_bias_equals_torchs_in_fp64():
     torch.manual_seed(0)
     layer, x = Linear(24, 40, bias=False), torch.randn(3, 5, 24, requires_grad=True)
     y_grad = torch.randn(3, 5, 40)
@@ -109,7 +109,7 @@ def test_a_layer_without_bias_equals_torchs_in_each_path():
 
 @has_onednn
 @torch.no_grad()
-def test_packed_weights_give_the_same_bits_and_are_given_up_when_weights_change(large, monkeypatch):
+def test_packed_weights_give_the_same_bits_and_are_dropped_when_weights_change(large, monkeypatch):
     torch.manual_seed(0)
     layer, inputs = Linear(96, 777), [torch.randn(rows, 96) for rows in (0, 1, 2, 17, 256, 1000)]
     expected = [layer(x) for x in inputs]
@@ -123,7 +123,7 @@ def test_packed_weights_give_the_same_bits_and_are_given_up_when_weights_change(
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
     pack(layer)
     assert all(torch.equal(layer(x), y) for x, y in zip(inputs, expected, strict=True))
-    assert used == [False, True, True, True, True]  # none for no rows
+    assert used == [False, True, True, True, True]  # no call for an input of 0 rows
     layer.weight.mul_(2)
     layer.bias.mul_(2)
     assert all(torch.equal(layer(x), 2 * y) for x, y in zip(inputs, expected, strict=True))
@@ -134,7 +134,7 @@ def test_packed_weights_give_the_same_bits_and_are_given_up_when_weights_change(
 
 
 @has_onednn
-def test_weights_of_inference_mode_are_used_as_they_are(large, monkeypatch):
+def test_packing_weights_created_in_inference_mode_keeps_their_results(large, monkeypatch):
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
     with torch.inference_mode():
         layer, x = Linear(24, 40), torch.randn(17, 24)

@@ -9,7 +9,7 @@ from model.config.decoder_only import DecoderOnlyConfig
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("epsilon", [1e-6, 0.3])
-def test_rms_norm_is_llamas(epsilon, dtype, tolerance):
+def test_rms_norm_equals_llamas_in_outputs_and_gradients(epsilon, dtype, tolerance):
     torch.manual_seed(0)
     ours, theirs = RMSNorm(24, epsilon).to(dtype), LlamaRMSNorm(24, epsilon).to(dtype)
     with torch.no_grad():
@@ -27,7 +27,7 @@ def test_rms_norm_is_llamas(epsilon, dtype, tolerance):
         torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
 
 
-def test_the_settings_make_the_norm():
+def test_norm_of_builds_the_norm_that_the_settings_describe():
     rms = norm_of(DecoderOnlyConfig(norm_kind="rms", norm_epsilon=0.2))
     assert isinstance(rms, RMSNorm)
     assert (rms.width, rms.epsilon) == (768, 0.2)

@@ -6,7 +6,7 @@ from model.blocks.packing import packing_of_parts, packings, part_positions
 
 
 def padded(lengths, width):
-    """Ids that tell row and position: 100 · row + position + 1, padded with 0."""
+    """Return ids that encode row and position: 100 · row + position + 1, padded with 0."""
     ids = torch.zeros(len(lengths), width, dtype=torch.int64)
     for row, length in enumerate(lengths):
         ids[row, :length] = 100 * row + torch.arange(length) + 1
@@ -17,7 +17,7 @@ def padded(lengths, width):
     lengths=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=6),
     more=st.tuples(st.integers(0, 5), st.integers(0, 5)),
 )
-def test_a_row_holds_the_sentences_one_after_another(lengths, more):
+def test_packed_sentences_follow_each_other_in_one_row(lengths, more):
     sides = list(zip(*lengths, strict=True))
     batches = [padded(side, max(side) + extra) for side, extra in zip(sides, more, strict=True)]
     found = packings(*(ids != 0 for ids in batches))
@@ -33,7 +33,7 @@ def test_a_row_holds_the_sentences_one_after_another(lengths, more):
 
 
 def in_parts(rows, width):
-    """The number of each token's part in rows of parts with these lengths, -1 at padding."""
+    """Return the part number of each token in rows of parts of these lengths; padding has -1."""
     part = torch.full((len(rows), width), -1)
     for row, lengths in enumerate(rows):
         numbers = [number for number, length in enumerate(lengths) for _ in range(length)]
@@ -47,7 +47,7 @@ rows_of_parts = st.lists(
 
 
 @given(rows=rows_of_parts, more=st.integers(0, 3))
-def test_parts_of_rows_are_sentences(rows, more):
+def test_parts_of_rows_are_packed_like_sentences(rows, more):
     width = max(map(sum, rows)) + more
     ids = padded([sum(lengths) for lengths in rows], width)
     part = in_parts(rows, width)

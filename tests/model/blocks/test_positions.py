@@ -10,13 +10,13 @@ def by_hand(position, column, width):
     return math.cos(angle) if column % 2 else math.sin(angle)
 
 
-def test_table_is_the_papers_formula():
+def test_the_sinusoidal_table_equals_the_formula_of_the_paper():
     table = SinusoidalPositions(8)(0, 40)
     expected = torch.tensor([[by_hand(p, c, 8) for c in range(8)] for p in range(40)])
     torch.testing.assert_close(table, expected, rtol=0, atol=1e-5)
 
 
-def test_table_grows_without_changing():
+def test_a_table_that_grows_keeps_its_first_rows():
     positions = SinusoidalPositions(8)
     before = positions(0, FIRST_ROWS).clone()
     longer = positions(0, 3 * FIRST_ROWS + 1)
@@ -25,12 +25,12 @@ def test_table_grows_without_changing():
     assert torch.equal(positions(5, 9), before[5:9])
 
 
-def test_table_keeps_its_dtype_when_it_grows():
+def test_a_table_that_grows_keeps_its_dtype():
     positions = SinusoidalPositions(8).bfloat16()
     assert positions(0, FIRST_ROWS + 1).dtype == torch.bfloat16
 
 
-def test_table_that_grew_in_inference_serves_training():
+def test_a_table_that_grew_in_inference_mode_can_be_used_in_training():
     positions = SinusoidalPositions(8)
     with torch.inference_mode():
         positions(0, FIRST_ROWS + 1)
@@ -39,5 +39,5 @@ def test_table_that_grew_in_inference_serves_training():
     assert torch.equal(vectors.grad, positions.table[: FIRST_ROWS + 1])
 
 
-def test_table_is_in_no_state_dict():
+def test_the_sinusoidal_table_is_not_in_the_state_dict():
     assert not SinusoidalPositions(8).state_dict()

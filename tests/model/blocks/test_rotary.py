@@ -13,7 +13,7 @@ def heads(t, d=8, seed=0):
 
 
 def by_hand(head_bthd, positions, base):
-    """§3.2.2, each pair of numbers as one of the complex plane."""
+    """Compute §3.2.2 with each pair of numbers as a point of the complex plane."""
     half = head_bthd.shape[-1] // 2
     out = torch.empty_like(head_bthd)
     for t, position in enumerate(positions):
@@ -26,7 +26,7 @@ def by_hand(head_bthd, positions, base):
 
 
 @pytest.mark.parametrize("base", [10000.0, 500.0])
-def test_rotation_is_the_papers(base):
+def test_rotation_equals_the_formula_of_the_paper(base):
     positions = [0, 1, 5, 300, 2]
     rotation = RotaryPositions(8, base)(torch.tensor(positions), 301)
     found = rotate(heads(5), rotation)
@@ -34,7 +34,7 @@ def test_rotation_is_the_papers(base):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rotation_is_llamas(dtype):
+def test_rotation_equals_llamas(dtype):
     settings = LlamaConfig(
         hidden_size=24,
         num_attention_heads=3,
@@ -42,7 +42,7 @@ def test_rotation_is_llamas(dtype):
     )
     position = torch.stack([torch.arange(40), torch.arange(40).flip(0)])
     queries, keys = heads(40).to(dtype), heads(40, seed=1).to(dtype)
-    # Theirs rotates in the dtype of the queries; ours in fp32, so theirs is given that.
+    # Llama rotates in the dtype of the queries and ours in fp32, so Llama gets fp32.
     table = LlamaRotaryEmbedding(settings)(queries.float(), position)
     expected = apply_rotary_pos_emb(queries.float(), keys.float(), *table, unsqueeze_dim=2)
     rotation = RotaryPositions(8, 700.0).to(dtype)(position, 40)
@@ -52,7 +52,7 @@ def test_rotation_is_llamas(dtype):
         torch.testing.assert_close(found, theirs.to(dtype), rtol=1e-6, atol=1e-6)
 
 
-def test_a_dot_product_depends_on_the_distance_alone():
+def test_a_dot_product_of_rotated_vectors_depends_only_on_their_distance():
     positions = RotaryPositions(8, 10000.0)
     query, key = heads(1), heads(1, seed=1)
     products = [
@@ -65,7 +65,7 @@ def test_a_dot_product_depends_on_the_distance_alone():
     assert not torch.allclose(first, nearer, rtol=1e-2, atol=1e-2)
 
 
-def test_table_grows_without_changing_and_stays_fp32():
+def test_a_rotary_table_that_grows_keeps_its_first_rows_and_stays_fp32():
     positions = RotaryPositions(8, 10000.0).bfloat16()
     few = torch.arange(FIRST_ROWS)
     before = positions(few, FIRST_ROWS)
@@ -78,7 +78,7 @@ def test_table_grows_without_changing_and_stays_fp32():
         assert torch.equal(old, grown[:FIRST_ROWS])
 
 
-def test_table_that_grew_in_inference_serves_training():
+def test_a_table_that_grew_in_inference_mode_can_be_used_in_training():
     positions = RotaryPositions(8, 10000.0)
     with torch.inference_mode():
         positions(torch.arange(4), FIRST_ROWS + 1)
@@ -87,7 +87,7 @@ def test_table_that_grew_in_inference_serves_training():
     assert x.grad.any()
 
 
-def test_table_is_in_no_state_dict():
+def test_the_rotary_table_is_not_in_the_state_dict():
     positions = RotaryPositions(8, 10000.0)
     positions(torch.arange(4), 4)
     assert not positions.state_dict()

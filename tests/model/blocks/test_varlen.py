@@ -1,4 +1,4 @@
-"""Attention within packed sentences: the reference, what the kernel is given, and the kernel."""
+"""Attention within packed sentences: the reference, the arguments of the kernel, and the kernel."""
 
 import warnings
 
@@ -39,7 +39,7 @@ def same_sentence(query_lengths, key_lengths, device="cpu"):
 
 
 def projections(query_lengths, key_lengths, dtype=torch.float32, device="cpu", width=HEAD_WIDTH):
-    """Queries, keys and values as the model makes them: views of (tokens, parts, h, d)."""
+    """Return queries, and keys with values, as the model makes them: (tokens, parts, h, d)."""
     generator = torch.Generator().manual_seed(0)
     queries, memory = (
         torch.randn(sum(lengths), parts, HEADS, width, generator=generator)
@@ -49,7 +49,7 @@ def projections(query_lengths, key_lengths, dtype=torch.float32, device="cpu", w
 
 
 def heads(queries, memory):
-    """Three views (1, h, tokens, d)."""
+    """Return three views (1, h, tokens, d): queries, keys and values."""
     return [
         x.unbind(1)[i].transpose(0, 1)[None] for x, i in ((queries, 0), (memory, 0), (memory, 1))
     ]
@@ -63,7 +63,7 @@ def mix_and_gradients(compute, queries, memory, sentences, causal):
 
 
 def block_diagonal(query, keys, values, query_lengths, key_lengths, causal):
-    """The same as one attention over the whole row, with a mask of all its pairs of tokens."""
+    """Compute the same as one attention over the whole row, with a mask of all pairs of tokens."""
     blocks = [
         torch.ones(t, s, dtype=torch.bool).tril() if causal else torch.ones(t, s, dtype=torch.bool)
         for t, s in zip(query_lengths, key_lengths, strict=True)
@@ -73,7 +73,7 @@ def block_diagonal(query, keys, values, query_lengths, key_lengths, causal):
 
 
 @CASES
-def test_sentence_by_sentence_is_attention_under_a_block_diagonal_mask(
+def test_attention_sentence_by_sentence_equals_that_with_a_block_diagonal_mask(
     query_lengths, key_lengths, causal
 ):
     leaves = projections(query_lengths, key_lengths)
@@ -94,7 +94,7 @@ def test_sentence_by_sentence_is_attention_under_a_block_diagonal_mask(
 
 
 def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)):
-    """Rules of torch's documentation of `varlen_attn`, and demands of its CUDA code."""
+    """Check the documented rules of `varlen_attn` and those of its CUDA code, and compute it."""
     for x, starts, longest in ((query, cu_seq_q, max_q), (key, cu_seq_k, max_k)):
         assert x.shape[1:] == (HEADS, HEAD_WIDTH)
         assert starts.dtype == torch.int32
@@ -119,7 +119,7 @@ def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window
 
 
 @CASES
-def test_the_kernel_is_called_as_documented(monkeypatch, query_lengths, key_lengths, causal):
+def test_the_kernel_is_called_by_documented_rules(monkeypatch, query_lengths, key_lengths, causal):
     """Compute in fp32, so that the code around the kernel can be compared closely."""
     monkeypatch.setattr(torch_varlen, "varlen_attn", as_documented)
     monkeypatch.setattr(varlen, "HALF_PRECISIONS", (torch.float32,))
@@ -133,10 +133,10 @@ def test_the_kernel_is_called_as_documented(monkeypatch, query_lengths, key_leng
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @CASES
-def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
+def test_torchs_varlen_operator_accepts_the_call_and_has_a_backward_pass(
     query_lengths, key_lengths, causal, dtype
 ):
-    """On the meta device, where the operator has shapes and no numbers."""
+    """The meta device computes shapes, without numbers."""
     leaves = projections(query_lengths, key_lengths, dtype, "meta")
     sentences = PackedMask(
         *(
@@ -148,7 +148,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
     mixed = attention(query, keys, values, mask=sentences, causal=causal)
     assert mixed.shape == query.shape
     assert mixed.dtype == dtype
-    # The input of the output projection has the memory layout that it needs.
+    # The output projection needs this memory layout of its input.
     assert mixed.transpose(1, 2).flatten(2).data_ptr() == mixed.data_ptr()
     assert mixed.transpose(1, 2).is_contiguous()
     gradients = torch.autograd.grad(mixed.sum(), leaves)
@@ -171,8 +171,8 @@ def test_inputs_that_the_kernel_cannot_compute_are_refused(dtype, width, message
 
 @on_a_gpu
 @CASES
-def test_the_kernel_agrees_with_the_reference(query_lengths, key_lengths, causal):
-    """The reference in fp32, on the same numbers, which bf16 holds."""
+def test_the_kernel_agrees_with_the_reference_on_a_gpu(query_lengths, key_lengths, causal):
+    """The reference computes in fp32 with the same numbers, which bf16 represents exactly."""
     sentences = same_sentence(query_lengths, key_lengths, "cuda")
     half = projections(query_lengths, key_lengths, torch.bfloat16, "cuda")
     full = [leaf.detach().float().requires_grad_() for leaf in half]
@@ -183,7 +183,7 @@ def test_the_kernel_agrees_with_the_reference(query_lengths, key_lengths, causal
 
 
 def waits_for_the_device(compute):
-    """Return the result of `compute`, and how often the host waited for the GPU meanwhile."""
+    """Return the result of `compute`, and the warnings about waiting for the GPU meanwhile."""
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -195,17 +195,17 @@ def waits_for_the_device(compute):
 
 
 @on_a_gpu
-def test_a_forward_pass_waits_for_the_device_once(build, sentences, as_input):
+def test_a_forward_pass_waits_for_the_gpu_once(build, sentences, as_input):
     source, target = sentences([9, 1, 40, 17]), sentences([6, 23, 1, 3], seed=2)
     model = build(backend=AttentionBackend.VARLEN, dropout=0.1).to("cuda", torch.bfloat16)
     batch = [ids.to("cuda") for ids in (source, as_input(target), target)]
-    model(*batch, CrossEntropy(0.1))  # what is set up at the first call
+    model(*batch, CrossEntropy(0.1))  # sets up what is needed from the first call on
     _, waits = waits_for_the_device(lambda: model(*batch, CrossEntropy(0.1)))
     assert len(waits) == 1, [f"{wait.filename}:{wait.lineno}" for wait in waits]
 
 
 @on_a_gpu
-def test_a_model_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build, sentences, as_input):
+def test_bf16_on_a_gpu_is_near_fp32_on_a_cpu(build, sentences, as_input):
     source, target = sentences([9, 1, 40, 17]), sentences([6, 23, 1, 3], seed=2)
     assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu(
         lambda: build(backend=AttentionBackend.VARLEN), (source, as_input(target), target)

@@ -17,8 +17,8 @@ def test_every_field_has_a_change_class_and_a_description(config):
         assert field.description, name
 
 
-def test_every_field_is_read_elsewhere():
-    """The exceptions are the preset, which has set its values, and stop, which the caller reads."""
+def test_every_configuration_field_is_read_by_the_model():
+    """Except for preset, which only sets other fields, and stop, which the caller reads."""
     folder = Path(model.__file__).parent
     trees = [
         ast.parse(path.read_text())
@@ -34,7 +34,7 @@ def test_every_field_is_read_elsewhere():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_fills_in_what_is_not_given(preset):
+def test_a_preset_fills_in_only_fields_that_are_not_given(preset):
     config = DecoderOnlyConfig(preset=preset)
     assert {name: getattr(config, name) for name in PRESETS[preset]} == PRESETS[preset]
     own = DecoderOnlyConfig(preset=preset, activation="relu", bias=True, norm_epsilon=0.5)
@@ -42,7 +42,7 @@ def test_a_preset_fills_in_what_is_not_given(preset):
     assert own.positions == config.positions
 
 
-def test_presets_are_the_published_forms():
+def test_presets_have_the_published_settings():
     gpt2, llama = DecoderOnlyConfig(preset="gpt2"), DecoderOnlyConfig(preset="llama")
     assert (gpt2.positions, gpt2.norm_kind, gpt2.activation) == ("learned", "layer", "gelu_tanh")
     assert (gpt2.bias, gpt2.tie_embeddings, gpt2.feed_forward_width) == (True, True, 3072)
@@ -50,7 +50,7 @@ def test_presets_are_the_published_forms():
     assert (llama.bias, llama.tie_embeddings, llama.feed_forward_width) == (False, False, 2048)
 
 
-def test_a_resolved_config_is_complete_and_stable():
+def test_a_resolved_configuration_has_no_missing_values_and_resolves_to_itself():
     config = DecoderOnlyConfig(preset="llama", width=100, heads=10, key_value_heads=2)
     values = config.model_dump()
     assert values["feed_forward_width"] == 288  # 266⅔, rounded up
@@ -73,7 +73,7 @@ def test_a_resolved_config_is_complete_and_stable():
         ({"widht": 64}, "extra"),
     ],
 )
-def test_wrong_networks_are_refused(settings, message):
+def test_an_invalid_network_configuration_is_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         DecoderOnlyConfig(**settings)
 
@@ -81,6 +81,6 @@ def test_wrong_networks_are_refused(settings, message):
 @pytest.mark.parametrize(
     "settings", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0}]
 )
-def test_wrong_samplings_are_refused(settings):
+def test_an_invalid_sampling_configuration_is_refused(settings):
     with pytest.raises(ValidationError, match=next(iter(settings))):
         SamplingConfig(**settings)

@@ -27,7 +27,7 @@ def test_width_must_be_even():
     "values",
     [{"width": 2 * 10**9}, {"encoder_layers": 10**5}, {"decoder_layers": 10**9, "width": 2}],
 )
-def test_absurd_sizes_are_refused(values):
+def test_sizes_above_the_limits_are_refused(values):
     with pytest.raises(ValidationError, match="less than or equal to"):
         ModelConfig(**values)
 
@@ -41,19 +41,19 @@ def test_absurd_sizes_are_refused(values):
         {"max_extra_length": 10**6},
     ],
 )
-def test_searches_that_do_not_end_are_refused(values):
+def test_search_settings_above_the_limits_are_refused(values):
     with pytest.raises(ValidationError, match="less than or equal to"):
         DecodingConfig(**values)
 
 
-def test_unknown_keys_and_changes_are_refused():
+def test_unknown_keys_and_assignments_are_refused():
     with pytest.raises(ValidationError, match="extra"):
         ModelConfig(widht=512)
     with pytest.raises(ValidationError, match="frozen"):
         ModelConfig().width = 4
 
 
-def test_defaults_are_the_papers_base_model():
+def test_defaults_are_those_of_the_papers_base_model():
     base = ModelConfig()
     assert (base.encoder_layers, base.width, base.feed_forward_width) == (6, 512, 2048)
     assert (base.heads, base.head_width, base.dropout, base.norm) == (8, 64, 0.1, "post")

@@ -4,13 +4,13 @@ import torch
 from model.generation import candidates
 from model.generation.candidates import best_candidates, block_size
 
-# One hypothesis that is hardly worse than another, one that is out of the question, one not live.
+# Hypotheses with a score close to the best, with a hopelessly low score, and one that is not live.
 SCORES = torch.tensor([[-1.0, -1.5, -60.0], [-3.0, -0.1, float("-inf")]])
 NEVER = torch.tensor([1, 3])
 
 
 def check(logits, scores, count, given=None):
-    """Against a search through everything."""
+    """Compare with a search through all continuations."""
     every = logits.double().log_softmax(-1) + scores.double().unsqueeze(2)
     ruled_out = torch.zeros_like(every, dtype=torch.bool)
     ruled_out[:, :, NEVER] = True
@@ -32,21 +32,21 @@ def check(logits, scores, count, given=None):
 @pytest.mark.parametrize("pieces", [50, 1000, 8 * 128, 10 * 80, 4 * 128 + 1])
 @pytest.mark.parametrize("count", [1, 6, 30])
 @pytest.mark.parametrize("given", [{}, {1: 40}], ids=["free", "given"])
-def test_the_best_continuations_of_all_hypotheses(pieces, count, given, monkeypatch):
+def test_the_best_continuations_of_all_hypotheses_are_found(pieces, count, given, monkeypatch):
     generator = torch.Generator().manual_seed(pieces + count)
     logits = 3 * torch.randn(2, 3, pieces, generator=generator)
     check(logits, SCORES, count, given)
-    monkeypatch.setattr(candidates, "CACHE_BYTES", 1)  # row by row
+    monkeypatch.setattr(candidates, "CACHE_BYTES", 1)  # search each row separately
     check(logits, SCORES, count, given)
 
 
-def test_the_best_of_all_may_be_ruled_out():
+def test_candidates_are_found_if_the_best_tokens_are_forbidden():
     logits = torch.zeros(2, 3, 1000)
     logits[:, :, NEVER] = 20.0
     check(logits, SCORES, 6)
 
 
-def test_many_of_the_best_in_one_block_or_equal():
+def test_candidates_are_found_if_many_of_the_best_are_in_one_block_or_equal():
     rising = (torch.arange(1000.0) / 100).expand(2, 3, 1000).contiguous()
     check(rising, SCORES, 6)
     peaked = torch.full((2, 3, 1000), -5.0)
@@ -54,7 +54,7 @@ def test_many_of_the_best_in_one_block_or_equal():
     check(peaked, SCORES, 6)
 
 
-def test_pieces_are_in_the_vocabulary_where_fewer_than_wanted_are_possible():
+def test_surplus_candidates_have_tokens_of_the_vocabulary():
     width = 3 * 64 + 1
     logits = torch.full((1, 1, width), float("-inf"))
     logits[..., 0] = logits[..., 7] = 0.0
@@ -64,7 +64,7 @@ def test_pieces_are_in_the_vocabulary_where_fewer_than_wanted_are_possible():
     assert int(found.tokens_bc.max()) < width
 
 
-def test_bf16_gives_the_scores_of_its_logits():
+def test_candidates_of_bf16_logits_have_the_scores_of_these_logits():
     generator = torch.Generator().manual_seed(0)
     logits = (3 * torch.randn(2, 3, 1000, generator=generator)).bfloat16()
     check(logits, SCORES, 6)
@@ -74,5 +74,5 @@ def test_bf16_gives_the_scores_of_its_logits():
     ("pieces", "size"),
     [(8000, 64), (10_000, 100), (32_000, 128), (37_000, 100), (9696, 96), (48, 128), (9973, 128)],
 )
-def test_blocks_make_a_whole_vocabulary_if_they_can(pieces, size):
+def test_the_block_size_divides_the_vocabulary_if_possible(pieces, size):
     assert block_size(pieces) == size

@@ -11,7 +11,7 @@ from model.errors import ModelError
 from model.generation.sampling import draw, generate
 
 EOS, PIECES, CONTEXT = 3, 30, 24
-NEVER = -1  # an EOS that no network chooses
+NEVER = -1  # an EOS that the network cannot choose
 FORMS = {
     "gpt2": {"preset": "gpt2"},
     "llama": {"preset": "llama", "key_value_heads": 2},
@@ -30,7 +30,7 @@ def next_log_probabilities(network, ids):
 
 
 def allowed(logits, temperature, top_k, top_p):
-    """Tokens and their probabilities, one after another, best first."""
+    """Return the allowed tokens and their probabilities, one after another, best first."""
     powers = {token: logit / temperature for token, logit in enumerate(logits)}
     best = sorted(powers, key=lambda token: -powers[token])[: top_k or None]
     largest = powers[best[0]]
@@ -53,13 +53,13 @@ def allowed(logits, temperature, top_k, top_p):
     top_k=st.integers(0, 13),
     top_p=st.sampled_from([0.001, 0.3, 0.7, 0.95, 1.0]),
 )
-def test_uniform_numbers_pick_by_the_probabilities_of_what_is_allowed(
+def test_draw_picks_allowed_tokens_in_proportion_to_their_probabilities(
     logits, temperature, top_k, top_p
 ):
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     expected, picks = 0.0, []
     for token, share in allowed(logits, temperature, top_k, top_p):
-        if share > 1e-4:  # numbers just within the token's part of [0, 1)
+        if share > 1e-4:  # numbers just inside the token's part of [0, 1)
             picks += [(expected + 1e-5 * share, token), (expected + (1 - 1e-5) * share, token)]
         expected += share
     assert expected == pytest.approx(1)
@@ -72,7 +72,7 @@ def test_uniform_numbers_pick_by_the_probabilities_of_what_is_allowed(
 @pytest.mark.parametrize(
     "settings", [{"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 4, "top_p": 0.8}]
 )
-def test_frequencies_are_the_probabilities(build_decoder_only, settings):
+def test_frequencies_of_sampled_tokens_match_their_probabilities(build_decoder_only, settings):
     network = build_decoder_only().eval()
     sampling = SamplingConfig(max_new_tokens=1, seed=5, **settings)
     draws = 4000
@@ -94,7 +94,7 @@ def test_frequencies_are_the_probabilities(build_decoder_only, settings):
 
 
 @every_form
-def test_greedy_takes_the_best_token_of_the_whole_text_so_far(build_decoder_only, form):
+def test_greedy_generation_chooses_the_best_token_for_the_whole_text(build_decoder_only, form):
     network = build_decoder_only(**FORMS[form]).eval()
     sampling = SamplingConfig(temperature=0, max_new_tokens=12)
     for prompt, found in zip(PROMPTS, generate(network, PROMPTS, sampling, EOS), strict=True):
@@ -114,12 +114,12 @@ def test_greedy_takes_the_best_token_of_the_whole_text_so_far(build_decoder_only
 @pytest.mark.parametrize(
     "settings", [{"temperature": 0}, {"temperature": 1.3, "top_k": 20, "top_p": 0.97}]
 )
-def test_a_batch_is_each_prompt_alone(build_decoder_only, form, settings):
+def test_texts_generated_in_a_batch_equal_those_generated_alone(build_decoder_only, form, settings):
     network = build_decoder_only(spread=5.0, **FORMS[form]).eval()
     sampling = SamplingConfig(max_new_tokens=15, seed=1, **settings)
 
     def continued(*numbers):
-        def finished(index, ids):  # so that texts leave the batch one after another
+        def finished(index, ids):  # so that texts leave the batch at different steps
             return len(ids) == [4, 11, 2, 7, 15][numbers[index]]
 
         prompts = [PROMPTS[number] for number in numbers]
@@ -131,12 +131,12 @@ def test_a_batch_is_each_prompt_alone(build_decoder_only, form, settings):
         assert first.ids == second.ids == alone.ids
         assert first.ended == second.ended == alone.ended
         assert first.log_probability == pytest.approx(alone.log_probability, abs=1e-3)
-    # The same prompt with another number is another text, unless it is greedy.
+    # The same prompt with a different number gets a different text, unless it is greedy.
     assert (together[1].ids == together[4].ids[:11]) == (settings["temperature"] == 0)
     assert [len(each.ids) for each in together] == [4, 11, 2, 7, 15]
 
 
-def test_the_seed_decides_and_torchs_generators_do_not(build_decoder_only):
+def test_only_the_sampling_seed_decides_and_torchs_generator_is_unchanged(build_decoder_only):
     network = build_decoder_only().eval()
 
     def ids(seed, numbers=None):
@@ -153,8 +153,8 @@ def test_the_seed_decides_and_torchs_generators_do_not(build_decoder_only):
     assert ids(8) != first
 
 
-def test_draws_of_a_prompt_are_independent_of_each_other(build_decoder_only):
-    """A generator that is seeded again at each token would give one number repeatedly."""
+def test_draws_for_successive_tokens_are_independent(build_decoder_only):
+    """A generator seeded again for each token would repeat a number."""
     # All tokens are equally probable.
     network = build_decoder_only(spread=0.0, positions="rotary").eval()
     sampling = SamplingConfig(max_new_tokens=60)
@@ -164,7 +164,7 @@ def test_draws_of_a_prompt_are_independent_of_each_other(build_decoder_only):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_learned_positions_end_a_text_and_others_go_on(build_decoder_only, form):
+def test_only_learned_positions_end_a_text_at_the_context_length(build_decoder_only, form):
     network = build_decoder_only(**FORMS[form]).eval()
     prompts = [[5] * CONTEXT, [5] * (CONTEXT - 3), [5]]
     sampling = SamplingConfig(temperature=0, max_new_tokens=40)
@@ -177,7 +177,7 @@ def test_learned_positions_end_a_text_and_others_go_on(build_decoder_only, form)
         assert [len(each.ids) for each in found] == [40] * 3
 
 
-def test_a_text_ends_where_the_caller_says(build_decoder_only):
+def test_a_text_ends_when_the_callers_function_says_so(build_decoder_only):
     network = build_decoder_only().eval()
     sampling = SamplingConfig(max_new_tokens=9, seed=3)
     free = generate(network, PROMPTS, sampling, NEVER)
@@ -196,7 +196,7 @@ def test_a_text_ends_where_the_caller_says(build_decoder_only):
         assert own == [each.ids[: count + 1] for count in range(len(each.ids))]
 
 
-def test_eos_counts_for_the_probability_and_is_not_returned(build_decoder_only):
+def test_eos_counts_in_the_log_probability_but_is_not_returned(build_decoder_only):
     network = build_decoder_only().eval()
     sampling = SamplingConfig(temperature=2.0, max_new_tokens=6)
     (whole,) = generate(network, [[4, 9, 2]], sampling, NEVER)
@@ -211,7 +211,7 @@ def test_eos_counts_for_the_probability_and_is_not_returned(build_decoder_only):
     assert found.log_probability == pytest.approx(score, abs=1e-3)
 
 
-def test_a_prompt_is_read_once_and_each_step_reads_a_token(build_decoder_only):
+def test_a_prompt_is_read_once_and_each_step_reads_one_token(build_decoder_only):
     network = build_decoder_only(preset="llama").eval()
     shapes = []
     network.layers[0].register_forward_pre_hook(
@@ -221,13 +221,13 @@ def test_a_prompt_is_read_once_and_each_step_reads_a_token(build_decoder_only):
     assert shapes == [(5, 8), (5, 1), (5, 1), (5, 1)]
 
 
-def test_bf16_is_continued(build_decoder_only):
+def test_a_bf16_network_generates_text(build_decoder_only):
     network = build_decoder_only(preset="llama").bfloat16().eval()
     sampling = SamplingConfig(max_new_tokens=5, top_p=0.9)
     assert [len(each.ids) for each in generate(network, PROMPTS, sampling, NEVER)] == [5] * 5
 
 
-def test_wrong_prompts_are_refused(build_decoder_only):
+def test_an_empty_prompt_and_one_beyond_the_context_are_refused(build_decoder_only):
     network = build_decoder_only().eval()
     with pytest.raises(ModelError, match=r"Prompt 1 of 2 has no tokens"):
         generate(network, [[4], []], SamplingConfig(), EOS)
@@ -237,7 +237,7 @@ def test_wrong_prompts_are_refused(build_decoder_only):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_diverged_network_says_so(build_decoder_only, temperature):
+def test_a_network_with_nan_logits_is_reported(build_decoder_only, temperature):
     network = build_decoder_only().eval()
     with torch.no_grad():
         network.last_norm.weight[0] = float("nan")
@@ -246,12 +246,12 @@ def test_a_diverged_network_says_so(build_decoder_only, temperature):
         generate(network, [[4]], sampling, EOS)
 
 
-def test_a_number_between_two_tokens_belongs_to_the_second():
+def test_a_random_number_at_a_boundary_selects_the_later_token():
     logits, halves = torch.zeros(2, 2), torch.tensor([0.0, 0.5]).double()
     assert draw(logits, SamplingConfig(), halves).tolist() == [0, 1]
 
 
-def test_tiny_temperatures_are_greedy(build_decoder_only):
+def test_a_tiny_temperature_samples_the_best_token(build_decoder_only):
     logits = F.one_hot(torch.tensor([7, 2]), PIECES).float()
     found = draw(logits, SamplingConfig(temperature=1e-310), torch.tensor([0.9, 0.1]).double())
     assert found.tolist() == [7, 2]

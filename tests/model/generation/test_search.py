@@ -23,7 +23,7 @@ FORBIDDEN = [0, BOS]
 
 @pytest.fixture
 def network(build):
-    """Use untied embeddings, as a random tied network repeats its input. Lengths differ."""
+    """Return a builder of networks with untied embeddings: random tied ones repeat their input."""
 
     def build_untied(seed=2, **settings):
         return build(seed, share_embeddings="none", **settings).eval()
@@ -32,7 +32,7 @@ def network(build):
 
 
 def uncached_log_probabilities(model, source, ids):
-    """log p of every token after BOS and `ids`, from the training-time forward pass."""
+    """Return log p of each token after BOS and `ids`, by the forward pass of training."""
     target_input = torch.tensor([[BOS, *ids]])
     hidden = model.decode(target_input, model.encode(source), source)
     return model.logits(hidden[0, -1]).float().log_softmax(-1)
@@ -53,7 +53,7 @@ def uncached_greedy(model, source, limit):
 
 @torch.no_grad()
 def every_translation(model, source, limit, alpha):
-    """Scores all outputs of up to `limit` tokens, EOS included; best first."""
+    """Return all outputs of up to `limit` tokens, EOS included, with scores; best first."""
     tokens = [p for p in range(model.vocabulary.target_size) if p not in (*FORBIDDEN, EOS)]
     scored = []
     for length in range(limit):
@@ -78,7 +78,7 @@ NEWER = {
 @pytest.mark.parametrize(
     "form", [{"norm": "post"}, {"norm": "pre"}, NEWER], ids=["post", "pre", "newer parts"]
 )
-def test_greedy_with_cache_equals_greedy_without(network, sentences, form):
+def test_greedy_search_with_a_cache_equals_search_without(network, sentences, form):
     model = network(**form)
     source = sentences(LENGTHS)
     decoding = DecodingConfig(length_penalty=0.0, max_extra_length=EXTRA)
@@ -90,7 +90,7 @@ def test_greedy_with_cache_equals_greedy_without(network, sentences, form):
         assert found[row].score == pytest.approx(total, abs=1e-4)
 
 
-def test_beam_of_one_is_greedy(network, sentences):
+def test_a_beam_of_one_equals_greedy_search(network, sentences):
     model, source = network(), sentences(LENGTHS)
     decoding = DecodingConfig(beam_size=1, max_extra_length=10)
     for greedy, (beam,) in zip(
@@ -103,7 +103,7 @@ def test_beam_of_one_is_greedy(network, sentences):
 @pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_wide_beam_is_exact(network, sentences, alpha, seed):
+def test_a_beam_wider_than_all_hypotheses_is_an_exact_search(network, sentences, alpha, seed):
     model = network(seed, pieces=7)
     source = sentences([3, 2, 5], pieces=7)
     limit = 4
@@ -124,7 +124,7 @@ def test_wide_beam_is_exact(network, sentences, alpha, seed):
 
 
 def textbook_beam_search(models, sources, k, alpha, limit):
-    """Beam search over plain lists, one sentence, nothing cached, by the mean of the softmaxes."""
+    """Search for one sentence with plain lists and no cache, by the networks' mean softmax."""
     live, finished = [(0.0, ())], []
     for length in range(1, limit + 1):
         candidates = []
@@ -147,8 +147,8 @@ def textbook_beam_search(models, sources, k, alpha, limit):
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
-def test_one_search_has_the_best_of_every_length_penalty(network, sentences, beam_size):
-    """The same bits; hypotheses that a search leaves out are the best by no penalty."""
+def test_one_beam_search_has_the_best_output_for_each_length_penalty(network, sentences, beam_size):
+    """Bits are the same, because the search drops only hypotheses that are best for no penalty."""
     model, source = network(), sentences(LENGTHS)
     decoding = DecodingConfig(beam_size=beam_size, length_penalty=0.0, max_extra_length=6)
     found = beam_search(model, source, decoding)
@@ -165,7 +165,7 @@ def test_one_search_has_the_best_of_every_length_penalty(network, sentences, bea
 @pytest.mark.parametrize(
     "form", [{"norm": "post"}, {"norm": "pre"}, NEWER], ids=["post", "pre", "newer parts"]
 )
-def test_beam_search_equals_the_textbook(network, sentences, form):
+def test_beam_search_equals_a_textbook_implementation(network, sentences, form):
     model, source = network(**form), sentences(LENGTHS)
     decoding = DecodingConfig(beam_size=3, max_extra_length=8)
     for row, found in enumerate(beam_search(model, source, decoding)):
@@ -192,7 +192,7 @@ def test_a_sentence_alone_is_translated_as_in_a_batch(network, sentences, search
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam"])
-def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
+def test_spare_rows_and_splitting_of_a_batch_do_not_change_results(
     network, sentences, search, monkeypatch
 ):
     model, lengths = network(), [1 + row % 13 for row in range(40)]
@@ -212,7 +212,7 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
         assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
 
 
-def test_room_comes_in_few_sizes_at_most_a_quarter_too_large():
+def test_capacities_have_few_sizes_and_exceed_the_rows_by_at_most_a_quarter():
     sizes = [round_up_capacity(rows) for rows in range(1, 1000)]
     assert all(rows <= size <= 1.25 * rows for rows, size in enumerate(sizes, 1))
     assert len(set(sizes)) == 36
@@ -232,7 +232,7 @@ def rows_of_each_step(model, monkeypatch):
     return rows
 
 
-def test_finished_sentences_leave_greedy_search(network, sentences, monkeypatch):
+def test_finished_sentences_leave_the_batch_of_greedy_search(network, sentences, monkeypatch):
     model = network()
     rows = rows_of_each_step(model, monkeypatch)
     found = greedy_search(model, sentences(LENGTHS), DecodingConfig(max_extra_length=10))
@@ -240,7 +240,7 @@ def test_finished_sentences_leave_greedy_search(network, sentences, monkeypatch)
     assert rows == [sum(n > step for n in steps) for step in range(max(steps))]
 
 
-def test_finished_sentences_leave_beam_search(network, sentences, monkeypatch):
+def test_finished_sentences_leave_the_batch_of_beam_search(network, sentences, monkeypatch):
     model, lengths = network(), [9, 4, 1]
     decoding = DecodingConfig(beam_size=64, max_length_factor=1, max_extra_length=1)
     rows = rows_of_each_step(model, monkeypatch)
@@ -251,7 +251,7 @@ def test_finished_sentences_leave_beam_search(network, sentences, monkeypatch):
 
 
 @pytest.mark.parametrize("search", [greedy_search, beam_search])
-def test_inference_mode_changes_nothing(network, sentences, search):
+def test_inference_mode_does_not_change_results_of_a_search(network, sentences, search):
     model, source = network(), sentences(LENGTHS)
     decoding = DecodingConfig(max_extra_length=2)
     with torch.inference_mode():
@@ -260,7 +260,7 @@ def test_inference_mode_changes_nothing(network, sentences, search):
 
 
 @pytest.mark.parametrize("search", [greedy_search, beam_search])
-def test_a_network_gone_to_nan_is_named(network, sentences, search):
+def test_a_search_with_nan_weights_is_refused_and_names_a_sentence(network, sentences, search):
     model, source = network(), sentences(LENGTHS)
     with torch.no_grad():
         model.decoder.layers[0].feed_forward.inner.weight.fill_(torch.nan)
@@ -268,7 +268,7 @@ def test_a_network_gone_to_nan_is_named(network, sentences, search):
         search(model, source, DecodingConfig(max_extra_length=2))
 
 
-def test_outputs_end_at_the_sentences_own_limit(network, sentences):
+def test_outputs_end_at_the_limit_of_their_sentence(network, sentences):
     model, source = network(), sentences(LENGTHS)
     decoding = DecodingConfig(max_length_factor=0.5, max_extra_length=1)
     limits = [length // 2 + 1 for length in LENGTHS]
@@ -278,20 +278,20 @@ def test_outputs_end_at_the_sentences_own_limit(network, sentences):
     assert all(len(one.ids) < limit for one, limit in zip(outputs, limits, strict=True))
 
 
-def test_bf16_searches(network, sentences):
+def test_beam_search_in_bf16_returns_hypotheses(network, sentences):
     model = network().bfloat16()
     found = beam_search(model, sentences(LENGTHS), DecodingConfig(max_extra_length=5))
     assert all(hypotheses for hypotheses in found)
 
 
-def test_source_without_a_piece_is_refused(network, sentences):
+def test_a_source_without_tokens_is_refused(network, sentences):
     source = sentences([3, 2])
     source[1] = 0
     with pytest.raises(ModelError, match="Source 1 of 2 has 0 tokens"):
         greedy_search(network(), source, DecodingConfig())
 
 
-def test_length_penalty_is_the_papers():
+def test_length_penalty_equals_the_formula_of_the_paper():
     assert length_penalty(1, 0.6) == 1.0
     assert length_penalty(7, 1.0) == 2.0
     assert length_penalty(20, 0.0) == 1.0
@@ -306,7 +306,7 @@ def padded(prefixes):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 2.0])
-def test_a_wide_beam_after_a_prefix_is_exact(network, sentences, alpha):
+def test_a_wide_beam_after_a_prefix_is_an_exact_search(network, sentences, alpha):
     model, source = network(pieces=7), sentences([3, 2, 5], pieces=7)
     decoding = DecodingConfig(
         beam_size=160, length_penalty=alpha, max_length_factor=0, max_extra_length=4
@@ -321,7 +321,7 @@ def test_a_wide_beam_after_a_prefix_is_exact(network, sentences, alpha):
         assert scores == pytest.approx([score for score, _ in expected], abs=1e-4)
 
 
-def test_a_prefix_of_ones_own_translation_changes_nothing(network, sentences):
+def test_a_prefix_of_a_sentences_best_translation_does_not_change_it(network, sentences):
     model, source = network(), sentences(LENGTHS)
     decoding = DecodingConfig(max_extra_length=10)
     free = greedy_search(model, source, decoding)
@@ -346,8 +346,8 @@ def test_a_prefix_that_cannot_be_continued_is_refused(network, sentences, prefix
 
 
 @pytest.mark.parametrize("search", [greedy_search, beam_search])
-def test_a_sentence_keeps_its_prefix_when_another_one_leaves(network, sentences, search):
-    """The first sentence leaves after two tokens, and the last one takes its row."""
+def test_a_sentence_keeps_its_prefix_when_another_leaves_the_batch(network, sentences, search):
+    """The first sentence leaves after two tokens, and the last one moves to its row."""
     model, source = network(), sentences([1, 9, 8])
     prefixes = [[], [9, 8, 7, 6, 5], [5, 6, 7, 8, 9, 10]]
     decoding = DecodingConfig(max_length_factor=1, max_extra_length=1)
@@ -357,15 +357,15 @@ def test_a_sentence_keeps_its_prefix_when_another_one_leaves(network, sentences,
             assert list(hypothesis.ids[: len(prefix)]) == prefix
 
 
-def test_the_limit_is_cut_to_a_whole_number(network, sentences):
+def test_the_length_limit_is_rounded_down(network, sentences):
     lengths = [1, 2, 3, 5, 7, 11]
     decoding = DecodingConfig(max_length_factor=1.7, max_extra_length=2)
     state = SearchState([network()], [sentences(lengths)], None, 1, decoding)
     assert state.limits == [3, 5, 7, 10, 13, 20]
 
 
-def test_an_ensemble_averages_probabilities(network, sentences):
-    """Networks of other shapes, of which one reads the sentences in other tokens."""
+def test_an_ensemble_averages_the_probabilities_of_its_networks(network, sentences):
+    """The networks have different shapes, and one of them reads different source tokens."""
     models = [network(2), network(4, width=24, encoder_layers=1, norm="pre"), network(5)]
     sources = [sentences(LENGTHS), sentences(LENGTHS), sentences([n + 2 for n in LENGTHS])]
     decoding = DecodingConfig(beam_size=3, max_extra_length=5)
@@ -384,7 +384,7 @@ def test_an_ensemble_averages_probabilities(network, sentences):
     assert [f[0].ids for f in together] != [f[0].ids for f in alone]
 
 
-def test_an_ensemble_of_a_network_with_itself_is_that_network(network, sentences):
+def test_an_ensemble_of_a_network_with_itself_equals_that_network(network, sentences):
     model, source = network(), sentences([9, 4, 1])
     decoding = DecodingConfig(beam_size=4, max_extra_length=8)
     alone = beam_search(model, source, decoding, padded(PREFIXES))
@@ -395,7 +395,7 @@ def test_an_ensemble_of_a_network_with_itself_is_that_network(network, sentences
 
 
 def test_the_longest_source_of_an_ensemble_sets_the_limit(network, sentences):
-    """Wherever it stands among the members."""
+    """Its position among the members does not matter."""
     decoding = DecodingConfig(beam_size=1, max_length_factor=1.0, max_extra_length=2)
     short, long = sentences([3, 4]), sentences([5, 9])
     for sources in ([short, long], [long, short]):

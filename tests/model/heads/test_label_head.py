@@ -1,4 +1,4 @@
-"""Heads that tell labels, held to Hugging Face's BERT, and their promises."""
+"""Heads that predict labels, compared with Hugging Face's BERT."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def network_of(kind, backend=None, **settings):
-    """A small network with large weights."""
+    """Return a small network with large weights."""
     small = {"preset": "bert", "layers": 2, "width": 32, "heads": 4, "dropout": 0.0, **settings}
     torch.manual_seed(0)
     network = LabelModel(kind(**small), PIECES, CONTEXT, LABELS, backend)
@@ -32,7 +32,7 @@ def network_of(kind, backend=None, **settings):
 
 
 def batch(lengths=(12, 3, 7)):
-    """A text a row: ids, segments, positions, parts."""
+    """Return a batch with a text per row: ids, segments, positions, parts."""
     generator = torch.Generator().manual_seed(3)
     shape = len(lengths), max(lengths)
     real = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(1)
@@ -42,14 +42,14 @@ def batch(lengths=(12, 3, 7)):
 
 
 def places(kind, part):
-    """Positions of labels: a text's first token, or every other token."""
+    """Return the positions of labels: a text's first token, or every other token."""
     first = torch.zeros_like(part, dtype=torch.bool)
     first[:, :: part.shape[1] if kind is LabelTextsConfig else 2] = True
     return (first & (part >= 0)).flatten().nonzero().squeeze(1)
 
 
 def theirs_of(ours, kind):
-    """Hugging Face's network with our weights."""
+    """Return Hugging Face's network with our weights."""
     config = ours.encoder.config
     theirs = KINDS[kind](bert_config(config, PIECES, CONTEXT, num_labels=LABELS)).eval()
     others = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
@@ -60,7 +60,7 @@ def theirs_of(ours, kind):
 @every_kind
 @every_backend
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_logits_are_berts(kind, backend, dtype):
+def test_logits_equal_those_of_bert(kind, backend, dtype):
     ours = network_of(kind, backend).to(dtype).eval()
     theirs = theirs_of(ours, kind).to(dtype)
     ids, segment, position, part = batch()
@@ -71,14 +71,14 @@ def test_logits_are_berts(kind, backend, dtype):
         found = ours.logits(hidden[places(kind, part)]).float()
     if kind is LabelTokensConfig:
         expected = expected.flatten(0, 1)[places(kind, part)]
-    assert expected.std() > 0.3  # the network says something
+    assert expected.std() > 0.3  # predictions differ between texts
     tolerance = 1e-5 if dtype is torch.float32 else 4e-2
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @every_kind
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_and_gradients_are_berts_and_torchs(kind, smoothing):
+def test_loss_and_gradients_equal_those_of_bert_and_torch(kind, smoothing):
     ours = network_of(kind)
     theirs = theirs_of(ours, kind)
     ids, segment, position, part = batch()
@@ -105,7 +105,7 @@ def test_loss_and_gradients_are_berts_and_torchs(kind, smoothing):
 
 
 @every_kind
-def test_guesses_are_those_of_the_logits(kind):
+def test_label_predictions_are_derived_from_the_logits(kind):
     network = network_of(kind).eval()
     *fed, part = batch()
     place = places(kind, part)
@@ -118,7 +118,7 @@ def test_guesses_are_those_of_the_logits(kind):
 
 
 @every_kind
-def test_no_label_is_a_loss_of_nothing(kind):
+def test_a_batch_without_labels_has_a_loss_of_zero_and_zero_gradients(kind):
     network = network_of(kind)
     *fed, part = batch()
     nothing = torch.empty(0, dtype=torch.int64)
@@ -129,7 +129,7 @@ def test_no_label_is_a_loss_of_nothing(kind):
 
 
 @every_kind
-def test_dropout_acts_before_the_classifier(kind):
+def test_dropout_acts_once_before_the_classifier(kind):
     network, kept = network_of(kind, dropout=0.5), []
     assert isinstance(network.dropout, Dropout)
     network.dropout.register_forward_hook(lambda _, x, y: kept.append((y != 0).float().mean()))

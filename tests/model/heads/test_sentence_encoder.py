@@ -1,4 +1,4 @@
-"""Sentence vectors and their loss, held to Hugging Face's BERT, pooled by hand, and to torch."""
+"""Sentence vectors and their loss, compared with Hugging Face's BERT and torch."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from model.hugging_face.bert import to_bert_encoder
 from model.losses.loss import CrossEntropy, token_losses
 
 PIECES, CONTEXT, PAD = 30, 16, 0
-LENGTHS = [5, 9, 2, 7, 8, 3, 9, 4]  # of four sources and their targets
+LENGTHS = [5, 9, 2, 7, 8, 3, 9, 4]  # of four sources and of their targets
 BACKENDS = [None, *AttentionBackend]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_pooling = pytest.mark.parametrize("pooling", ["mean", "first"])
@@ -23,7 +23,7 @@ every_pooling = pytest.mark.parametrize("pooling", ["mean", "first"])
 
 @pytest.fixture(scope="session")
 def build_encoder(build_masked):
-    """A small seeded network with large weights, those of the masked one's encoder."""
+    """Return a function that builds a small network with a masked model's encoder weights."""
 
     def build(backend=None, pooling="mean", temperature=0.5, dropout=0.0):
         config = SentenceEncoderConfig(
@@ -39,7 +39,7 @@ def build_encoder(build_masked):
 
 
 def batch(lengths=LENGTHS, width=0, seed=3):
-    """A sentence a row: ids, segments, positions and parts."""
+    """Return a batch with a sentence per row: ids, segments, positions and parts."""
     generator = torch.Generator().manual_seed(seed)
     shape = len(lengths), max(width, *lengths)
     ids, part = torch.full(shape, PAD), torch.full(shape, -1)
@@ -60,7 +60,7 @@ def theirs_of(ours):
 
 
 def their_vectors(theirs, pooling, ids, segment, position, part):
-    """As sentence-transformers pools."""
+    """Return BERT's vectors, pooled as sentence-transformers does."""
     real = (part >= 0).long()
     hidden = theirs(
         input_ids=ids, token_type_ids=segment, position_ids=position, attention_mask=real
@@ -72,7 +72,7 @@ def their_vectors(theirs, pooling, ids, segment, position, part):
 
 
 def their_loss(vectors, temperature):
-    """Return the sums over pairs of loss and correct matches, as means of both directions."""
+    """Return each pair's loss, as mean of both directions, and the mean number of right matches."""
     source, target = vectors.chunk(2)
     cosines = source @ target.T / temperature
     right = torch.arange(len(source))
@@ -84,13 +84,13 @@ def their_loss(vectors, temperature):
 @every_backend
 @every_pooling
 @pytest.mark.parametrize("lengths", [LENGTHS, [7] * 8], ids=["padded", "full"])
-def test_vectors_loss_and_gradients_are_berts(build_encoder, backend, pooling, lengths):
+def test_vectors_loss_and_gradients_equal_those_of_bert(build_encoder, backend, pooling, lengths):
     ours = build_encoder(backend, pooling)
     theirs = theirs_of(ours)
     inputs = batch(lengths)
     expected = their_vectors(theirs, pooling, *inputs)
     torch.testing.assert_close(ours.embed(*inputs), expected, rtol=0, atol=2e-6)
-    assert (expected @ expected.T).std() > 0.02  # sentences differ
+    assert (expected @ expected.T).std() > 0.02  # vectors differ between sentences
     losses, told = their_loss(expected, 0.5)
     found = ours(*inputs, CrossEntropy())
     torch.testing.assert_close(found.smoothed, losses.sum(), rtol=1e-5, atol=0)
@@ -110,7 +110,7 @@ def test_vectors_loss_and_gradients_are_berts(build_encoder, backend, pooling, l
 
 
 def as_gradients(network):
-    """The network with its gradients in place of its weights, to read them by other names."""
+    """Replace the network's weights by its gradients, so that they can be exported; return it."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(parameter.grad)
@@ -119,7 +119,7 @@ def as_gradients(network):
 
 @every_backend
 @every_pooling
-def test_in_bf16_vectors_and_loss_are_near(build_encoder, backend, pooling):
+def test_vectors_and_loss_in_bf16_are_near_fp32(build_encoder, backend, pooling):
     inputs = batch()
     exact = build_encoder(pooling=pooling)
     expected = exact.embed(*inputs)
@@ -139,7 +139,7 @@ def test_in_bf16_vectors_and_loss_are_near(build_encoder, backend, pooling):
 
 @every_backend
 @every_pooling
-def test_padding_and_other_sentences_change_no_vector(build_encoder, backend, pooling):
+def test_padding_and_other_sentences_do_not_change_a_vector(build_encoder, backend, pooling):
     network = build_encoder(backend, pooling)
     inputs = batch()
     vectors = network.embed(*inputs)
@@ -152,7 +152,7 @@ def test_padding_and_other_sentences_change_no_vector(build_encoder, backend, po
         torch.testing.assert_close(alone[0], vectors[row], rtol=0, atol=2e-6)
 
 
-def test_a_smaller_temperature_makes_cosines_count_more(build_encoder):
+def test_the_loss_divides_cosines_by_the_temperature(build_encoder):
     inputs = batch()
     vectors = build_encoder().embed(*inputs)
     for temperature in (0.05, 1.0):
@@ -161,8 +161,8 @@ def test_a_smaller_temperature_makes_cosines_count_more(build_encoder):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
-def test_a_single_pair_has_no_loss(build_encoder):
-    """Therefore, the dummy batch of a rank without a slot has a loss of 0."""
+def test_a_single_pair_has_a_loss_of_zero(build_encoder):
+    """Therefore the dummy batch of a rank without a slot adds no loss."""
     network = build_encoder()
     sums = network(*batch([1, 1]), CrossEntropy())
     assert float(sums.nll.detach()) == 0.0
@@ -170,12 +170,12 @@ def test_a_single_pair_has_no_loss(build_encoder):
     assert all(p.grad.abs().max() < 1e-6 for p in network.parameters())
 
 
-def test_checkpointed_activations_are_the_same_bits(build_encoder):
+def test_checkpointed_activations_of_the_encoder_have_the_same_bits(build_encoder):
     network = build_encoder(dropout=0.3)
     assert_checkpointing_keeps_bits(network, network.encoder.layers[0], batch())
 
 
-def test_a_form_that_bert_has_not_is_refused():
+def test_an_encoder_that_bert_cannot_represent_is_not_exported():
     network = SentenceEncoder(SentenceEncoderConfig(layers=1, width=8, heads=1), PIECES, CONTEXT)
     with pytest.raises(ModelError):
         to_bert_encoder(network.encoder, PAD)
@@ -185,7 +185,7 @@ def test_a_form_that_bert_has_not_is_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 @every_backend
 @every_pooling
-def test_vectors_of_a_gpu_in_bf16_are_near_those_of_a_cpu(build_encoder, backend, pooling):
+def test_vectors_in_bf16_on_a_gpu_are_near_fp32_on_a_cpu(build_encoder, backend, pooling):
     expected = build_encoder(pooling=pooling).embed(*batch()).detach()
     network = build_encoder(backend, pooling).to(device="cuda", dtype=torch.bfloat16)
     inputs = [each.cuda() for each in batch()]

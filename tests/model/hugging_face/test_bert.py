@@ -1,4 +1,4 @@
-"""The network in BERT's layout, against the class that reads it."""
+"""The network in BERT's layout, compared with the transformers class that reads it."""
 
 import json
 
@@ -42,7 +42,7 @@ EACH = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
 def network_of(seed=0, backend=None, **settings):
-    """Return one of our networks, with large weights and vectors that are neither 0 nor 1."""
+    """Return one of our networks with large weights, and with vectors that are neither 0 nor 1."""
     small = {"preset": "bert", "layers": 2, "width": 32, "heads": 4, "dropout": 0.0}
     torch.manual_seed(seed)
     network = MaskedLanguageModel(
@@ -72,13 +72,13 @@ def logits_of_theirs(network, ids, segment, real):
 
 
 def same(found, expected):
-    """Equal to a hundred-thousandth of the largest."""
+    """Require equality up to a hundred-thousandth of the largest value."""
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @EACH
 @torch.no_grad()
-def test_an_exported_network_has_the_same_logits(tmp_path, form):
+def test_an_exported_network_has_the_same_logits_and_settings(tmp_path, form):
     ours = network_of(**form)
     write_model(tmp_path, to_bert(ours, PAD))
     theirs, info = BertForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
@@ -96,7 +96,7 @@ def test_an_exported_network_has_the_same_logits(tmp_path, form):
 
 @pytest.mark.parametrize("backend", list(AttentionBackend))
 @torch.no_grad()
-def test_a_network_of_theirs_has_the_same_logits_here(tmp_path, backend):
+def test_an_imported_network_has_the_same_logits(tmp_path, backend):
     torch.manual_seed(1)
     theirs = BertForMaskedLM(
         BertConfig(
@@ -120,7 +120,7 @@ def test_a_network_of_theirs_has_the_same_logits_here(tmp_path, backend):
     same(logits_of_ours(ours, *batch), logits_of_theirs(theirs, *batch))
 
 
-def test_in_bf16_logits_are_close():
+def test_logits_of_bf16_weights_are_close():
     ours = network_of()
     config, weights = to_bert(ours, PAD)
     halved = from_bert(config, {name: x.bfloat16() for name, x in weights.items()}).eval()
@@ -131,7 +131,7 @@ def test_in_bf16_logits_are_close():
 
 
 def test_additional_tensors_of_published_files_are_skipped():
-    """A pooler, another head, tied matrices twice, and norms by TensorFlow's names."""
+    """A pooler, another head, tied matrices twice, and TensorFlow's names of norms."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = BertConfig(vocab_size=PIECES, intermediate_size=64, **sizes)
@@ -176,13 +176,13 @@ def test_settings_that_bert_lacks_are_refused_by_name(settings, message):
         ({"intermediate_size": None}, "intermediate_size of the config is None"),
     ],
 )
-def test_a_config_of_another_network_is_refused(changes, message):
+def test_a_config_that_does_not_fit_the_weights_is_refused(changes, message):
     config, weights = to_bert(network_of(), PAD)
     with pytest.raises(ModelError, match=message):
         from_bert(config | changes, weights)
 
 
-def test_weights_that_are_not_its_own_are_refused():
+def test_missing_additional_differing_and_integer_weights_are_refused():
     config, weights = to_bert(network_of(), PAD)
     with pytest.raises(ModelError):
         from_bert(config, weights | {"classifier.weight": torch.zeros(2, 32)})
@@ -207,7 +207,7 @@ def token_classifier():
 
 
 @pytest.mark.parametrize("build", [sentence_classifier, token_classifier])
-def test_classifier_is_read_with_its_labels(build):
+def test_a_classifier_is_read_with_its_labels(build):
     network = build()
     found = read_bert(*to_bert_labels(network, PAD, ["no", "b", "c"]))
     assert found.labels == ("no", "b", "c")
@@ -217,7 +217,7 @@ def test_classifier_is_read_with_its_labels(build):
     assert all(torch.equal(found.weights[name], x) for name, x in parameters.items())
 
 
-def test_encoder_alone_is_read():
+def test_an_encoder_without_a_head_is_read():
     network = network_of()
     found = read_bert(*to_bert_encoder(network.encoder, PAD))
     ours = {f"encoder.{name}": x for name, x in network.encoder.named_parameters()}
@@ -227,13 +227,13 @@ def test_encoder_alone_is_read():
     assert found.config == network.encoder.config
 
 
-def test_masked_model_is_read_with_its_head():
+def test_a_masked_model_is_read_with_its_head():
     network = network_of()
     found = read_bert(*to_bert(network, PAD))
     assert found.weights.keys() == dict(network.named_parameters()).keys()
 
 
-def test_classifier_of_transformers_is_read():
+def test_a_classifier_saved_by_transformers_is_read():
     config = BertConfig(
         vocab_size=PIECES, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=4
     )
@@ -258,7 +258,7 @@ def test_classifier_of_transformers_is_read():
         ),
     ],
 )
-def test_wrong_classifier_is_refused(change, message):
+def test_a_classifier_with_wrong_tensors_is_refused(change, message):
     config, weights = to_bert_labels(sentence_classifier(), PAD, ["a", "b", "c"])
     change(weights)
     with pytest.raises(ModelError, match=message):

@@ -1,4 +1,4 @@
-"""Networks in Hugging Face's layouts, against the classes that read them."""
+"""Networks in Hugging Face's layouts, compared with the classes that read them."""
 
 import json
 
@@ -58,7 +58,7 @@ FORMS = {
         },
     ),
 }
-# The settings of ours that each layout can hold.
+# The settings of our network that each layout can represent.
 OURS = {
     "gpt2": {"preset": "gpt2", "heads": 2},
     "gpt2 untied": {"preset": "gpt2", "tie_embeddings": False, "activation": "gelu"},
@@ -79,7 +79,7 @@ OURS = {
 
 
 def theirs_of(form, seed=1):
-    """Return one of their networks, with large weights and vectors that are neither 0 nor 1."""
+    """Return a transformers network with large weights and vectors that are neither 0 nor 1."""
     kind, settings = FORMS[form]
     config = kind(vocab_size=PIECES, attn_implementation="eager", **SPECIAL, **settings)
     torch.manual_seed(seed)
@@ -103,7 +103,7 @@ def same_logits(ours, theirs, length=20):
         expected = theirs(input_ids=ids).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
-    assert expected.std() > 0.5  # the network says something
+    assert expected.std() > 0.5  # predictions differ between texts
 
 
 def same_greedy_tokens(ours, theirs, new=10):
@@ -121,7 +121,7 @@ def same_greedy_tokens(ours, theirs, new=10):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_logits_and_greedy_tokens_of_their_networks(form):
+def test_imported_networks_have_the_same_logits_and_greedy_tokens(form):
     theirs = theirs_of(form)
     # A folder that save_pretrained wrote has no values that are the defaults.
     for defaults in (True, False):
@@ -132,7 +132,7 @@ def test_logits_and_greedy_tokens_of_their_networks(form):
 
 
 @pytest.mark.parametrize("form", ["gpt2", "gpt2 untied", "llama grouped", "llama tied, biased"])
-def test_losses_and_gradients_of_their_networks(form):
+def test_imported_networks_have_the_same_losses_and_gradients(form):
     theirs = theirs_of(form)
     config = config_of(theirs) | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     ours = from_hugging_face(config, theirs.state_dict())
@@ -156,7 +156,7 @@ def test_losses_and_gradients_of_their_networks(form):
 
 
 @pytest.mark.parametrize("form", OURS)
-def test_networks_of_ours_are_read_by_their_classes(build_decoder_only, form, tmp_path):
+def test_exported_networks_have_the_same_logits_in_transformers(build_decoder_only, form, tmp_path):
     ours = build_decoder_only(pieces=PIECES, **OURS[form]).eval()
     save_hugging_face(ours, tmp_path / "new" / "folder", bos_id=2, eos_id=EOS, pad_id=None)
     theirs = AutoModelForCausalLM.from_pretrained(
@@ -185,14 +185,14 @@ def test_networks_of_ours_are_read_by_their_classes(build_decoder_only, form, tm
         assert two.requires_grad
 
 
-def test_dtypes_are_kept(build_decoder_only):
+def test_the_dtype_of_weights_is_kept_by_export_and_import(build_decoder_only):
     described, weights = to_hugging_face(build_decoder_only(preset="llama").bfloat16())
     assert described["dtype"] == "bfloat16"
     network = from_hugging_face(described, weights)
     assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
 
 
-def test_weights_are_copies(build_decoder_only):
+def test_exported_and_imported_weights_are_copies(build_decoder_only):
     ours = build_decoder_only(preset="llama")
     described, weights = to_hugging_face(ours)
     again = from_hugging_face(described, weights)
@@ -203,8 +203,8 @@ def test_weights_are_copies(build_decoder_only):
         assert one.any()
 
 
-def test_names_of_older_files(build_decoder_only):
-    """Omit the head's prefix and keep constants among the weights, as GPT-2 was published."""
+def test_tensor_names_of_older_gpt2_files_are_read(build_decoder_only):
+    """As in published GPT-2 files, names lack a prefix, and constants are among the weights."""
     ours = build_decoder_only(preset="gpt2")
     described, weights = to_hugging_face(ours)
     old = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
@@ -228,7 +228,7 @@ def test_names_of_older_files(build_decoder_only):
         ({"preset": "llama", "norm_kind": "layer"}, r"Llama has no norm_kind=layer"),
     ],
 )
-def test_a_network_without_a_layout_is_refused(build_decoder_only, settings, message):
+def test_a_network_that_no_layout_represents_is_not_exported(build_decoder_only, settings, message):
     with pytest.raises(ModelError, match=message):
         to_hugging_face(build_decoder_only(**settings))
 
@@ -266,13 +266,13 @@ def test_a_network_without_a_layout_is_refused(build_decoder_only, settings, mes
         ),
     ],
 )
-def test_settings_that_our_network_lacks_are_refused(form, change, message):
+def test_a_config_with_settings_that_our_network_lacks_is_refused(form, change, message):
     theirs = theirs_of(form)
     with pytest.raises(ModelError, match=message):
         from_hugging_face(config_of(theirs) | change, theirs.state_dict())
 
 
-def test_rotary_bases_of_older_configs(build_decoder_only):
+def test_the_rotary_base_of_older_configs_is_read(build_decoder_only):
     ours = build_decoder_only(preset="llama", rotary_base=300.0)
     described, weights = to_hugging_face(ours)
     del described["rope_parameters"]
@@ -288,7 +288,7 @@ def saved(build_decoder_only, tmp_path):
     return network, tmp_path
 
 
-def test_weights_in_several_files(saved):
+def test_weights_in_several_files_are_read_by_their_index(saved):
     network, folder = saved
     (folder / "model.safetensors").unlink()
     weights = to_hugging_face(network).weights
@@ -306,14 +306,14 @@ def test_weights_in_several_files(saved):
 
 
 @pytest.mark.parametrize("name", ["../one.safetensors", "/one.safetensors", "model.bin", 3])
-def test_an_index_leads_to_no_other_place(saved, name):
+def test_an_index_that_names_a_file_elsewhere_is_refused(saved, name):
     _, folder = saved
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ModelError, match="weight_map of"):
         load_hugging_face(folder)
 
 
-def test_pickles_are_not_read(saved):
+def test_a_folder_with_only_a_pickle_is_refused(saved):
     _, folder = saved
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"neither model.safetensors nor .*pickle"):
@@ -321,7 +321,7 @@ def test_pickles_are_not_read(saved):
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_damaged_files_are_named(saved, file):
+def test_a_damaged_config_or_weights_file_is_named(saved, file):
     _, folder = saved
     (folder / file).write_bytes((folder / file).read_bytes()[:-9])
     with pytest.raises(ModelError, match=f"{file} cannot be read"):

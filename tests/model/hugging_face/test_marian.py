@@ -1,4 +1,4 @@
-"""The network in Marian's layout, against the class that reads it."""
+"""The network in Marian's layout, compared with the transformers class that reads it."""
 
 import json
 
@@ -23,12 +23,12 @@ PIECES = 30
 NO_TARGET = -100
 PAD, BOS, EOS = 0, 2, 3
 SHARING = ["all", "decoder", "none"]
-# What the paper's network has, and what Marian's have.
+# Settings of the paper's network and of Marian's.
 FORMS = {
     "paper": {},
     "marian": {"activation": "silu", "output_bias": True, "decoder_start": "pad"},
 }
-# Marian's own settings, of a size that is quick.
+# Settings by Marian's names, of a size that computes quickly.
 SIZES = {
     "d_model": 32,
     "max_position_embeddings": 64,
@@ -50,7 +50,7 @@ def network_of(seed=0, pieces=PIECES, backend=None, **settings):
 
 
 def marian_of(ours):
-    """The class that reads the layout, as `from_pretrained` fills it."""
+    """Return the class that reads the layout, filled as by `from_pretrained`."""
     config, weights = to_marian(ours, max_positions=64)
     marian = MarianMTModel(MarianConfig(**config, attn_implementation="eager"))
     found = marian.load_state_dict(weights, strict=False)
@@ -68,7 +68,7 @@ def input_of(target, start):
 
 
 def own_ids(row):
-    """The tokens of a row of `generate`, without the start and from EOS on."""
+    """Return the tokens of a row of `generate`, without the start token, up to EOS."""
     row = row[1:]
     return tuple(row[: row.index(EOS)] if EOS in row else row)
 
@@ -77,7 +77,7 @@ def own_ids(row):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("form", FORMS)
-def test_logits_loss_and_gradients_are_marians(sentences, form, share, smoothing):
+def test_logits_loss_and_gradients_equal_those_of_marian(sentences, form, share, smoothing):
     ours = network_of(share_embeddings=share, **FORMS[form])
     marian = marian_of(ours)
     source, target = sentences([9, 4, 17]), sentences([6, 23, 3], seed=2)
@@ -103,12 +103,12 @@ def test_logits_loss_and_gradients_are_marians(sentences, form, share, smoothing
             parameter.copy_(parameter.grad)
     gradients = to_marian(ours).weights
     learned = {name: p.grad for name, p in marian.named_parameters() if p.requires_grad}
-    if ours.config.output_bias:  # which Marian's class keeps as it is
+    if ours.config.output_bias:  # Marian's class does not train this bias
         learned[BIAS] = by_logits.sum((0, 1))[None]
     else:
         assert not gradients.pop(BIAS).any()
     assert gradients.keys() == learned.keys()
-    if ours.vocabulary.starts_with_padding:  # whose vector Marian's class never changes
+    if ours.vocabulary.starts_with_padding:  # Marian's class does not train this vector
         for found in (gradients, learned):
             found[SHARED if share == "all" else TARGET][PAD] = 0
     for name, gradient in gradients.items():
@@ -119,7 +119,7 @@ def test_logits_loss_and_gradients_are_marians(sentences, form, share, smoothing
 
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("form", FORMS)
-def test_greedy_translations_are_marians(sentences, form, share):
+def test_greedy_translations_equal_those_of_marian(sentences, form, share):
     ours = network_of(seed=7, share_embeddings=share, **FORMS[form]).eval()
     source, vocabulary = sentences([9] * 4, seed=5), ours.vocabulary
     greedy = marian_of(ours).generate(
@@ -138,7 +138,7 @@ def test_greedy_translations_are_marians(sentences, form, share):
 
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_network_survives_a_round_trip(form, share):
+def test_a_network_is_equal_after_export_and_import(form, share):
     ours = network_of(share_embeddings=share, **FORMS[form])
     ours.config = ours.config.model_copy(update={"dropout": 0.2, "attention_dropout": 0.3})
     marian = marian_of(ours)
@@ -154,8 +154,8 @@ def test_a_network_survives_a_round_trip(form, share):
 @pytest.mark.matrix
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("activation", ["swish", "relu", "gelu"])
-def test_networks_of_marians_class_are_read(sentences, share, activation):
-    """With the special tokens of its published models: padding last, and no BOS."""
+def test_networks_of_marians_class_are_imported_with_the_same_results(sentences, share, activation):
+    """The special tokens are those of published models: padding is last, and there is no BOS."""
     settings = MarianConfig(
         **SIZES,
         vocab_size=PIECES,
@@ -202,8 +202,8 @@ def test_networks_of_marians_class_are_read(sentences, share, activation):
 
 @pytest.mark.lab
 @torch.no_grad()
-def test_a_model_of_opus_mts_size_is_read_and_written(tmp_path):
-    """6 + 6 layers of width 512 and 58,101 pieces, as opus-mt-en-de has them: 74 M weights."""
+def test_a_model_of_the_size_of_opus_mt_is_imported_and_exported(tmp_path):
+    """Like opus-mt-en-de, it has 6 + 6 layers of width 512 and 58,101 pieces: 74 M weights."""
     size = {f"{side}_layers": 6 for side in ("encoder", "decoder")}
     size |= {f"{side}_ffn_dim": 2048 for side in ("encoder", "decoder")}
     size |= {f"{side}_attention_heads": 8 for side in ("encoder", "decoder")}
@@ -246,7 +246,7 @@ def test_packed_sentences_give_the_same_loss_and_gradients(sentences):
         torch.testing.assert_close(gradient, parameter.grad, rtol=0, atol=1e-4)
 
 
-def test_a_trace_has_the_bias_and_the_activation(sentences):
+def test_a_trace_includes_the_output_bias_and_the_activation(sentences):
     ours = network_of(**FORMS["marian"]).eval()
     source, target_input = sentences([9]), input_of(sentences([6], seed=2), PAD)
     traced = trace(ours, source, target_input)
@@ -255,10 +255,10 @@ def test_a_trace_has_the_bias_and_the_activation(sentences):
         expected = hidden @ ours.output_weight.T + ours.output_bias
     torch.testing.assert_close(traced.logits_btv, expected, rtol=0, atol=1e-5)
     inner = traced.encoder.layers[0].feed_forward.inner_btf
-    assert -0.3 < inner.min() < 0  # SiLU's least value is -0.278
+    assert -0.3 < inner.min() < 0  # the minimum of SiLU is -0.278
 
 
-def test_pre_norm_is_refused_by_name():
+def test_a_pre_norm_network_is_not_exported_and_the_setting_is_named():
     with pytest.raises(ModelError, match=r"model\.norm is pre, .*norm=post"):
         to_marian(network_of(norm="pre"))
 
@@ -273,7 +273,7 @@ def test_pre_norm_is_refused_by_name():
         ({"activation": "swiglu"}, r"model\.activation is swiglu, .* relu or gelu or silu\."),
     ],
 )
-def test_settings_newer_than_marian_are_refused_by_name(settings, message):
+def test_settings_that_marian_lacks_are_refused_by_name(settings, message):
     with pytest.raises(ModelError, match=message):
         to_marian(network_of(**settings))
 
@@ -301,7 +301,7 @@ def test_settings_newer_than_marian_are_refused_by_name(settings, message):
         ({"quantization_config": {}}, "quantization_config"),
     ],
 )
-def test_a_config_of_something_else_is_refused_by_name(changes, message):
+def test_a_config_that_marian_or_the_weights_contradict_is_refused_by_name(changes, message):
     config, weights = to_marian(network_of())
     changed = config | changes
     if "encoder_attention_heads" in changes:
@@ -310,14 +310,14 @@ def test_a_config_of_something_else_is_refused_by_name(changes, message):
         from_marian(changed, weights)
 
 
-def test_keys_that_a_config_lacks_have_marians_defaults():
+def test_keys_missing_in_a_config_have_marians_defaults():
     config, weights = to_marian(network_of())
     del config["scale_embedding"]
     with pytest.raises(ModelError):
         from_marian(config, weights)
 
 
-def test_files_may_have_any_name_of_a_matrix_that_has_several():
+def test_a_shared_matrix_is_read_under_any_of_its_names():
     ours = network_of()
     config, weights = to_marian(ours)
     matrix = weights.pop(SHARED)
@@ -330,14 +330,14 @@ def test_files_may_have_any_name_of_a_matrix_that_has_several():
         from_marian(config, weights | {SHARED: matrix, HEAD: matrix + 1})
 
 
-def test_a_bias_of_another_shape_is_refused():
+def test_an_output_bias_of_another_shape_is_refused():
     config, weights = to_marian(network_of(output_bias=True))
     weights[BIAS] = weights[BIAS][:, 1:]
     with pytest.raises(ModelError, match=r"final_logits_bias has the shape \(29,\).*\(30,\)"):
         from_marian(config, weights)
 
 
-def test_other_positions_are_refused():
+def test_a_table_of_other_positions_is_refused():
     ours = network_of()
     config, weights = to_marian(ours)
     theirs = marian_of(ours).state_dict()
@@ -351,13 +351,13 @@ def test_other_positions_are_refused():
             from_marian(config, weights | {name: table})
 
 
-def test_vectors_of_whole_numbers_are_refused():
+def test_an_embedding_of_integers_is_refused():
     config, weights = to_marian(network_of())
     with pytest.raises(ModelError, match=r"shape \(30, 32\) in torch\.int64"):
         from_marian(config, weights | {SHARED: weights[SHARED].long()})
 
 
-def test_an_exported_network_has_copies_of_the_weights():
+def test_exported_and_imported_weights_are_copies():
     ours = network_of(output_bias=True)
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     for tensor in to_marian(ours).weights.values():

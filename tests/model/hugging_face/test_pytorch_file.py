@@ -1,4 +1,4 @@
-"""PyTorch's files: pickles are read without executing them, within a size, and converted once."""
+"""PyTorch files: pickles are read without execution, within a size limit, and converted."""
 
 import pickle
 import zipfile
@@ -19,7 +19,7 @@ PIECES = 60
 
 
 class Malicious:
-    """Object that creates a file when Python's `pickle` loads it."""
+    """Object whose unpickling creates a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -30,7 +30,7 @@ class Malicious:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model whose weights are in a PyTorch file alone, with all names of shared matrices."""
+    """Return a model folder with only a PyTorch file, which has all names of shared matrices."""
     model = write_model(tmp_path / "opus", PIECES)
     (tmp_path / "opus" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "opus" / "pytorch_model.bin")
@@ -42,7 +42,7 @@ def convert(folder):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_it_is_converted_to_the_same_network(folder, zipped):
+def test_a_pytorch_file_is_converted_to_the_same_network(folder, zipped):
     config = read_json(folder / "config.json")
     found = torch.load(folder / "pytorch_model.bin", weights_only=True)
     torch.save(found, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
@@ -71,13 +71,13 @@ def test_a_malicious_pickle_is_refused_and_not_executed(folder, tmp_path, zipped
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02s.", b"\x80\x02U\xffab", b"{}"])
-def test_damaged_files_are_named(tmp_path, content):
+def test_a_damaged_pytorch_file_is_named(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ModelError, match=r"file (cannot be read|is a pickle)"):
         read_pytorch(tmp_path / "file", 10**6)
 
 
-def test_a_file_larger_than_its_network_is_not_read(folder):
+def test_a_file_larger_than_its_network_is_refused(folder):
     path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
     assert path.stat().st_size < most
     with path.open("ab") as file:
@@ -86,8 +86,8 @@ def test_a_file_larger_than_its_network_is_not_read(folder):
         convert(folder)
 
 
-def test_an_archive_that_unfolds_is_not_read(folder):
-    """Packed it is small."""
+def test_an_archive_that_unpacks_to_more_than_its_network_is_refused(folder):
+    """The archive itself is small."""
     path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", b"\0" * (most + 1))
@@ -96,8 +96,8 @@ def test_an_archive_that_unfolds_is_not_read(folder):
         convert(folder)
 
 
-def test_a_tensor_that_shows_the_same_bytes_many_times_is_not_read(folder):
-    """The file is small, but its tensor is large."""
+def test_a_tensor_that_repeats_its_bytes_beyond_the_network_is_refused(folder):
+    """The file is small, but the tensor that it describes is large."""
     path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
     torch.save({"model.decoder.embed_positions.weight": torch.zeros(1).expand(most, 32)}, path)
     assert path.stat().st_size < 10_000
@@ -109,13 +109,13 @@ def test_a_tensor_that_shows_the_same_bytes_many_times_is_not_read(folder):
     "tensor",
     [torch.ones(2, device="meta"), torch.ones(2, 2).to_sparse(), torch.ones(2, dtype=torch.long)],
 )
-def test_tensors_that_are_no_weights_are_refused(tmp_path, tensor):
+def test_tensors_that_cannot_be_weights_are_refused(tmp_path, tensor):
     torch.save({"lm_head.weight": tensor}, tmp_path / "file")
     with pytest.raises(ModelError, match=r"lm_head\.weight in .*file is not a plain tensor"):
         read_pytorch(tmp_path / "file", 10**6)
 
 
-def test_a_disk_that_is_full_leaves_nothing_behind(folder, monkeypatch):
+def test_a_conversion_on_a_full_disk_leaves_no_files(folder, monkeypatch):
     def full(weights, path, metadata):
         path.write_bytes(b"half")
         raise SafetensorError("Error while serializing: No space left on device")
@@ -131,20 +131,20 @@ def test_a_disk_that_is_full_leaves_nothing_behind(folder, monkeypatch):
     "changes",
     [{"decoder_vocab_size": "many"}, {"decoder_vocab_size": -1}, {"d_model": 10**400}],
 )
-def test_sizes_that_are_none_are_named(folder, changes):
+def test_invalid_sizes_in_a_config_are_refused_by_name(folder, changes):
     config = read_json(folder / "config.json") | changes
     with pytest.raises(ModelError, match=rf"{min(changes)} of the config is"):
         most_bytes(config)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.ones(2)])
-def test_files_without_named_tensors_are_refused(tmp_path, content):
+def test_a_file_without_named_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "file")
     with pytest.raises(ModelError, match="named tensors only"):
         read_pytorch(tmp_path / "file", 10**6)
 
 
-def test_a_folder_without_weights_says_so(folder):
+def test_a_folder_without_any_weights_file_is_refused(folder):
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(ModelError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         convert(folder)

@@ -16,8 +16,8 @@ def network(build):
 
 
 @pytest.mark.parametrize("layer", [None, 0, 2])
-def test_weights_are_the_layers_average(network, sentences, layer):
-    """The traced pass, sentence by sentence, has the same weights."""
+def test_alignment_weights_are_the_mean_over_the_heads_of_a_layer(network, sentences, layer):
+    """They equal those of a traced pass of each sentence."""
     source = sentences(LENGTHS)
     found = translation_weights(network, source, TRANSLATIONS, layer)
     for row, (length, ids) in enumerate(zip(LENGTHS, TRANSLATIONS, strict=True)):
@@ -28,7 +28,7 @@ def test_weights_are_the_layers_average(network, sentences, layer):
         assert not found[row, :, length:].any()
 
 
-def test_each_target_piece_is_aligned_with_the_source_piece_it_looked_at_most(network, sentences):
+def test_each_target_piece_is_aligned_with_its_most_attended_source_piece(network, sentences):
     source = sentences(LENGTHS)
     weights = translation_weights(network, source, TRANSLATIONS)
     found = align(network, source, TRANSLATIONS)
@@ -38,16 +38,16 @@ def test_each_target_piece_is_aligned_with_the_source_piece_it_looked_at_most(ne
             assert weights[row, target, at] == weights[row, target, : LENGTHS[row] - 1].max()
 
 
-def test_a_source_of_eos_alone_is_all_there_is_to_align_with(network, sentences):
+def test_a_source_of_only_eos_is_aligned_with_eos(network, sentences):
     assert align(network, sentences([1]), [(5, 6)]) == [((0, 0), (0, 1))]
 
 
-def test_the_hook_is_gone_and_bf16_aligns(build, sentences):
+def test_align_removes_its_hooks_and_accepts_bf16(build, sentences):
     network = build(3, backend=AttentionBackend.MATMUL).eval().bfloat16()
     align(network, sentences(LENGTHS), TRANSLATIONS)
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
-def test_a_layer_that_is_not_there_is_named(network, sentences):
+def test_a_layer_that_does_not_exist_is_refused_with_the_existing_ones(network, sentences):
     with pytest.raises(ModelError, match="no decoder layer 3: the model has 3, numbered from 0"):
         align(network, sentences(LENGTHS), TRANSLATIONS, layer=3)

@@ -1,4 +1,4 @@
-"""The trace of a text: what the network computes, held to Hugging Face's classes and to itself."""
+"""The trace of a text, compared with Hugging Face's classes and with the network's modules."""
 
 import pytest
 import torch
@@ -30,13 +30,13 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def close(found, expected):
-    """Equal to a hundred-thousandth of the largest."""
+    """Require equality up to a hundred-thousandth of the largest value."""
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def check_layers(stack, layers, pre_norm):
-    """Check that each layer is the sum of its input and the outputs of its sub-layers."""
+    """Check that each layer sums its input and its sub-layers' outputs; return the last sum."""
     x_btm = stack.embedding.sum_btm
     x_btm = x_btm if stack.embedding.normed_btm is None else stack.embedding.normed_btm
     for traced, layer in zip(stack.layers, layers, strict=True):
@@ -63,7 +63,7 @@ def check_layers(stack, layers, pre_norm):
 @every_backend
 @pytest.mark.parametrize("form", ENCODERS)
 @torch.no_grad()
-def test_an_encoder_from_ids_to_probabilities(build_masked, form, backend):
+def test_a_traced_encoder_computes_the_values_of_its_modules(build_masked, form, backend):
     network = build_masked(backend=backend, **ENCODERS[form]).eval()
     traced = trace_masked(network, IDS, PLACES)
     encoder, embedding = network.encoder, traced.stack.embedding
@@ -88,7 +88,7 @@ def test_an_encoder_from_ids_to_probabilities(build_masked, form, backend):
 @every_backend
 @pytest.mark.parametrize("form", DECODERS)
 @torch.no_grad()
-def test_a_decoder_from_ids_to_probabilities(build_decoder_only, form, backend):
+def test_a_traced_decoder_computes_the_values_of_its_modules(build_decoder_only, form, backend):
     network = build_decoder_only(backend=backend, **DECODERS[form]).eval()
     traced = trace_decoder_only(network, IDS)
     embedding = traced.stack.embedding
@@ -109,7 +109,7 @@ def test_a_decoder_from_ids_to_probabilities(build_decoder_only, form, backend):
 
 
 @torch.no_grad()
-def test_states_and_weights_are_those_of_bert(build_masked, tmp_path):
+def test_traced_states_and_weights_equal_those_of_bert(build_masked, tmp_path):
     network = build_masked(preset="bert").eval()
     write_model(tmp_path, to_bert(network, 0))
     theirs = BertForMaskedLM.from_pretrained(tmp_path, **EAGER).eval()
@@ -127,7 +127,7 @@ def test_states_and_weights_are_those_of_bert(build_masked, tmp_path):
     ("form", "family"), [("gpt2", GPT2LMHeadModel), ("llama", LlamaForCausalLM)]
 )
 @torch.no_grad()
-def test_states_and_weights_are_those_of_language_models(
+def test_traced_states_and_weights_equal_those_of_gpt2_and_llama(
     build_decoder_only, tmp_path, form, family
 ):
     network = build_decoder_only(**DECODERS[form]).eval()
@@ -136,7 +136,7 @@ def test_states_and_weights_are_those_of_language_models(
     expected = theirs(torch.tensor([IDS]), output_hidden_states=True, output_attentions=True)
     traced = trace_decoder_only(network, IDS)
     close(traced.stack.embedding.sum_btm, expected.hidden_states[0])
-    for number, layer in enumerate(traced.stack.layers[:-1]):  # of the last they give the norm
+    for number, layer in enumerate(traced.stack.layers[:-1]):  # their last one is normed
         close(layer.feed_forward_residual.sum_btm, expected.hidden_states[number + 1])
     for layer, weights in zip(traced.stack.layers, expected.attentions, strict=True):
         close(layer.self_attention.weights_bhts, weights)

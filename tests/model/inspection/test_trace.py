@@ -1,4 +1,4 @@
-"""A trace shows the values that the model computes: the fused path, the steps, the formulas."""
+"""A trace has the values that the model computes: compared with other passes and the formulas."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ def close(actual, expected):
 
 
 def randomise_vectors(model):
-    """Biases and norms start at 0 and 1, where a mistake could hide."""
+    """Change biases and norms, which start at 0 and 1, where a mistake could stay hidden."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -32,7 +32,7 @@ def randomise_vectors(model):
 
 
 def tensors_of(traced):
-    """Every tensor of a trace, in order."""
+    """Yield all tensors of a trace, in order."""
     if isinstance(traced, torch.Tensor):
         yield traced
     elif isinstance(traced, tuple):
@@ -52,19 +52,19 @@ def attentions(traced: Trace) -> list[AttentionTrace]:
 
 @pytest.fixture
 def model(build):
-    """The usual one: post-norm, with the fused backend."""
+    """Return a post-norm network with the fused backend."""
     return build(encoder_layers=2, decoder_layers=3).eval()
 
 
 @pytest.fixture
 def pair(sentences, as_input):
-    """Two sentences of different lengths on each side."""
+    """Return two sentences of different lengths on each side."""
     return sentences([7, 4]), as_input(sentences([5, 8], seed=2))
 
 
 @NORMS
 @SHARING
-def test_it_is_the_fused_forward_pass(build, pair, norm, share_embeddings):
+def test_a_trace_equals_the_fused_forward_pass(build, pair, norm, share_embeddings):
     source, target_input = pair
     fused = build(norm=norm, share_embeddings=share_embeddings).eval()
     for module in fused.modules():
@@ -87,8 +87,8 @@ def test_it_is_the_fused_forward_pass(build, pair, norm, share_embeddings):
 
 
 @torch.no_grad()
-def test_it_knows_what_came_after_the_paper(build, pair):
-    """Rotated queries and keys, repeated heads, a gated network, and bare embeddings."""
+def test_a_trace_of_newer_parts_has_the_values_of_the_modules(build, pair):
+    """Rotated queries and keys, repeated heads, a gated network, and no position vectors."""
     form = {"positions": "rotary", "key_value_heads": 2, "activation": "swiglu"}
     source, target_input = pair
     model = build(**form, norm_kind="rms").eval()
@@ -105,7 +105,7 @@ def test_it_knows_what_came_after_the_paper(build, pair):
     own, network = model.encoder.layers[0].self_attention, model.encoder.layers[0].feed_forward
     unturned = own.query_key_value(embedding.sum_btm)[..., :32].unflatten(2, (4, 8)).transpose(1, 2)
     turned = layer.self_attention.queries_bhtd
-    close(turned[:, :, 0], unturned[:, :, 0])  # by no angle at position 0
+    close(turned[:, :, 0], unturned[:, :, 0])  # at position 0, the angle is 0
     assert not torch.allclose(turned[:, :, 1], unturned[:, :, 1], atol=1e-3)
     close(turned.norm(dim=-1), unturned.norm(dim=-1))
     gate, inner = network.gate_and_inner(layer.self_attention_residual.output_btm).chunk(2, -1)
@@ -113,8 +113,8 @@ def test_it_knows_what_came_after_the_paper(build, pair):
 
 
 @NORMS
-def test_each_stage_follows_from_the_one_before(build, pair, norm):
-    """The paper's formulas on the traced numbers; padding and the future get no weight."""
+def test_each_traced_stage_follows_from_the_previous_one(build, pair, norm):
+    """Apply the paper's formulas to traced numbers; padding and the future get no weight."""
     source, target_input = pair
     model = build(norm=norm).eval()
     randomise_vectors(model)
@@ -165,7 +165,7 @@ def test_each_stage_follows_from_the_one_before(build, pair, norm):
 
 
 @NORMS
-def test_a_sentence_has_the_same_trace_alone_and_with_a_longer_one(build, pair, norm):
+def test_the_trace_of_a_sentence_is_the_same_alone_and_in_a_batch(build, pair, norm):
     source, target_input = pair
     model = build(norm=norm).eval()
     together = trace(model, source, target_input)
@@ -178,8 +178,8 @@ def test_a_sentence_has_the_same_trace_alone_and_with_a_longer_one(build, pair, 
 
 @NORMS
 @pytest.mark.parametrize("search", ["greedy", "beam"])
-def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
-    """Against `decode_step` with its cache, piece by piece along a found hypothesis."""
+def test_row_t_of_a_traced_pass_equals_decoding_step_t(build, sentences, norm, search):
+    """Compare with `decode_step` and its cache, piece by piece, for a hypothesis of the search."""
     model = build(norm=norm, seed=2).eval()
     randomise_vectors(model)
     source = sentences([6])
@@ -207,7 +207,7 @@ def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
     assert found.score == pytest.approx(score, abs=1e-4)
 
 
-def test_both_backends_give_the_same_trace(build, pair):
+def test_both_backends_have_the_same_trace(build, pair):
     first, second = (build().eval() for _ in range(2))
     for module in second.modules():
         if hasattr(module, "backend"):
@@ -223,7 +223,7 @@ def hooks_of(model: Transformer) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-def test_no_hook_is_left_behind(model, pair, monkeypatch):
+def test_a_trace_removes_its_hooks_even_after_an_error(model, pair, monkeypatch):
     own = model.encoder.register_forward_hook(lambda *_: None)
     trace(model, *pair)
     assert hooks_of(model) == 1
@@ -239,12 +239,12 @@ def test_no_hook_is_left_behind(model, pair, monkeypatch):
     own.remove()
 
 
-def test_a_trace_keeps_no_graph(model, pair):
+def test_tensors_of_a_trace_require_no_gradients(model, pair):
     assert not any(tensor.requires_grad for tensor in tensors_of(trace(model, *pair)))
 
 
-def test_the_parameters_names_are_those_of_before_modules_were_made_for_hooks(model):
-    """Checkpoints name parameters; a module that only serves hooks must not appear in a name."""
+def test_parameter_names_do_not_contain_modules_made_for_hooks(model):
+    """Checkpoints name parameters, so the names must stay as before these modules existed."""
     layer = {
         name.removeprefix("decoder.layers.0.").rpartition(".")[0]
         for name in model.state_dict()
@@ -264,7 +264,7 @@ def test_the_parameters_names_are_those_of_before_modules_were_made_for_hooks(mo
     }
 
 
-def test_pairs_of_other_shapes_are_refused(model, pair):
+def test_source_and_target_of_different_shapes_are_refused(model, pair):
     source, target_input = pair
     with pytest.raises(ModelError, match=r"\(2, 7\) and \(1, 8\)"):
         trace(model, source, target_input[:1])

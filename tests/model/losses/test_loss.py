@@ -32,7 +32,7 @@ def test_sums_and_gradients_equal_torchs_cross_entropy(label_smoothing, tokens):
     )
 
 
-def test_bf16_is_summed_in_fp32():
+def test_losses_of_bf16_inputs_are_summed_in_fp32():
     hidden, weight, target = case(torch.bfloat16)
     sums = label_smoothed_sums(hidden, weight, target, 0.1)
     assert sums.smoothed.dtype == torch.float32
@@ -45,7 +45,7 @@ def test_bf16_is_summed_in_fp32():
 
 
 def test_bf16_gradients_of_many_chunks_are_summed_in_fp32():
-    """Each chunk adds to the matrix' gradient: sums in bf16 would stop growing."""
+    """Each chunk adds to the gradient of the matrix; sums in bf16 would stop growing."""
     chunks = 16
     hidden, weight, target = case(torch.bfloat16, chunks * MIN_CHUNK_TOKENS)
     label_smoothed_sums(hidden, weight, target, 0.1).smoothed.backward()
@@ -54,11 +54,11 @@ def test_bf16_gradients_of_many_chunks_are_summed_in_fp32():
     F.cross_entropy(logits, target, label_smoothing=0.1, reduction="sum").backward()
     expected = exact[1].grad
     error = (weight.grad.double() - expected).norm() / expected.norm()
-    assert error < 2**-8  # one rounding to bf16, and what its chunks' probabilities lose
+    assert error < 2**-8  # one rounding to bf16, and the errors of chunks' probabilities
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_logits_of_a_whole_batch_never_exist(dtype):
+def test_the_logits_of_a_whole_batch_are_never_in_memory_at_once(dtype):
     hidden, weight, target = case(dtype)
     with Sizes() as seen:
         label_smoothed_sums(hidden, weight, target, 0.1).smoothed.backward()
@@ -67,12 +67,12 @@ def test_logits_of_a_whole_batch_never_exist(dtype):
     assert seen.largest == max(chunk, hidden.numel()) < len(hidden) * len(weight)
 
 
-def test_without_label_smoothing_the_loss_is_the_nll_to_the_last_bit():
+def test_without_label_smoothing_the_loss_equals_the_nll_bit_by_bit():
     sums = label_smoothed_sums(*case(), 0.0)
     assert sums.smoothed.item() == sums.nll.item()
 
 
-def test_without_gradients_the_sums_are_the_same():
+def test_sums_are_the_same_in_a_pass_without_gradients():
     with_gradients = label_smoothed_sums(*case(), 0.1)
     with torch.no_grad():
         without = label_smoothed_sums(*case(), 0.1)
@@ -80,12 +80,12 @@ def test_without_gradients_the_sums_are_the_same():
     assert torch.equal(without.smoothed, with_gradients.smoothed)
 
 
-def test_huge_logits_stay_finite():
+def test_a_loss_of_huge_logits_stays_finite():
     hidden, weight = torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0], [0.0]])
     assert label_smoothed_sums(hidden, weight, torch.tensor([1]), 0.1).smoothed.isfinite()
 
 
-def test_no_tokens_cost_nothing():
+def test_the_loss_of_no_tokens_is_zero_with_zero_gradients():
     hidden, weight, target = case(tokens=0)
     sums = label_smoothed_sums(hidden, weight, target, 0.1)
     sums.smoothed.backward()

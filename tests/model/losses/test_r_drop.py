@@ -1,4 +1,4 @@
-"""R-Drop's sums and gradients against torch's cross-entropy and Kullback-Leibler divergence."""
+"""R-Drop's sums and gradients compared with torch's cross-entropy and KL divergence."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def case(dtype=torch.float32, tokens=TOKENS):
 
 
 def by_torch(hidden, weight, target, label_smoothing, alpha):
-    """Half of the paper's equation 4, as printed, summed over tokens."""
+    """Return half of the paper's equation 4 and the divergence, summed over tokens."""
     logits = F.linear(hidden, weight).float()
     entropies = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="sum")
     p, q = logits.log_softmax(dim=1).chunk(2)
@@ -33,7 +33,7 @@ def by_torch(hidden, weight, target, label_smoothing, alpha):
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 5.0])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("tokens", [TOKENS, MIN_CHUNK_TOKENS // 2, 1])
-def test_sums_and_gradients_are_those_of_the_formula(alpha, label_smoothing, tokens):
+def test_sums_and_gradients_equal_those_of_the_formula(alpha, label_smoothing, tokens):
     hidden, weight, target = case(tokens=tokens)
     sums = r_drop_sums(hidden, weight, target, label_smoothing, alpha)
     expected, divergence = by_torch(hidden, weight, target, label_smoothing, alpha)
@@ -46,7 +46,7 @@ def test_sums_and_gradients_are_those_of_the_formula(alpha, label_smoothing, tok
     )
 
 
-def test_bf16_is_summed_in_fp32():
+def test_losses_of_bf16_inputs_are_summed_in_fp32():
     hidden, weight, target = case(torch.bfloat16)
     sums = r_drop_sums(hidden, weight, target, 0.1, 5.0)
     assert sums.smoothed.dtype == torch.float32
@@ -57,16 +57,16 @@ def test_bf16_is_summed_in_fp32():
     )
 
 
-def test_logits_of_a_whole_batch_never_exist():
+def test_the_logits_of_a_whole_batch_are_never_in_memory_at_once():
     hidden, weight, target = case()
     with Sizes() as seen:
         r_drop_sums(hidden, weight, target, 0.1, 5.0).smoothed.backward()
-    chunk = MIN_CHUNK_TOKENS * len(weight)  # of both passes together
+    chunk = MIN_CHUNK_TOKENS * len(weight)  # tokens of both passes together
     assert seen.rows == [MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS, 14]
     assert seen.largest == max(chunk, hidden.numel()) < len(hidden) * len(weight)
 
 
-def test_two_equal_passes_have_the_loss_of_one():
+def test_two_equal_passes_have_the_loss_of_a_single_pass():
     hidden, weight, target = case()
     hidden, target = hidden[:TOKENS], target[:TOKENS]
     one = label_smoothed_sums(hidden, weight, target, 0.1)
@@ -76,7 +76,7 @@ def test_two_equal_passes_have_the_loss_of_one():
     torch.testing.assert_close(two.nll, one.nll, rtol=1e-6, atol=0)
 
 
-def test_without_gradients_the_sums_are_the_same():
+def test_sums_are_the_same_in_a_pass_without_gradients():
     with_gradients = r_drop_sums(*case(), 0.1, 5.0)
     with torch.no_grad():
         without = r_drop_sums(*case(), 0.1, 5.0)

@@ -1,4 +1,4 @@
-"""The decoder-only network's own promises; test_hugging_face.py holds it to other networks."""
+"""The decoder-only network; test_language_model.py compares it with those of Hugging Face."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ FORMS = {
     "sinusoidal": {"positions": "sinusoidal", "activation": "gelu", "bias": False},
 }
 BACKENDS = [None, AttentionBackend.SDPA, AttentionBackend.VARLEN]
-# Lengths of the parts of each row; some rows are full, some are padded, one part is a token.
+# Lengths of the parts of each row: some rows are full and some padded; one part has a single token.
 ROWS = [[5, 1, 9], [15], [2, 3, 4, 1, 2], [7, 7]]
 TARGETS = sum(map(sum, ROWS))
 
@@ -38,7 +38,7 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def batch(rows=ROWS, width=0, seed=3):
-    """Random ids, the ids after them, and the numbers of their parts."""
+    """Return random ids, the ids to predict, and the number of each token's part."""
     width = max(width, *map(sum, rows))
     generator = torch.Generator().manual_seed(seed)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -62,7 +62,7 @@ def parts_alone(ids, target, part):
 
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_row_of_parts_is_its_parts_alone(build_decoder_only, form, backend):
+def test_a_row_of_parts_has_the_loss_and_gradients_of_its_parts(build_decoder_only, form, backend):
     network = build_decoder_only(backend=backend, **FORMS[form])
     alone = build_decoder_only(**FORMS[form])
     found = loss_and_gradients(network, batch())
@@ -71,7 +71,7 @@ def test_a_row_of_parts_is_its_parts_alone(build_decoder_only, form, backend):
 
 
 @every_form
-def test_the_loss_is_the_cross_entropy_of_the_logits(build_decoder_only, form):
+def test_the_loss_equals_the_cross_entropy_of_the_logits(build_decoder_only, form):
     network, (ids, target, part) = build_decoder_only(**FORMS[form]), batch()
     logits = network.logits(network.hidden(ids, part))
     real = part >= 0
@@ -83,7 +83,7 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(build_decoder_only, form):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_loss_gets_real_tokens_in_the_order_of_the_rows(build_decoder_only, backend):
+def test_the_loss_function_gets_only_real_tokens_in_the_order_of_rows(build_decoder_only, backend):
     network, (ids, target, part) = build_decoder_only(backend=backend), batch()
     given = []
     network(ids, target, part, lambda *inputs: given.extend(inputs))
@@ -96,10 +96,10 @@ def test_the_loss_gets_real_tokens_in_the_order_of_the_rows(build_decoder_only, 
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rows", [ROWS, [[15], [3]]])
-def test_padding_changes_nothing(build_decoder_only, form, backend, rows):
+def test_padding_does_not_change_loss_and_gradients(build_decoder_only, form, backend, rows):
     network = build_decoder_only(backend=backend, **FORMS[form])
     expected = loss_and_gradients(network, batch(rows))
-    ids, target, part = batch(rows, width=30)  # more than there are learned positions
+    ids, target, part = batch(rows, width=30)  # wider than the number of learned positions
     assert_close_passes(loss_and_gradients(network, (ids, target, part)), expected)
     ids[part < 0], target[part < 0] = 17, 23
     assert_close_passes(loss_and_gradients(network, (ids, target, part)), expected)
@@ -107,7 +107,7 @@ def test_padding_changes_nothing(build_decoder_only, form, backend, rows):
 
 @every_form
 @pytest.mark.parametrize("rows", [ROWS, [[15], [15]]])
-def test_a_token_changes_what_follows_in_its_part_and_nothing_else(build_decoder_only, form, rows):
+def test_a_token_changes_only_itself_and_later_tokens_of_its_part(build_decoder_only, form, rows):
     network = build_decoder_only(**FORMS[form]).eval()
     ids, _, part = batch(rows)
     place = 8  # in the first row, in the middle of a part
@@ -121,7 +121,7 @@ def test_a_token_changes_what_follows_in_its_part_and_nothing_else(build_decoder
 
 
 @every_form
-def test_order_counts(build_decoder_only, form):
+def test_swapping_earlier_tokens_changes_the_last_state(build_decoder_only, form):
     network = build_decoder_only(**FORMS[form]).eval()
     ids, _, part = batch([[9]])
     swapped = ids.clone()
@@ -131,7 +131,7 @@ def test_order_counts(build_decoder_only, form):
     assert (last - other).abs().max() > 1e-2
 
 
-def test_sinusoidal_positions_and_scale_are_the_papers(build_decoder_only):
+def test_sinusoidal_positions_scale_embeddings_as_in_the_paper(build_decoder_only):
     network = build_decoder_only(positions="sinusoidal")
     ids, _, part = batch([[4, 3]])
     seen = []
@@ -143,7 +143,7 @@ def test_sinusoidal_positions_and_scale_are_the_papers(build_decoder_only):
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_vectors_are_not_scaled_otherwise(build_decoder_only, positions):
+def test_embeddings_are_not_scaled_with_other_positions(build_decoder_only, positions):
     network = build_decoder_only(positions=positions)
     ids, _, part = batch([[4]])
     seen = []
@@ -156,9 +156,9 @@ def test_vectors_are_not_scaled_otherwise(build_decoder_only, positions):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_learned_positions_have_an_end(build_decoder_only, backend):
+def test_parts_longer_than_the_learned_positions_are_refused(build_decoder_only, backend):
     network = build_decoder_only(backend=backend)
-    network(*batch([[CONTEXT, CONTEXT]]), CrossEntropy())  # each part is counted for itself
+    network(*batch([[CONTEXT, CONTEXT]]), CrossEntropy())  # positions start at 0 in each part
     with pytest.raises(ModelError, match=r"has 25 tokens.*learned 24 positions.*rotary"):
         network(*batch([[3, CONTEXT + 1]]), CrossEntropy())
     with pytest.raises(ModelError, match="has 25 tokens"):
@@ -167,7 +167,7 @@ def test_learned_positions_have_an_end(build_decoder_only, backend):
     assert longer(*batch([[300]]), CrossEntropy()).nll.isfinite()
 
 
-def test_the_host_waits_once_and_not_if_it_knows_the_rows(build_decoder_only, monkeypatch):
+def test_a_pass_waits_for_the_device_once_or_not_with_a_packing(build_decoder_only, monkeypatch):
     for backend in (None, AttentionBackend.VARLEN):
         network = build_decoder_only(backend=backend, preset="llama")
         given, known = (*batch(), CrossEntropy()), [packing_of_parts(batch()[2])]
@@ -175,7 +175,7 @@ def test_the_host_waits_once_and_not_if_it_knows_the_rows(build_decoder_only, mo
         assert host_reads(monkeypatch, network, *given, known) == []
 
 
-def test_one_part_a_row_takes_no_mask_and_several_take_one_for_all_layers(build_decoder_only):
+def test_rows_of_one_part_need_no_mask_and_others_one_mask_for_all_layers(build_decoder_only):
     network = build_decoder_only()
     masks = []
     for layer in network.layers:
@@ -188,7 +188,7 @@ def test_one_part_a_row_takes_no_mask_and_several_take_one_for_all_layers(build_
     assert masks[0].shape == (len(ROWS), 1, 15, 15)
 
 
-def test_no_module_computes_padding_when_packed(build_decoder_only):
+def test_packed_modules_compute_only_real_tokens(build_decoder_only):
     network = build_decoder_only(backend=AttentionBackend.VARLEN, preset="gpt2")
     rows = {}
     for name, module in network.named_modules():
@@ -203,12 +203,12 @@ def test_no_module_computes_padding_when_packed(build_decoder_only):
 
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_checkpointed_activations_are_the_same_bits(build_decoder_only, form, backend):
+def test_checkpointed_activations_have_the_same_bits(build_decoder_only, form, backend):
     network = build_decoder_only(backend=backend, dropout=0.3, **FORMS[form])
     assert_checkpointing_keeps_bits(network, network.layers[0], batch())
 
 
-def test_seed_decides_the_dropout_which_acts_in_training_only(build_decoder_only):
+def test_dropout_follows_the_seed_and_acts_only_in_training(build_decoder_only):
     network = build_decoder_only(dropout=0.3, attention_dropout=0.2)
 
     def loss(seed):
@@ -222,7 +222,7 @@ def test_seed_decides_the_dropout_which_acts_in_training_only(build_decoder_only
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_decoder_only, backend):
+def test_dropout_acts_on_embeddings_and_on_each_sublayer(build_decoder_only, backend):
     network = build_decoder_only(backend=backend, dropout=0.5)
     assert_dropout_of_a_half(network, batch(), 1 + 2 * len(network.layers))
 
@@ -236,7 +236,7 @@ def test_bf16_stays_near_fp32(build_decoder_only, form, backend):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_tied_vectors_are_the_output_matrix(build_decoder_only, tied):
+def test_tied_embeddings_are_the_output_matrix(build_decoder_only, tied):
     network = build_decoder_only(tie_embeddings=tied)
     assert (network.output_weight is network.embedding.weight) == tied
     assert (network.width, network.context_length) == (32, CONTEXT)
@@ -244,7 +244,7 @@ def test_tied_vectors_are_the_output_matrix(build_decoder_only, tied):
 
 @every_form
 @torch.no_grad()
-def test_steps_from_a_cache_are_the_whole_text(build_decoder_only, form):
+def test_steps_with_a_cache_equal_a_pass_over_the_whole_text(build_decoder_only, form):
     network = build_decoder_only(**FORMS[form]).eval()
     ids, _, part = batch([[20], [20], [20]])
     expected = network.hidden(ids, part)
@@ -259,13 +259,13 @@ def test_steps_from_a_cache_are_the_whole_text(build_decoder_only, form):
         torch.testing.assert_close(found, expected[row, places], rtol=0, atol=1e-4)
 
 
-def test_attention_dropout_is_refused_where_there_is_none(build_decoder_only):
+def test_attention_dropout_with_varlen_is_refused(build_decoder_only):
     with pytest.raises(ModelError, match=r"varlen and model.attention_dropout is 0.1"):
         build_decoder_only(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
 
 
 @pytest.mark.parametrize("pad", [-1, PIECES])
-def test_padding_must_be_a_token(pad):
+def test_the_padding_id_must_be_in_the_vocabulary(pad):
     with pytest.raises(ModelError, match=f"id is {pad}.*below {PIECES}"):
         DecoderOnly(DecoderOnlyConfig(layers=1, width=8, heads=2), PIECES, pad, CONTEXT)
 
@@ -273,7 +273,7 @@ def test_padding_must_be_a_token(pad):
 @on_a_gpu
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_decoder_only, form, backend):
+def test_bf16_on_a_gpu_is_near_fp32_on_a_cpu(build_decoder_only, form, backend):
     assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu(
         lambda: build_decoder_only(backend=backend, spread=2.0, **FORMS[form]), batch()
     )
@@ -281,7 +281,7 @@ def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_decoder_only
 
 @on_a_gpu
 @torch.no_grad()
-def test_steps_on_a_gpu_are_the_whole_text(build_decoder_only):
+def test_cached_steps_on_a_gpu_equal_a_pass_over_the_whole_text(build_decoder_only):
     network = build_decoder_only(preset="llama", key_value_heads=2).eval().cuda()
     ids, _, part = (each.cuda() for each in batch([[12], [12]]))
     expected, caches = network.hidden(ids, part), network.empty_caches()

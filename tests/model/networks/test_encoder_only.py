@@ -1,4 +1,4 @@
-"""The encoder-only network, held to Hugging Face's BERT and torch's encoder, and its promises."""
+"""The encoder-only network, compared with Hugging Face's BERT and torch's encoder layers."""
 
 import pytest
 import torch
@@ -30,14 +30,14 @@ FORMS = {
     "pre": {},
     "tanh": {"activation": "gelu_tanh", "segments": 3},
 }
-# Lengths of the parts of each row; some rows are full, some are padded, one part is a token.
+# Lengths of the parts of each row: some rows are full and some padded; one part has a single token.
 ROWS = [[5, 1, 9], [15], [2, 3, 4, 1, 2], [7, 7]]
 every_form = pytest.mark.parametrize("form", FORMS)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def batch(rows=ROWS, width=0, seed=3, segments=2):
-    """Return ids, segments, positions and parts, with every third token to be predicted."""
+    """Return ids, segments, positions, parts, and the places and targets of every third token."""
     width = max(width, *map(sum, rows))
     generator = torch.Generator().manual_seed(seed)
     ids, segment, position = (torch.zeros(len(rows), width, dtype=torch.int64) for _ in range(3))
@@ -56,7 +56,7 @@ def batch(rows=ROWS, width=0, seed=3, segments=2):
 
 
 def parts_alone(ids, segment, position, part, place, target):
-    """Return each part that has a token to be predicted as a separate batch."""
+    """Yield each part that has a token to be predicted as a separate batch."""
     told = torch.full_like(ids, -1).flatten()
     told[place] = target
     told = told.view_as(ids)
@@ -71,7 +71,7 @@ def parts_alone(ids, segment, position, part, place, target):
 
 
 def theirs_of(ours, pieces=PIECES):
-    """Hugging Face's network with our weights, and the same to read its gradients by our names."""
+    """Return BERT with our weights, and a function that returns its gradients by our names."""
     config = ours.encoder.config
     theirs = BertForMaskedLM(bert_config(config, pieces, CONTEXT))
     others = {
@@ -90,7 +90,7 @@ def theirs_of(ours, pieces=PIECES):
 @every_backend
 @pytest.mark.parametrize("form", ["bert", "relu"])
 @pytest.mark.parametrize("rows", [[[12], [12]], [[12], [3], [7]]], ids=["full", "padded"])
-def test_logits_loss_and_gradients_are_berts(build_masked, form, backend, rows):
+def test_logits_loss_and_gradients_equal_those_of_bert(build_masked, form, backend, rows):
     ours = build_masked(backend=backend, spread=4.0, **FORMS[form])
     theirs, gradients = theirs_of(ours)
     ids, segment, position, part, place, target = batch(rows)
@@ -111,7 +111,7 @@ def test_logits_loss_and_gradients_are_berts(build_masked, form, backend, rows):
     with torch.no_grad():
         found = ours.logits(ours.encoder(ids, segment, position, part))[real]
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
-    assert expected.std() > 0.3  # the network says something
+    assert expected.std() > 0.3  # predictions differ between texts
     loss = ours(ids, segment, position, part, place, target, CrossEntropy()).smoothed
     torch.testing.assert_close(loss, their_output.loss * len(place), rtol=1e-5, atol=0)
     loss.backward()
@@ -125,7 +125,7 @@ def test_logits_loss_and_gradients_are_berts(build_masked, form, backend, rows):
 
 
 @pytest.mark.parametrize("form", ["pre", "tanh"])
-def test_pre_norm_layers_are_torchs(build_masked, form):
+def test_pre_norm_layers_equal_torchs_encoder_layers(build_masked, form):
     ours = build_masked(spread=4.0, **FORMS[form]).encoder.eval()
     ids, segment, position, part, *_ = batch([[12], [5]], segments=3)
     vectors = ours.embedding.weight[ids] + ours.positions.weight[position]
@@ -159,7 +159,7 @@ def test_pre_norm_layers_are_torchs(build_masked, form):
 @pytest.mark.matrix
 @every_form
 @every_backend
-def test_a_row_of_parts_is_its_parts_alone(build_masked, form, backend):
+def test_a_row_of_parts_has_the_loss_and_gradients_of_its_parts(build_masked, form, backend):
     network = build_masked(backend=backend, **FORMS[form])
     found = loss_and_gradients(network, batch())
     assert_close_passes(
@@ -172,7 +172,7 @@ def test_a_row_of_parts_is_its_parts_alone(build_masked, form, backend):
 @every_form
 @every_backend
 @pytest.mark.parametrize("rows", [ROWS, [[15], [3]]], ids=["packed", "alone"])
-def test_padding_changes_nothing(build_masked, form, backend, rows):
+def test_padding_does_not_change_loss_and_gradients(build_masked, form, backend, rows):
     network = build_masked(backend=backend, **FORMS[form])
     expected = loss_and_gradients(network, batch(rows))
     ids, segment, position, part, place, target = batch(rows, width=30)  # wider than the context
@@ -186,7 +186,7 @@ def test_padding_changes_nothing(build_masked, form, backend, rows):
 
 
 @every_backend
-def test_a_token_changes_all_of_its_part_and_nothing_else(build_masked, backend):
+def test_a_token_changes_all_tokens_of_its_part_and_no_others(build_masked, backend):
     network = build_masked(preset="bert", backend=backend, spread=15.0).eval().encoder
     ids, segment, position, part, *_ = batch()
     changed = ids.clone()
@@ -199,7 +199,7 @@ def test_a_token_changes_all_of_its_part_and_nothing_else(build_masked, backend)
 
 
 @pytest.mark.parametrize("which", [1, 2], ids=["segment", "position"])
-def test_segments_and_positions_count(build_masked, which):
+def test_segments_and_positions_change_the_result(build_masked, which):
     network = build_masked(preset="bert").encoder
     inputs = list(batch([[9]])[:4])
     before = network(*inputs)
@@ -208,14 +208,14 @@ def test_segments_and_positions_count(build_masked, which):
 
 
 @every_backend
-def test_positions_have_an_end(build_masked, backend):
+def test_parts_longer_than_the_learned_positions_are_refused(build_masked, backend):
     network = build_masked(backend=backend)
-    network(*batch([[CONTEXT, CONTEXT]]), CrossEntropy())  # each part is counted for itself
+    network(*batch([[CONTEXT, CONTEXT]]), CrossEntropy())  # positions start at 0 in each part
     with pytest.raises(ModelError, match=r"has 25 tokens.*learned 24 positions.*context_length"):
         network(*batch([[3, CONTEXT + 1]]), CrossEntropy())
 
 
-def test_only_masked_tokens_meet_the_output_matrix_in_their_order(build_masked):
+def test_the_loss_gets_only_masked_tokens_in_their_order(build_masked):
     network, given = build_masked(preset="bert"), []
     ids, segment, position, part, place, target = batch()
     network(ids, segment, position, part, place, target, lambda *inputs: given.extend(inputs))
@@ -227,7 +227,7 @@ def test_only_masked_tokens_meet_the_output_matrix_in_their_order(build_masked):
     torch.testing.assert_close(losses, F.cross_entropy(logits, target, reduction="none"))
 
 
-def test_no_masked_token_is_a_loss_of_nothing(build_masked):
+def test_a_batch_without_masked_tokens_has_a_loss_of_zero(build_masked):
     network = build_masked(preset="bert")
     *inputs, place, target = batch()
     sums = network(*inputs, place[:0], target[:0], CrossEntropy(0.1))
@@ -237,7 +237,7 @@ def test_no_masked_token_is_a_loss_of_nothing(build_masked):
 
 
 @pytest.mark.parametrize("rows", [[[15], [15]], [[15], [9]], ROWS], ids=["full", "padded", "parts"])
-def test_one_mask_serves_all_layers_and_full_rows_take_none(build_masked, rows):
+def test_all_layers_share_one_mask_and_full_rows_need_none(build_masked, rows):
     network, masks = build_masked(), []
     for layer in network.encoder.layers:
         layer.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[1]))
@@ -251,13 +251,13 @@ def test_one_mask_serves_all_layers_and_full_rows_take_none(build_masked, rows):
 @pytest.mark.matrix
 @every_form
 @every_backend
-def test_checkpointed_activations_are_the_same_bits(build_masked, form, backend):
+def test_checkpointed_activations_have_the_same_bits(build_masked, form, backend):
     network = build_masked(backend=backend, **FORMS[form], dropout=0.3)
     assert_checkpointing_keeps_bits(network, network.encoder.layers[0], batch())
 
 
 @every_backend
-def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_masked, backend):
+def test_dropout_acts_on_embeddings_and_on_each_sublayer(build_masked, backend):
     assert_dropout_of_a_half(build_masked(backend=backend, dropout=0.5), batch(), 1 + 2 * 2)
 
 
@@ -267,7 +267,7 @@ def test_bf16_stays_near_fp32(build_masked, form, backend):
     assert_bf16_is_near_fp32(build_masked(backend=backend, spread=2.0, **FORMS[form]), batch())
 
 
-def test_it_starts_from_berts_weights():
+def test_initial_weights_are_distributed_as_in_bert():
     torch.manual_seed(0)
     config = EncoderOnlyConfig(preset="bert", layers=2, width=64, heads=4)
     network = MaskedLanguageModel(config, 500, CONTEXT)
@@ -277,15 +277,15 @@ def test_it_starts_from_berts_weights():
             assert abs(parameter.mean().item()) < 0.003
         else:
             assert set(parameter.tolist()) == {float("norm.weight" in name)}, name
-    theirs_of(network, pieces=500)  # has all of these parameters, and no other
+    theirs_of(network, pieces=500)  # fails unless BERT has exactly these parameters
 
 
-def test_attention_dropout_is_refused_where_there_is_none(build_masked):
+def test_attention_dropout_with_varlen_is_refused(build_masked):
     with pytest.raises(ModelError):
         build_masked(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
 
 
-def test_a_preset_gives_what_the_recipe_does_not():
+def test_a_preset_fills_in_only_fields_that_are_not_given():
     bert = EncoderOnlyConfig(preset="bert", segments=3)
     assert (bert.norm, bert.norm_epsilon, bert.activation, bert.segments) == (
         *("post", 1e-12, "gelu", 3),
@@ -302,14 +302,14 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 @on_a_gpu
 @every_form
 @every_backend
-def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_masked, form, backend):
+def test_bf16_on_a_gpu_is_near_fp32_on_a_cpu(build_masked, form, backend):
     assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu(
         lambda: build_masked(backend=backend, spread=2.0, **FORMS[form]), batch()
     )
 
 
-def test_masked_tokens_are_predicted_alike_in_chunks():
-    """Against torch, with more tokens than one chunk takes."""
+def test_label_losses_computed_in_chunks_equal_torchs():
+    """There are more tokens than fit into one chunk."""
     generator = torch.Generator().manual_seed(0)
     tokens = 2 * MIN_CHUNK_TOKENS + 5
     hidden = torch.randn(tokens, 8, generator=generator)

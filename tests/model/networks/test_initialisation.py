@@ -6,7 +6,7 @@ import torch
 from model.networks.initialisation import INIT_STD
 
 
-def test_spread_of_every_kind_of_weight(build):
+def test_initial_weights_of_a_transformer_have_the_expected_spread(build):
     model = build(width=128, feed_forward_width=256, pieces=400)
     glorot = math.sqrt(6 / (128 + 128)), math.sqrt(6 / (128 + 256))
     attention = model.decoder.layers[1].cross_attention
@@ -23,7 +23,7 @@ def test_spread_of_every_kind_of_weight(build):
     assert abs(model.target_embedding.weight.std() * math.sqrt(128) - 1) < 0.02
 
 
-def test_biases_and_norms(build):
+def test_initial_biases_are_zero_and_norm_weights_one(build):
     for name, parameter in build().named_parameters():
         if name.endswith("bias"):
             assert not parameter.any()
@@ -31,7 +31,7 @@ def test_biases_and_norms(build):
             assert torch.equal(parameter, torch.ones_like(parameter))
 
 
-def test_seed_decides_every_weight(build):
+def test_the_seed_determines_all_weights_of_a_transformer(build):
     first, again, other = build(seed=5), build(seed=5), build(seed=6)
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -43,15 +43,15 @@ def large(build_decoder_only):
     def build_large(**settings):
         network = build_decoder_only(pieces=500, context_length=200, layers=8, width=64, **settings)
         torch.manual_seed(0)
-        return type(network)(network.config, 500, 0, 200)  # without what the tests add
+        return type(network)(network.config, 500, 0, 200)  # with unchanged initial weights
 
     return build_large
 
 
 @pytest.mark.parametrize("preset", ["gpt2", "llama"])
-def test_spread_of_every_weight_of_one_stack(large, preset):
+def test_initial_weights_of_a_decoder_only_network_have_the_expected_spread(large, preset):
     network = large(preset=preset)
-    residual = INIT_STD / math.sqrt(16)  # two sums a layer
+    residual = INIT_STD / math.sqrt(16)  # each layer adds two sums
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any()
@@ -64,7 +64,7 @@ def test_spread_of_every_weight_of_one_stack(large, preset):
     assert INIT_STD == 0.02
 
 
-def test_seed_decides_every_weight_of_one_stack(build_decoder_only):
+def test_the_seed_determines_all_weights_of_a_decoder_only_network(build_decoder_only):
     first, again, other = (build_decoder_only(seed=seed) for seed in (5, 5, 6))
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""The average of checkpoints: what it holds, and what can be done with it."""
+"""Average checkpoints: content of the average, replacement, and use for translation."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ def weights(step):
 
 
 def save(folder, step, kinds=("master",), **fields):
-    """By two ranks, cut in the middle of a parameter."""
+    """Save a checkpoint as two ranks do, with each parameter cut in the middle, and return it."""
     shares = [[], []]
     for kind in kinds:
         for name, tensor in weights(step).items():
@@ -38,7 +38,7 @@ def save(folder, step, kinds=("master",), **fields):
 
 
 @pytest.mark.parametrize("kinds", [("master",), ("master", "exp_avg", "ema")])
-def test_it_is_the_mean_of_the_weights(tmp_path, kinds):
+def test_an_average_has_the_mean_of_the_weights(tmp_path, kinds):
     averaged = [
         save(tmp_path, step, kinds, scores=translation_scores(1.0, 5.0)) for step in (10, 20, 40)
     ]
@@ -46,7 +46,7 @@ def test_it_is_the_mean_of_the_weights(tmp_path, kinds):
     result.verify()
     assert result.path == tmp_path / "average-of-10-20-40"
     assert result.header.averaged_steps == [10, 20, 40]
-    assert result.header.scores == {}  # they were those of another one
+    assert result.header.scores == {}  # scores belong to one checkpoint, so the average has none
     found = CheckpointReader(result).weights()
     for name, shape in SHAPES.items():
         exact = torch.stack([weights(step)[name].double() for step in (10, 20, 40)]).mean(0)
@@ -54,15 +54,15 @@ def test_it_is_the_mean_of_the_weights(tmp_path, kinds):
         assert list(found[name].shape) == shape
 
 
-def test_the_average_of_equals_is_each_of_them(tmp_path):
-    """The sum of three equal checkpoints would be rounded in fp32."""
+def test_the_average_of_equal_checkpoints_equals_each_of_them(tmp_path):
+    """In fp32, the sum of three equal checkpoints would be rounded."""
     one = save(tmp_path, 10)
     result = average(tmp_path, [one] * 3)
     found, expected = CheckpointReader(result).weights(), CheckpointReader(one).weights()
     assert all(torch.equal(found[name], expected[name]) for name in SHAPES)
 
 
-def test_a_run_does_not_go_on_from_it(tmp_path):
+def test_an_average_is_not_listed_as_a_checkpoint_to_resume_from(tmp_path):
     averaged = [save(tmp_path, step) for step in (10, 20)]
     average(tmp_path, averaged)
     assert list_checkpoints(tmp_path) == [checkpoint.path for checkpoint in averaged]
@@ -71,7 +71,7 @@ def test_a_run_does_not_go_on_from_it(tmp_path):
     assert not damaged
 
 
-def test_it_replaces_an_older_one_of_the_same_steps(tmp_path):
+def test_an_average_replaces_an_older_one_of_the_same_steps(tmp_path):
     averaged = [save(tmp_path, step) for step in (10, 20)]
     first = average(tmp_path, averaged)
     (first.path / "mark").touch()
@@ -81,7 +81,7 @@ def test_it_replaces_an_older_one_of_the_same_steps(tmp_path):
     assert not list(tmp_path.glob(".work-00000000-*"))
 
 
-def test_damaged_ones_and_those_of_other_models_are_not_averaged(tmp_path):
+def test_damaged_checkpoints_and_those_of_other_models_are_not_averaged(tmp_path):
     good, bad = save(tmp_path, 10), save(tmp_path, 20)
     other = save_checkpoint(tmp_path, make_header(30), [[]])
     with pytest.raises(CheckpointError, match=r"step-00000010 has other parameters than"):
@@ -92,14 +92,14 @@ def test_damaged_ones_and_those_of_other_models_are_not_averaged(tmp_path):
     assert not list(tmp_path.glob("average*"))
 
 
-def test_the_run_may_train_meanwhile(tmp_path):
+def test_averaging_does_not_take_the_lease_of_a_training_run(tmp_path):
     averaged = [save(tmp_path / "checkpoints", step) for step in (10, 20)]
     with Lease(tmp_path) as lease:
         average(tmp_path / "checkpoints", averaged)
         lease.check()
 
 
-def test_a_start_of_the_run_clears_what_is_unfinished(tmp_path, monkeypatch):
+def test_a_run_started_during_averaging_removes_the_unfinished_average(tmp_path, monkeypatch):
     averaged = [save(tmp_path / "checkpoints", step) for step in (10, 20)]
     weight = CheckpointReader.weight
 
@@ -115,7 +115,7 @@ def test_a_start_of_the_run_clears_what_is_unfinished(tmp_path, monkeypatch):
     assert set((tmp_path / "checkpoints").iterdir()) == {one.path for one in averaged}
 
 
-def test_it_is_written_parameter_by_parameter(tmp_path, monkeypatch):
+def test_an_average_is_written_parameter_by_parameter(tmp_path, monkeypatch):
     names = [f"p{number}" for number in range(5)]
     fragments = [Fragment("master", name, 0, torch.ones(1_000_000)) for name in names]
     header = make_header(10, parameters={name: [1_000_000] for name in names})
@@ -132,7 +132,7 @@ def test_it_is_written_parameter_by_parameter(tmp_path, monkeypatch):
     assert sizes == [0, 1, 2, 3, 4]
 
 
-def test_a_run_is_translated_with_it(untrained_run, tmp_path):
+def test_a_translator_loads_an_average_by_name(untrained_run, tmp_path):
     run = RunFolder(Path(shutil.copytree(untrained_run.path, tmp_path / "run")))
     averaged = [Checkpoint(path) for path in list_checkpoints(run.checkpoints)]
     result = average(run.checkpoints, averaged)
@@ -147,13 +147,13 @@ def test_a_run_is_translated_with_it(untrained_run, tmp_path):
         Translator.load(run.path, "average-of-7")
 
 
-def test_it_has_one_file_of_one_rank(tmp_path):
+def test_an_average_has_the_file_of_a_single_rank(tmp_path):
     result = average(tmp_path, [save(tmp_path, step) for step in (10, 20)])
     assert [file.name for file in result.header.files] == ["state-00000-of-00001.safetensors"]
 
 
-def test_a_file_that_is_missing_is_named_as_long_as_the_run_is_left_alone(tmp_path, monkeypatch):
-    """Only a work folder that is gone means that another process has begun to train."""
+def test_averaging_names_a_missing_file_if_no_other_process_trains_the_run(tmp_path, monkeypatch):
+    """Only a missing work folder means that another process has begun to train."""
     averaged = [save(tmp_path, step) for step in (10, 20)]
 
     def lost(*arguments):

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: complete or not there, verified when read."""
+"""Checkpoints on disk: complete or absent, and verified when read."""
 
 import pytest
 import torch
@@ -26,12 +26,12 @@ from trainer.process.placement import Placement
 
 
 def save(folder, step):
-    """A checkpoint of one parameter of four elements, written by two ranks."""
+    """Save a checkpoint of one parameter of four elements, written by two ranks, and return it."""
     halves = [stepped_share(step, rank) for rank in range(2)]
     return save_checkpoint(folder, make_header(step), halves)
 
 
-def test_a_written_fragment_is_read_back_in_any_range(tmp_path):
+def test_any_range_of_written_fragments_is_read_back(tmp_path):
     reader = CheckpointReader(save(tmp_path, 10))
     whole = torch.arange(4.0) + 10
     for start in range(4):
@@ -40,7 +40,7 @@ def test_a_written_fragment_is_read_back_in_any_range(tmp_path):
     assert torch.equal(reader.weights()["w"], whole)
 
 
-def test_a_range_that_is_not_there_is_an_error(tmp_path):
+def test_a_range_beyond_the_end_of_a_parameter_is_refused(tmp_path):
     reader = CheckpointReader(save(tmp_path, 10))
     with pytest.raises(
         CheckpointError, match=r"up to element 4, but elements up to 5 were requested"
@@ -48,7 +48,7 @@ def test_a_range_that_is_not_there_is_an_error(tmp_path):
         reader.read("master", "w", 0, 5)
 
 
-def test_before_the_commit_there_is_no_checkpoint(tmp_path):
+def test_state_files_are_no_checkpoint_before_the_commit(tmp_path):
     work = work_folder(tmp_path)
     fragments = [Fragment("master", "w", 0, torch.ones(2))]
     write_state(work, make_header(5), fragments, Placement(rank=0, world_size=2))
@@ -77,7 +77,7 @@ def damage_by_truncating(path):
         (lambda path: path.unlink(), r"is missing"),
     ],
 )
-def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(tmp_path, damage, message):
     save(tmp_path, 10)
     newest = save(tmp_path, 20)
     damage(newest.file_paths()[1])
@@ -89,8 +89,8 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
     assert "step-00000020" in problems[newest.path]
 
 
-def test_all_damaged_ones_above_the_newest_intact_one_are_named(tmp_path):
-    """One damaged checkpoint is between two kept ones, another is the newest: both are named."""
+def test_all_damaged_checkpoints_after_the_newest_intact_one_are_reported(tmp_path):
+    """The checkpoint of step 30, between two kept ones, and the newest one are damaged."""
     kept = [save(tmp_path, step) for step in (10, 20, 30, 40)]
     damage_by_flipping(kept[2].file_paths()[0])
     assert newest_intact(tmp_path)[0].step == 40
@@ -115,7 +115,7 @@ def test_files_are_synced_before_their_folder_and_its_name_after_the_rename(tmp_
     assert by_name(calls) == [aside, aside, ("sync", tmp_path.name)]
 
 
-def test_a_damaged_header_is_passed_over_too(tmp_path):
+def test_a_checkpoint_with_a_damaged_header_is_skipped(tmp_path):
     save(tmp_path, 10)
     damaged = save(tmp_path, 20).path
     (damaged / HEADER).write_text("{")
@@ -124,7 +124,7 @@ def test_a_damaged_header_is_passed_over_too(tmp_path):
     assert "checkpoint.json is damaged" in problems[damaged]
 
 
-def test_one_that_stands_for_another_step_is_passed_over(tmp_path):
+def test_a_checkpoint_in_the_folder_of_another_step_is_skipped(tmp_path):
     save(tmp_path, 10)
     moved = save(tmp_path, 20).path.rename(tmp_path / "step-00000030")
     found, problems = newest_intact(tmp_path)
@@ -132,21 +132,21 @@ def test_one_that_stands_for_another_step_is_passed_over(tmp_path):
     assert "holds step 20" in problems[moved]
 
 
-def test_a_digit_of_the_header_that_was_flipped_is_damage(tmp_path):
+def test_a_changed_digit_in_a_header_is_damage(tmp_path):
     path = save(tmp_path, 10).path / HEADER
     path.write_text(path.read_text().replace('"optimizer_step": 10', '"optimizer_step": 12'))
     with pytest.raises(CheckpointError, match="the sha256 of its fields is not the one in"):
         Checkpoint(path.parent)
 
 
-def test_a_former_owner_sets_no_checkpoint_aside(tmp_path):
+def test_a_former_owner_cannot_set_a_checkpoint_aside(tmp_path):
     damaged = save(tmp_path, 10).path
     with pytest.raises(FileNotFoundError):
         set_aside(damaged, tmp_path / ".work-00000001-gone")
     assert damaged.is_dir()
 
 
-def test_a_damaged_one_that_was_set_aside_neither_counts_nor_is_lost(tmp_path):
+def test_a_damaged_checkpoint_set_aside_is_kept_on_disk_but_not_listed(tmp_path):
     save(tmp_path, 10)
     damaged = save(tmp_path, 20)
     damage_by_flipping(damaged.file_paths()[0])
@@ -155,7 +155,7 @@ def test_a_damaged_one_that_was_set_aside_neither_counts_nor_is_lost(tmp_path):
     save(tmp_path, 15)
     prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=1, keep_best=0))
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000015"]
-    save(tmp_path, 20).verify()  # the run has passed the step again
+    save(tmp_path, 20).verify()  # as when the run passes the step again
 
 
 @pytest.mark.parametrize("name", ["../state-00000-of-00001.safetensors", "/etc/passwd", "x.pt"])
@@ -166,15 +166,15 @@ def test_a_file_outside_the_checkpoint_is_refused(tmp_path, name):
         Checkpoint(path.parent)
 
 
-def test_another_format_is_not_taken_for_damage(tmp_path):
-    """A newer version's checkpoint must not be passed over in silence."""
+def test_a_checkpoint_of_another_format_version_is_refused_and_not_skipped(tmp_path):
+    """If newest_intact skipped a newer version's checkpoint, the run would lose steps silently."""
     path = save(tmp_path, 10).path / HEADER
     path.write_text(path.read_text().replace("checkpoint/2", "checkpoint/3"))
     with pytest.raises(CheckpointFormatError, match=r"checkpoint/2.*use the version of transloom"):
         newest_intact(tmp_path)
 
 
-def test_the_first_of_several_damages_is_named(tmp_path):
+def test_verify_names_the_first_of_two_damaged_files(tmp_path):
     newest = save(tmp_path, 10)
     for file in newest.file_paths():
         damage_by_flipping(file)
@@ -182,8 +182,8 @@ def test_the_first_of_several_damages_is_named(tmp_path):
         newest.verify()
 
 
-def test_an_unreadable_checkpoint_is_damaged(tmp_path):
-    """As on a disk with bad sectors: reading the beginning of one's own memory fails."""
+def test_a_checkpoint_whose_file_cannot_be_read_is_damaged(tmp_path):
+    """Reading address 0 of /proc/self/mem fails with an I/O error, as on a damaged disk."""
     save(tmp_path, 10)
     newest = save(tmp_path, 20)
     file = newest.file_paths()[0]
@@ -197,7 +197,7 @@ def test_an_unreadable_checkpoint_is_damaged(tmp_path):
     assert "cannot be read: Input/output error" in problems[newest.path]
 
 
-def test_checkpoints_are_listed_by_step_and_nothing_else_is(tmp_path):
+def test_step_and_average_folders_are_listed_by_step_and_other_names_are_not(tmp_path):
     for name in ("step-100000000", "step-00000020", "step-copy", "damaged-x"):
         (tmp_path / name).mkdir()
     for name in ("average-of-10-20", "average-of-90-100", "average-of-20"):
@@ -207,7 +207,7 @@ def test_checkpoints_are_listed_by_step_and_nothing_else_is(tmp_path):
     assert [p.name for p in list_averages(tmp_path)] == averages
 
 
-def test_the_moving_average_is_what_is_translated_with(tmp_path):
+def test_the_weights_of_a_checkpoint_are_its_moving_average_if_it_has_one(tmp_path):
     ones, twos = torch.ones(4), 2 * torch.ones(4)
     fragments = [Fragment("master", "w", 0, ones), Fragment("ema", "w", 0, twos)]
     reader = CheckpointReader(save_checkpoint(tmp_path, make_header(10), [fragments]))

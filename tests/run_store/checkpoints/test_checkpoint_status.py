@@ -19,12 +19,12 @@ def run_with(tmp_path, *steps):
     return run / "checkpoints"
 
 
-def test_rows_are_complete_damaged_or_being_written(tmp_path):
+def test_rows_show_complete_damaged_and_unfinished_checkpoints(tmp_path):
     folder = run_with(tmp_path, 1, 2, 4, 5)
     (folder / folder_name(2) / HEADER).write_text("{")
     (folder / folder_name(4) / STATE).write_bytes(b"ab")
     (folder / folder_name(5) / STATE).unlink()
-    for step in (1, 3):  # that of step 1 is complete
+    for step in (1, 3):  # step 1 is also complete, so its leftover work folder is not listed
         (folder / ".work-1" / f"{folder_name(step)}-abc").mkdir(parents=True)
     rows, header = checkpoint_rows(folder, list_checkpoints(folder))
     assert [(row.step, row.state, row.bytes) for row in rows] == [

@@ -1,4 +1,4 @@
-"""The supervisor's side: ranks report, checkpoints become complete or are given up."""
+"""The supervisor's committer completes or gives up checkpoints as ranks report their files."""
 
 import shutil
 import threading
@@ -35,7 +35,7 @@ def said():
 
 @pytest.fixture
 def committer(run, lease, said):
-    """For two ranks; one checkpoint stays."""
+    """Return a committer for two ranks that keeps only the newest checkpoint."""
     config = CheckpointsConfig(keep_last=1, keep_best=0)
     return CheckpointCommitter(lease, run / "checkpoints", config, 2, said.append)
 
@@ -51,13 +51,13 @@ def steps(run):
 
 
 def save(committer, step):
-    """Returns what the committer says to the last rank's part."""
+    """Add the files of both ranks, and return whether the last one completed the checkpoint."""
     for rank in range(2):
         completed = committer.add(write(committer, step, rank), make_header(step))
     return completed
 
 
-def test_a_checkpoint_is_complete_when_all_ranks_have_written(run, committer):
+def test_a_checkpoint_is_complete_when_all_ranks_have_written_it(run, committer):
     assert not committer.add(write(committer, 10, 1), make_header(10))
     assert steps(run) == []
     assert committer.add(write(committer, 10, 0), make_header(10))
@@ -69,11 +69,11 @@ def test_a_checkpoint_is_complete_when_all_ranks_have_written(run, committer):
     committer.finish()
 
 
-def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
-    """This holds also if another rank is slower, and creates the folder again."""
+def test_a_checkpoint_is_given_up_if_one_rank_fails_to_write_it(run, committer):
+    """This holds even if a slower rank creates the folder again."""
     committer.add(write(committer, 10, 0), make_header(10))
     assert committer.give_up(10)
-    assert not committer.give_up(10)  # is no news
+    assert not committer.give_up(10)  # already given up
     assert not committer.add(write(committer, 10, 1), make_header(10))
     assert list(committer.work.iterdir()) == []
     with pytest.raises(CheckpointError, match=r"checkpoint, of step 10, .*same command again"):
@@ -83,7 +83,7 @@ def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
     assert steps(run) == [20]
 
 
-def test_a_failed_commit_is_reported_and_training_goes_on(run, committer, said):
+def test_a_failed_commit_is_reported_and_training_continues(run, committer, said):
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
     (text,) = said
@@ -96,7 +96,7 @@ def test_a_failed_commit_is_reported_and_training_goes_on(run, committer, said):
     assert list(committer.work.iterdir()) == []
 
 
-def test_the_last_one_is_tried_again(run, committer, said, monkeypatch):
+def test_a_failed_commit_of_the_last_checkpoint_is_retried(run, committer, said, monkeypatch):
     monkeypatch.setattr(final_save, "FIRST_PAUSE_SECONDS", 0.05)
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
@@ -108,7 +108,7 @@ def test_the_last_one_is_tried_again(run, committer, said, monkeypatch):
     assert committer.newest_step == 10
 
 
-def test_at_last_it_is_given_up(run, committer, monkeypatch):
+def test_the_last_checkpoint_is_given_up_after_its_retry_time(run, committer, monkeypatch):
     monkeypatch.setattr(final_save, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(final_save, "FINAL_RETRY_SECONDS", 0.2)
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_at_last_it_is_given_up(run, committer, monkeypatch):
     assert list(committer.work.iterdir()) == []
 
 
-def test_a_failed_removal_is_reported_and_training_goes_on(run, committer, said):
+def test_a_failed_removal_is_reported_and_training_continues(run, committer, said):
     assert save(committer, 10)
     (committer.work / "condemned-step-00000010" / "in the way").mkdir(parents=True)
     assert save(committer, 20)
@@ -127,7 +127,7 @@ def test_a_failed_removal_is_reported_and_training_goes_on(run, committer, said)
     assert steps(run) == [10, 20]
 
 
-def test_the_rest_of_an_earlier_attempt_is_removed(run, lease, said):
+def test_files_of_an_earlier_attempt_are_removed(run, lease, said):
     config = CheckpointsConfig()
     first = CheckpointCommitter(lease, run / "checkpoints", config, 2, said.append)
     write(first, 10, 0)
@@ -137,8 +137,8 @@ def test_the_rest_of_an_earlier_attempt_is_removed(run, lease, said):
 
 
 @pytest.mark.parametrize("what", ["add", "give_up"])
-def test_a_run_of_another_owner_is_left_alone(run, committer, what):
-    """A former owner's ranks fail because their folder is gone; that reason is reported."""
+def test_a_committer_whose_run_was_taken_over_reports_the_lost_lease(run, committer, what):
+    """A former owner's ranks fail because their folder was removed; the lost lease is reported."""
     file = write(committer, 10, 0)
     committer.add(file, make_header(10))
     (run / "owners" / "00000099.json").write_text("{}")
@@ -148,13 +148,13 @@ def test_a_run_of_another_owner_is_left_alone(run, committer, what):
     (run / "owners" / "00000099.json").unlink()
 
 
-def test_the_first_step_counts_as_missing_too(committer):
+def test_giving_up_step_1_counts_as_a_missing_last_checkpoint(committer):
     committer.give_up(1)
     with pytest.raises(CheckpointError, match="last checkpoint, of step 1, could"):
         committer.finish()
 
 
-def test_a_failure_before_the_newest_checkpoint_is_no_end(run, committer):
+def test_a_run_may_finish_if_a_newer_checkpoint_follows_the_failed_one(run, committer):
     committer.give_up(10)
     assert save(committer, 20)
     committer.finish()
@@ -164,7 +164,7 @@ def test_a_failure_before_the_newest_checkpoint_is_no_end(run, committer):
     assert steps(run) == [20]
 
 
-def test_one_rank_alone_makes_a_checkpoint(run, lease, said):
+def test_the_file_of_a_single_rank_completes_a_checkpoint(run, lease, said):
     alone = CheckpointCommitter(lease, run / "checkpoints", CheckpointsConfig(), 1, said.append)
     partial = partial_folder(alone.work, 10, alone.attempt)
     partial.mkdir()
@@ -173,8 +173,8 @@ def test_one_rank_alone_makes_a_checkpoint(run, lease, said):
     assert steps(run) == [10]
 
 
-def test_parts_of_two_steps_are_kept_apart(run, committer):
-    """A rank may be a checkpoint ahead of another one."""
+def test_files_of_two_unfinished_checkpoints_are_kept_apart(run, committer):
+    """One rank may be a checkpoint ahead of another."""
     assert not committer.add(write(committer, 10, 0), make_header(10))
     assert not committer.add(write(committer, 20, 0), make_header(20))
     assert committer.add(write(committer, 10, 1), make_header(10))
@@ -183,7 +183,7 @@ def test_parts_of_two_steps_are_kept_apart(run, committer):
     assert steps(run) == [20]
 
 
-def test_a_checkpoint_names_its_files_in_the_order_of_ranks(run, committer):
+def test_a_header_lists_the_files_in_the_order_of_ranks(run, committer):
     files = {rank: write(committer, 10, rank) for rank in (1, 0)}
     for rank in (1, 0):
         committer.add(files[rank], make_header(10))
@@ -191,7 +191,7 @@ def test_a_checkpoint_names_its_files_in_the_order_of_ranks(run, committer):
     assert [file.name for file in read_header(path).files] == [files[0].name, files[1].name]
 
 
-def test_a_file_system_that_is_away_does_not_hide_that_a_part_failed(committer, monkeypatch):
+def test_a_checkpoint_is_given_up_even_if_the_lease_cannot_be_checked(committer, monkeypatch):
     def away():
         raise OSError("the file system is away")
 

@@ -1,4 +1,4 @@
-"""Time limit of the attempts at a final checkpoint."""
+"""Time limit for saving the final checkpoint."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ from run_store.checkpoints import final_save
 from run_store.checkpoints.final_save import FINAL_RETRY_SECONDS, final_save_attempts
 
 
-def test_pauses_grow_until_the_time_is_over_and_one_try_is_the_last(monkeypatch):
+def test_pauses_double_until_the_time_limit_and_a_last_attempt_follows(monkeypatch):
     now, pauses = [100.0], []
 
     def sleep(seconds):

@@ -1,4 +1,4 @@
-"""Checkpoints that were made to do harm: each is refused by file and tensor."""
+"""Maliciously crafted checkpoints are refused; messages name the file and the tensor."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ FILE = "state-00000-of-00001.safetensors"
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Weights and moments of a parameter `w` of the shape [2, 3]."""
+    """Save weights and moments of a parameter `w` of shape [2, 3]; return the checkpoint's path."""
     header = make_header(10, parameters={"w": [2, 3]})
     fragments = [Fragment(kind, "w", 0, torch.arange(6.0)) for kind in ("master", "exp_avg")]
     return save_checkpoint(tmp_path, header, [fragments]).path
@@ -39,7 +39,7 @@ def read_all(path: Path) -> None:
 
 
 def change_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Rewrite checkpoint.json, with its correct hash."""
+    """Change the values of checkpoint.json, and update its hash."""
     values = json.loads((path / HEADER).read_bytes())
     change(values)
     values["sha256"] = sha256_of_header(values)
@@ -47,7 +47,7 @@ def change_header(path: Path, change: Callable[[dict[str, Any]], object]) -> Non
 
 
 def write_file(path: Path, tensors: bytes, data: bytes) -> None:
-    """The state file, and its size and hash in checkpoint.json."""
+    """Replace the state file, and update its size and hash in checkpoint.json."""
     content = len(tensors).to_bytes(8, "little") + tensors + data
     (path / FILE).write_bytes(content)
     record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -98,10 +98,10 @@ TENSORS: dict[str, tuple[dict[str, Any], str]] = {
     TENSORS.values(),
     ids=TENSORS,
 )
-def test_tensors_are_refused_by_name(
+def test_invalid_tensors_are_refused_by_name(
     checkpoint: Path, tensors: dict[str, Any], message: str
 ) -> None:
-    """Though all hashes hold."""
+    """The hashes match, so only the content decides."""
     write_tensors(checkpoint, tensors)
     with memory.at_most(3_000_000), pytest.raises(CheckpointError, match=message) as caught:
         read_all(checkpoint)
@@ -119,13 +119,13 @@ HEADERS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("header", "message"), HEADERS.values(), ids=HEADERS)
-def test_headers_of_state_files_are_refused(checkpoint: Path, header: bytes, message: str) -> None:
+def test_invalid_state_headers_are_refused(checkpoint: Path, header: bytes, message: str) -> None:
     write_file(checkpoint, header, b"")
     with pytest.raises(CheckpointError, match=rf"{FILE} is damaged: .*{message}|{message}"):
         read_all(checkpoint)
 
 
-def test_a_header_longer_than_the_file_takes_no_memory(checkpoint: Path) -> None:
+def test_a_header_length_beyond_the_end_of_the_file_allocates_no_memory(checkpoint: Path) -> None:
     for length in (2**63 - 1, 10**9, 400):
         content = struct.pack("<Q", length) + b"{}"
         (checkpoint / FILE).write_bytes(content)
@@ -142,7 +142,7 @@ def test_nonfinite_values_are_refused_by_element(tmp_path: Path, kind: str, valu
     header = make_header(10, parameters={"w": [2, 3]})
     found = save_checkpoint(tmp_path, header, [fragments])
     reader = CheckpointReader(found)
-    if kind == "exp_avg" and value == math.inf:  # the square of a large gradient
+    if kind == "exp_avg" and value == math.inf:  # allowed: the square of a large gradient
         reader.check_numbers()
         return
     message = rf"{FILE} has {value} as element 4 of {kind} of w, expected a number"
@@ -184,7 +184,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
-def test_values_of_checkpoint_json_are_refused_by_key(
+def test_invalid_values_of_checkpoint_json_are_refused_by_key(
     checkpoint: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     change_header(checkpoint, change)
@@ -209,7 +209,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize(("content", "message"), CONTENTS.values(), ids=CONTENTS)
-def test_files_that_are_no_header_are_refused(
+def test_files_that_are_no_valid_header_are_refused(
     checkpoint: Path, content: bytes, message: str
 ) -> None:
     (checkpoint / HEADER).write_bytes(content)
@@ -218,7 +218,7 @@ def test_files_that_are_no_header_are_refused(
     assert str(caught.value).startswith(str(checkpoint / HEADER))
 
 
-def test_another_format_of_any_length_is_shown_in_one_line(checkpoint: Path) -> None:
+def test_a_long_format_name_is_shortened_in_the_error(checkpoint: Path) -> None:
     change_header(checkpoint, lambda values: values.update(format="x" * 100_000))
     with pytest.raises(CheckpointFormatError, match="use the version") as caught:
         Checkpoint(checkpoint)
@@ -226,7 +226,7 @@ def test_another_format_of_any_length_is_shown_in_one_line(checkpoint: Path) -> 
 
 
 @pytest.mark.parametrize("name", [HEADER, FILE])
-def test_a_fifo_is_not_waited_for(checkpoint: Path, name: str) -> None:
+def test_a_fifo_in_place_of_a_file_is_refused_without_waiting(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     os.mkfifo(checkpoint / name)
     with pytest.raises(CheckpointError, match=r"it is a FIFO, expected a regular|is missing"):

@@ -1,4 +1,4 @@
-"""Private folders in a node's memory, and those that dead processes have left."""
+"""Private folders in a node's memory, and removal of those left by dead processes."""
 
 import os
 from contextlib import closing
@@ -40,7 +40,7 @@ def test_no_other_user_can_read_a_folder():
             assert path.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_of_a_living_process_stays_and_that_of_a_killed_one_goes(shared_memory):
+def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(shared_memory):
     process = started_python(HOLD, shared_memory)
     try:
         assert process.stdout.readline() == "ready\n"
@@ -54,7 +54,7 @@ def test_a_folder_of_a_living_process_stays_and_that_of_a_killed_one_goes(shared
     assert not file.parent.exists()
 
 
-def test_several_processes_share_a_folder():
+def test_a_folder_stays_while_one_of_the_processes_that_share_it_lives():
     with closing(MemoryFolder("run")) as first, closing(MemoryFolder("run")):
         remove_stale_folders()
         assert first.path.exists()
@@ -68,7 +68,7 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_a_name_that_is_taken_turns_nothing_off(shared_memory, obstacle):
+def test_another_folder_is_used_if_the_usual_name_is_taken(shared_memory, obstacle):
     usual = shared_memory / f"transloom-{os.geteuid()}"
     OBSTACLES[obstacle](usual)
     OBSTACLES[obstacle](shared_memory / f"{usual.name}-1")
@@ -79,13 +79,13 @@ def test_a_name_that_is_taken_turns_nothing_off(shared_memory, obstacle):
         remove_stale_folders()
         assert folder.path.exists()
         usual.rmdir() if usual.is_dir() and not usual.is_symlink() else usual.unlink()
-        assert user_folder() == folder.path.parent  # also once the name is free
+        assert user_folder() == folder.path.parent  # even after the usual name becomes free
     remove_stale_folders()
     assert not folder.path.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as two users")
-def test_another_user_s_private_folder_turns_nothing_off(shared_memory):
+def test_another_folder_is_used_if_another_user_owns_the_usual_one(shared_memory):
     usual = shared_memory / f"transloom-{os.geteuid()}"
     usual.mkdir(mode=0o700)
     os.chown(usual, 65534, 65534)
@@ -94,13 +94,13 @@ def test_another_user_s_private_folder_turns_nothing_off(shared_memory):
     assert not list(usual.iterdir())
 
 
-def test_a_machine_without_shared_memory_is_named(shared_memory, monkeypatch):
+def test_a_machine_without_shared_memory_is_reported(shared_memory, monkeypatch):
     monkeypatch.setattr(memory_folder, "SHARED_MEMORY", shared_memory / "missing")
     with pytest.raises(CheckpointError, match="cannot be created: No such file"):
         MemoryFolder("run")
 
 
-def test_the_space_of_a_run_includes_what_it_uses():
+def test_the_free_space_of_a_run_includes_the_bytes_that_it_uses():
     with closing(MemoryFolder("run")) as folder:
         before = free_bytes(folder.path)
         (folder.path / "file").write_bytes(b"1" * 100_000)
@@ -108,7 +108,7 @@ def test_the_space_of_a_run_includes_what_it_uses():
         assert free_bytes(folder.path) > before - 50_000_000  # other processes write, too
 
 
-def test_used_bytes_are_those_of_allocated_blocks_in_all_subfolders(tmp_path):
+def test_used_bytes_are_the_allocated_blocks_of_all_subfolders(tmp_path):
     (tmp_path / "attempt").mkdir()
     for name in ("file", "attempt/file"):
         (tmp_path / name).write_bytes(b"1" * 1_000_000)
@@ -117,6 +117,6 @@ def test_used_bytes_are_those_of_allocated_blocks_in_all_subfolders(tmp_path):
     assert 2_000_000 <= used_bytes(tmp_path) < 2_100_000
 
 
-def test_bytes_that_a_run_uses_now_are_free_for_it(tmp_path, monkeypatch):
+def test_free_bytes_add_the_bytes_used_by_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(memory_folder, "used_bytes", lambda folder: 10**15)
     assert 10**15 < free_bytes(tmp_path) < 2 * 10**15

@@ -1,4 +1,4 @@
-"""State files in an object store: the same numbers as on the disk, and damage that is found."""
+"""State files in an object store: the same numbers as on disk, and damage is detected."""
 
 import hashlib
 import io
@@ -48,7 +48,7 @@ def small_chunks(monkeypatch):
 
 @pytest.fixture
 def local(tmp_path):
-    """A checkpoint of two ranks on the disk."""
+    """Save a checkpoint of two ranks on disk, and return it."""
     tensors = {name: torch.randn(size) for name, size in SIZES.items()}
     header = make_header(10, parameters={name: [size] for name, size in SIZES.items()})
     shares = [
@@ -66,7 +66,7 @@ def local(tmp_path):
 
 @pytest.fixture
 def remote(local, tmp_path, s3_server, s3_environment):
-    """The same checkpoint in an object store: its store, and a folder that stands for it."""
+    """Upload the checkpoint; return its store and a local folder that refers to the store."""
     url = Location(f"{s3_server.bucket('states')}/run/owners/00000001/{local.path.name}")
     store = ObjectStore(url)
     files = [
@@ -80,7 +80,7 @@ def remote(local, tmp_path, s3_server, s3_environment):
     return store, folder
 
 
-def test_any_range_is_read_as_from_the_disk(local, remote):
+def test_any_range_read_from_the_store_equals_that_on_disk(local, remote):
     ours, theirs = CheckpointReader(Checkpoint(remote[1])), CheckpointReader(local)
     draw = random.Random(1)
     for _ in range(50):
@@ -103,15 +103,15 @@ def test_a_reader_fetches_only_the_chunks_of_its_range(remote, monkeypatch):
     monkeypatch.setattr(ObjectStore, "get_range", counted)
     reader = CheckpointReader(Checkpoint(remote[1]))
     fetched.clear()
-    reader.read("master", "w", 0, 100)  # in the first file
-    reader.read("master", "w", 0, 100)  # in the cache
+    reader.read("master", "w", 0, 100)  # this range is in the first file
+    reader.read("master", "w", 0, 100)  # now it is in the cache
     whole = sum(stop - start for _, start, stop in fetched)
     assert {name.partition("/")[0] for name, *_ in fetched} == {"state-00000-of-00002.safetensors"}
     assert whole <= 4000 * 4 + 2 * CHUNK
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "missing"])
-def test_damage_is_found_and_named(remote, damage):
+def test_damage_in_the_store_is_detected_and_named(remote, damage):
     store, folder = remote
     name = part_name("state-00001-of-00002.safetensors", 1)
     data = bytearray(store.get(name, 10**6).data)
@@ -123,14 +123,14 @@ def test_damage_is_found_and_named(remote, damage):
     else:
         store.delete([name])
     checkpoint = Checkpoint(folder)
-    checkpoint.verify_sizes()  # which does not read the files
+    checkpoint.verify_sizes()  # passes, because it does not read the files
     for read in (checkpoint.verify, lambda: CheckpointReader(Checkpoint(folder)).check_numbers()):
         with pytest.raises((CheckpointError, OSError), match=f"{store.url}/{name}") as caught:
             read()
         assert isinstance(caught.value, DamagedCheckpointError) == (damage != "short")
 
 
-def test_a_part_list_must_cover_the_files(remote):
+def test_a_part_list_that_does_not_cover_its_files_is_refused(remote):
     folder = remote[1]
     parts = read_parts(folder)
     values = parts.model_dump(mode="json")
@@ -140,8 +140,8 @@ def test_a_part_list_must_cover_the_files(remote):
         Checkpoint(folder).verify_sizes()
 
 
-def test_a_header_keeps_no_hashes_of_chunks(local):
-    """The header's format is that of checkpoints on disk."""
+def test_a_header_contains_no_hashes_of_chunks(local):
+    """The header has the same format as that of a checkpoint on disk."""
     (record, _) = local.header.files
     chunks = ["0" * 64] * -(-record.bytes // CHUNK)
     uploaded = UploadedFile(**record.model_dump(), chunks=chunks)
@@ -150,7 +150,7 @@ def test_a_header_keeps_no_hashes_of_chunks(local):
     assert Path(local.path / HEADER).exists()
 
 
-def test_an_interrupted_upload_is_completed_with_the_parts_that_lack_or_differ_in_size(
+def test_a_resumed_upload_stores_only_parts_that_are_missing_or_differ_in_size(
     local, tmp_path, s3_server, s3_environment
 ):
     store = ObjectStore(Location(f"{s3_server.bucket('resumed')}/step"))
@@ -173,7 +173,7 @@ def test_an_interrupted_upload_is_completed_with_the_parts_that_lack_or_differ_i
     assert len(uploaded.chunks) == -(-record.bytes // CHUNK)
 
 
-def test_a_read_that_failed_is_tried_again_the_next_time(remote, monkeypatch):
+def test_a_failed_read_is_repeated_at_the_next_call(remote, monkeypatch):
     get_range = ObjectStore.get_range
     reader = CheckpointReader(Checkpoint(remote[1]))
 
@@ -188,7 +188,7 @@ def test_a_read_that_failed_is_tried_again_the_next_time(remote, monkeypatch):
     assert len(reader.read("master", "w", 0, SIZES["w"])) == SIZES["w"]
 
 
-def test_few_chunks_are_kept_in_memory(remote, monkeypatch):
+def test_no_more_than_the_limit_of_chunks_is_cached(remote, monkeypatch):
     monkeypatch.setattr(state_objects, "CACHED_CHUNKS", 2)
     monkeypatch.setattr(state_objects, "CHUNKS_IN_FLIGHT", 1)
     objects = StateObjects(read_parts(remote[1]))
@@ -200,11 +200,11 @@ def test_few_chunks_are_kept_in_memory(remote, monkeypatch):
     count = len(fetched)
     assert count >= 10
     assert objects.sha256(name) == whole
-    assert len(fetched) == 2 * count  # a file is larger than the cache
+    assert len(fetched) == 2 * count  # nothing is left in the cache, because a file is larger
 
 
 @pytest.mark.parametrize("number", [0, 2, -1], ids=["first", "middle", "last"])
-def test_an_upload_fails_if_any_of_its_parts_does(local, tmp_path, number):
+def test_an_upload_fails_if_any_of_its_parts_fails(local, tmp_path, number):
     record = local.header.files[1]
     names = [part_name(record.name, n) for n in range(-(-record.bytes // (3 * CHUNK)))]
 
@@ -217,8 +217,8 @@ def test_an_upload_fails_if_any_of_its_parts_does(local, tmp_path, number):
         upload_state_file(Store(), local.path / record.name, record)
 
 
-def test_an_upload_has_few_parts_in_memory(local, tmp_path):
-    """The upload reads a part when one of those before it is stored."""
+def test_an_upload_keeps_few_parts_in_memory(local, tmp_path):
+    """The upload reads another part only after one of the parts in flight is stored."""
     record, started, stored = local.header.files[1], [], []
     gate, ahead = threading.Event(), threading.Event()
 
@@ -244,7 +244,7 @@ def test_an_upload_has_few_parts_in_memory(local, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         uploading = pool.submit(upload_state_file, Store(), Path(), record)
         assert ahead.wait(60)
-        time.sleep(0.1)  # in which a reader that did not wait would read more
+        time.sleep(0.1)  # an upload that did not wait would read more now
         assert len(read) == state_objects.PARTS_IN_FLIGHT
         gate.set()
         uploading.result()
@@ -253,7 +253,7 @@ def test_an_upload_has_few_parts_in_memory(local, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "missing"])
-def test_sizes_of_parts_are_verified_without_reading_them(remote, monkeypatch, change):
+def test_verify_sizes_detects_changed_parts_without_reading_them(remote, monkeypatch, change):
     store, folder = remote
     objects = StateObjects(read_parts(folder))
     objects.verify_sizes()
@@ -271,7 +271,7 @@ def test_sizes_of_parts_are_verified_without_reading_them(remote, monkeypatch, c
 @pytest.mark.parametrize(
     "size", [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 6 * CHUNK, 6 * CHUNK + 1]
 )
-def test_files_that_end_at_the_border_of_a_chunk_or_part_are_read_whole(
+def test_files_that_end_at_a_chunk_or_part_boundary_are_read_whole(
     tmp_path, s3_server, s3_environment, size
 ):
     url = Location(f"{s3_server.bucket('borders')}/{size}")

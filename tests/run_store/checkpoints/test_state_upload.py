@@ -1,4 +1,4 @@
-"""Uploads behind the training: no step waits for them, and only the newest file waits."""
+"""Background uploads: training does not wait for them, and only the newest file is queued."""
 
 import threading
 from contextlib import closing
@@ -30,7 +30,7 @@ def url(s3_server, s3_environment):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Uploads wait until it is set."""
+    """Return an event; uploads wait until it is set."""
     gate = threading.Event()
     put = ObjectStore.put
 
@@ -55,7 +55,7 @@ def make_writer(work, url, listener):
     )
 
 
-def test_a_file_is_reported_when_it_is_uploaded_and_its_room_is_free(work, url):
+def test_a_file_is_reported_and_deleted_locally_once_it_is_uploaded(work, url):
     heard = Listener()
     with closing(make_writer(work, url, heard)) as writer:
         writer.save(make_header(10), final=False)
@@ -73,7 +73,7 @@ def test_a_stalled_upload_delays_checkpoints_but_no_step(work, url, gate):
     heard = Listener()
     with closing(make_writer(work, url, heard)) as writer:
         for step in (10, 20, 30, 40):
-            writer.save(make_header(step), final=False)  # returns, although nothing is uploaded
+            writer.save(make_header(step), final=False)  # returns before anything is uploaded
             writer._finish_writing()
         assert heard.written == []
         gate.set()
@@ -106,7 +106,7 @@ def fail(*_):
 
 
 @pytest.mark.parametrize("returns", [True, False])
-def test_the_last_file_is_tried_again_for_some_time(work, url, monkeypatch, returns):
+def test_a_failed_last_upload_is_retried_for_a_limited_time(work, url, monkeypatch, returns):
     monkeypatch.setattr(final_save, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(final_save, "FINAL_RETRY_SECONDS", 0.1)
     heard, put, failures = Listener(), ObjectStore.put, []
@@ -129,7 +129,7 @@ def test_the_last_file_is_tried_again_for_some_time(work, url, monkeypatch, retu
     writer.close()
 
 
-def test_another_exception_of_the_thread_is_not_lost(work, url):
+def test_an_unexpected_exception_of_the_upload_thread_is_raised_by_close(work, url):
     class Fenced(Listener):
         def state_written(self, file, header):
             raise LeaseLostError("somebody else's")
@@ -144,7 +144,7 @@ def files_in(work):
     return [path.name for path in work.rglob("*") if path.is_file()]
 
 
-def test_a_file_whose_upload_fails_leaves_nothing_on_the_disk(work, url, monkeypatch):
+def test_a_file_whose_upload_fails_is_deleted_from_the_disk(work, url, monkeypatch):
     monkeypatch.setattr(ObjectStore, "put", fail)
     heard = Listener()
     with closing(make_writer(work, url, heard)) as writer:
@@ -154,7 +154,7 @@ def test_a_file_whose_upload_fails_leaves_nothing_on_the_disk(work, url, monkeyp
     assert [step for step, _ in heard.failed] == [10]
 
 
-def test_files_that_are_given_up_leave_nothing_on_the_disk(work, url, gate):
+def test_files_of_checkpoints_that_are_given_up_are_deleted_from_the_disk(work, url, gate):
     heard = Listener()
     with closing(make_writer(work, url, heard)) as writer:
         for step in (10, 20, 30):
@@ -167,7 +167,7 @@ def test_files_that_are_given_up_leave_nothing_on_the_disk(work, url, gate):
 
 
 def test_the_last_checkpoint_waits_for_the_upload_in_flight(work, url, monkeypatch):
-    """An older file that is uploaded later would be reported after the last checkpoint."""
+    """Otherwise an older checkpoint could be reported after the last one."""
     heard, put, last_began = Listener(), ObjectStore.put, threading.Event()
 
     def slow(self, name, data):
@@ -184,10 +184,8 @@ def test_the_last_checkpoint_waits_for_the_upload_in_flight(work, url, monkeypat
         assert [header.step for _, header in heard.written] == [10, 20]
 
 
-def test_an_upload_that_fails_once_works_the_next_time_without_a_step_in_between(
-    work, url, monkeypatch
-):
-    """The thread goes on after a failure, and `finish` waits for each file again."""
+def test_save_and_finish_succeed_again_after_a_failed_upload(work, url, monkeypatch):
+    """The upload thread continues after a failure, and `finish` waits for each new file."""
     heard = Listener()
     with closing(make_writer(work, url, heard)) as writer:
         for step in (10, 20, 30):

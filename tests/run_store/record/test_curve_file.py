@@ -1,4 +1,4 @@
-"""Curve files: their blocks against the record, growth, cuts, forgeries."""
+"""Curve files compared with their records, while they grow, after cuts, and if forged."""
 
 import json
 import zlib
@@ -42,7 +42,7 @@ def write(run, lines):
 
 
 def train(run, after, last):
-    """Train these steps from a checkpoint on; the curve file only grows."""
+    """Append the steps from `after` + 1 to `last`, and require that the curve file only grows."""
     metrics = MetricsFile(run.metrics, after, curves=run.curves)
     content = b""
     for step in range(after + 1, last + 1):
@@ -53,7 +53,7 @@ def train(run, after, last):
 
 
 def shown(run):
-    """Columns and marks as readers have them: of the blocks, then of the record's end."""
+    """Return the columns and marks that readers get from the blocks and the record's end."""
     curves = opened(run)
     rest = list(read_blocks(run.metrics, curves.record_end, curves.last_step))
     points = [Points.of_lines(block.train) for block in rest]
@@ -78,7 +78,7 @@ def assert_complete(run):
 
 
 def line_of(kind, step, number):
-    """A line of a record: a step, or something rare after a step."""
+    """Return a line of a record: a step, or an event or validation after a step."""
     return {
         "train": lambda: train_line(step, loss=number),
         "counted": lambda: train_line(step, time=number, **COUNTED),
@@ -100,7 +100,7 @@ kinds = st.sampled_from([*STEPS, "validation", "resumed", "repeated", "no line"]
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(kinds, st.floats(-1e30, 1e30), st.booleans()), max_size=60))
-def test_blocks_and_the_records_end_have_what_the_record_has(tmp_path_factory, drawn):
+def test_the_blocks_and_the_rest_of_the_record_contain_the_whole_record(tmp_path_factory, drawn):
     run = RunFolder(tmp_path_factory.mktemp("run"))
     run.metrics.touch()
     step, writer = 0, opened(run)
@@ -113,7 +113,7 @@ def test_blocks_and_the_records_end_have_what_the_record_has(tmp_path_factory, d
     assert_complete(run)
 
 
-def test_repeated_steps_write_nothing(run):
+def test_repeated_steps_do_not_change_the_curve_file(run):
     train(run, 0, 2 * BLOCK + 3)
     content = run.curves.read_bytes()
     assert [block.header.rows for block in opened(run).blocks] == [BLOCK] * 2
@@ -123,8 +123,8 @@ def test_repeated_steps_write_nothing(run):
     assert_complete(run)
 
 
-def test_a_kill_between_the_step_and_its_block_leaves_no_gap(run, monkeypatch):
-    with monkeypatch.context() as patched:  # as if the process ended before the write
+def test_a_block_that_a_killed_process_did_not_write_is_added_later(run, monkeypatch):
+    with monkeypatch.context() as patched:  # as if the process ended before it wrote the block
         patched.setattr(CurveFile, "step_recorded", lambda *_: None)
         train(run, 0, 2 * BLOCK)
     assert not run.curves.exists()
@@ -133,7 +133,7 @@ def test_a_kill_between_the_step_and_its_block_leaves_no_gap(run, monkeypatch):
     assert_complete(run)
 
 
-def test_a_file_that_cannot_be_written_stops_no_training(run):
+def test_training_continues_while_the_curve_file_cannot_be_written(run):
     run.curves.mkdir()
     train(run, 0, 3 * BLOCK)
     run.curves.rmdir()
@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_written_stops_no_training(run):
     assert len(opened(run).blocks) == 3
 
 
-def test_a_long_record_of_before_is_caught_up_with_during_steps(run, monkeypatch):
+def test_missing_blocks_of_a_long_record_are_added_a_few_at_each_step(run, monkeypatch):
     monkeypatch.setattr(curve_file, "BLOCKS_AT_ONCE", 2)
     write(run, [train_line(step) for step in range(1, 5 * BLOCK)])
     run.curves.unlink()
@@ -151,7 +151,7 @@ def test_a_long_record_of_before_is_caught_up_with_during_steps(run, monkeypatch
         assert len(opened(run).blocks) == blocks
 
 
-def test_a_block_has_the_facts_that_were_recorded_in_its_steps(run):
+def test_a_block_has_only_the_facts_recorded_in_its_steps(run):
     counted = [train_line(step, **COUNTED) for step in range(BLOCK + 1, 2 * BLOCK + 1)]
     write(run, [*(train_line(step) for step in range(1, BLOCK + 1)), *counted])
     first, second = (block.header.steps.keys() for block in opened(run).blocks)
@@ -159,7 +159,7 @@ def test_a_block_has_the_facts_that_were_recorded_in_its_steps(run):
     assert_complete(run)
 
 
-def test_skipped_and_unknown_have_different_bits(run):
+def test_skipped_steps_and_unknown_values_are_stored_as_different_nans(run):
     lines = [train_line(1, **COUNTED), train_line(2), skipped_line(3)]
     write(run, lines + [train_line(step) for step in range(4, BLOCK + 1)])
     (block,), bits = opened(run).blocks, {}
@@ -173,7 +173,7 @@ def test_skipped_and_unknown_have_different_bits(run):
     assert shown(run)[0]["step"] == [1, 2, *range(4, BLOCK + 1)]
 
 
-def test_a_file_cut_at_any_byte_is_continued(run):
+def test_a_curve_file_cut_at_any_byte_is_continued(run):
     write(run, MIXED)
     whole, ends = run.curves.read_bytes(), [block.end for block in opened(run).blocks]
     steps = set(from_record(run)[0]["step"])
@@ -187,11 +187,11 @@ def test_a_file_cut_at_any_byte_is_continued(run):
         curves.extend()
         assert run.curves.read_bytes() == whole
         run.curves.write_bytes(whole[:length] + bytes([whole[length] ^ 4]) + whole[length + 1 :])
-        assert set(shown(run)[0]["step"]) <= steps  # a changed bit
+        assert set(shown(run)[0]["step"]) <= steps  # a changed bit adds no steps
 
 
 def forge(run, change=lambda header: {}, number=None):
-    """Change the header or all numbers of the first block, with checksums that fit."""
+    """Change the header, or all numbers of the first block, and update the checksums."""
     data = run.curves.read_bytes()
     magic, *sizes, _, _ = _PREFIX.unpack_from(data)
     header, points, steps, rest = np.split(
@@ -216,14 +216,14 @@ def forge(run, change=lambda header: {}, number=None):
         *({"lines": None}, {"lines": {"end": 10**14}}, {"lines": {"end": "<script>"}}),
     ],
 )
-def test_a_forged_header_is_not_trusted(run, change):
+def test_a_forged_header_adds_no_steps(run, change):
     write(run, MIXED)
     forge(run, lambda header: change)
     assert set(shown(run)[0]["step"]) <= set(from_record(run)[0]["step"])
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -1.0, 1e300])
-def test_forged_numbers_are_not_trusted(run, number):
+def test_forged_numbers_add_no_steps(run, number):
     write(run, MIXED)
     forge(run, number=number)
     overview = Points.joined(block.points for block in opened(run).blocks).valid().columns()

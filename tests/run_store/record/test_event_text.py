@@ -1,4 +1,4 @@
-"""Events of a run in words: what of the curve stays the same, and what would keep the rest."""
+"""Text of a run's events, such as how much of the curve a resumed run reproduces."""
 
 import pytest
 from support.records.lines import corruption_found, rank_hung, wrong_reduction
@@ -35,14 +35,14 @@ def resumed(before, **changed):
         (resumed(FAST, precision="bf16"), ["Same data; losses differ", "fp32 → bf16"], "digits"),
     ],
 )
-def test_a_resumed_run_says_how_much_of_its_curve_stays_the_same(event, said, not_said):
+def test_a_resumed_run_says_how_exactly_its_curve_continues(event, said, not_said):
     text = event_text(event)
     assert all(part in text for part in said)
     assert not_said not in text
     assert "promise" not in text
 
 
-def test_other_changes_are_listed():
+def test_a_resumed_run_lists_changed_settings_lost_steps_and_quarantined_shards():
     changed = {"trainer.max_steps": [40, 60], "checkpoints.best_by": ["loss", "bleu"]}
     event = resumed(FAST).model_copy(update={"settings_changed": changed, "lost_steps": 7})
     text = event_text(event)
@@ -53,14 +53,14 @@ def test_other_changes_are_listed():
     assert "Same data" not in left_out
 
 
-def test_a_run_without_a_checkpoint_and_one_of_another_size():
+def test_texts_of_a_restart_without_a_checkpoint_and_of_a_resize():
     assert "from step 0" in event_text(Resumed(step=3, from_step=0, restarts=1))
     assert "Now trains on 3 ranks (before: 2)" in event_text(
         Resized(step=3, from_ranks=2, to_ranks=3)
     )
 
 
-def test_a_slow_rank_is_named_with_its_factor_and_cause_even_if_it_is_the_first():
+def test_a_slow_rank_is_described_by_its_factor_and_cause():
     slow = {"rank": 0, "node": "node-1", "factor": 2.034}
     found = SlowRankFound(step=9, cause="data", seconds=0.4123, other_seconds=0.2031, **slow)
     assert event_text(found) == (

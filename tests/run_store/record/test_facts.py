@@ -1,4 +1,4 @@
-"""The table of facts and kinds of events is complete, and says each fact once."""
+"""The table of facts and event kinds is complete, and defines each fact once."""
 
 import subprocess
 import sys
@@ -13,12 +13,12 @@ from run_store.record.metrics_lines import Event, TrainLine
 from run_store.record.run_metrics import RUN_METRICS
 from run_store.record.run_status_model import LossForm, RunStatus
 
-# Fields that say of which kind and version a line is, and one from which another follows.
+# Fields for the kind and version of a line, and step_time, which follows from another field.
 FORMAT_FIELDS = {"version", "kind", "step_time"}
 
 
 def recorded_fields(lines=LINES):
-    """The fields of the lines, and the numbers of a run's status."""
+    """Return the names of the fields of the lines and of the numbers in a run's status."""
     status = {
         name
         for name, field in RunStatus.model_fields.items()
@@ -28,7 +28,7 @@ def recorded_fields(lines=LINES):
 
 
 def problems(facts, fields):
-    """Return the mistakes in a table of facts."""
+    """Return the inconsistencies between a table of facts and the recorded fields."""
     names = Counter(fact.name for fact in facts)
     titles = Counter(fact.title for fact in facts)
     return {
@@ -39,7 +39,7 @@ def problems(facts, fields):
     }
 
 
-def test_each_field_has_one_fact_and_each_fact_a_field_and_a_title():
+def test_fields_and_facts_match_one_to_one_and_have_distinct_titles():
     assert not any(problems(FACTS, recorded_fields()).values()), problems(FACTS, recorded_fields())
 
 
@@ -52,11 +52,11 @@ def test_each_field_has_one_fact_and_each_fact_a_field_and_a_title():
         ([*FACTS, Fact("nowhere", "MFU")], "titles of two facts"),
     ],
 )
-def test_an_incomplete_table_is_found(facts, problem):
+def test_an_inconsistent_table_of_facts_is_reported(facts, problem):
     assert problems(facts, recorded_fields())[problem]
 
 
-def test_a_new_field_without_a_fact_is_found():
+def test_a_new_field_without_a_fact_is_reported():
     class Line(TrainLine):
         pressure: float | None = None
 
@@ -70,11 +70,11 @@ def test_each_fact_has_the_description_of_its_field():
 
 
 def test_ray_accepts_the_description_of_each_metric():
-    """Ray's Gauge encodes it as ASCII."""
+    """Ray's Gauge encodes the description as ASCII."""
     assert [name for name, text in RUN_METRICS.items() if not text.isascii()] == []
 
 
-def test_each_kind_of_event_is_in_the_table():
+def test_each_kind_of_event_is_in_the_table_with_a_distinct_title():
     assert EVENT_KINDS.keys() == {
         *(kind.model_fields["event"].default for kind in get_args(Event)),
         "skipped",
@@ -82,7 +82,7 @@ def test_each_kind_of_event_is_in_the_table():
     assert len({kind.title for kind in EVENT_KINDS.values()}) == len(EVENT_KINDS)
 
 
-def test_each_shown_fact_has_what_its_place_needs():
+def test_facts_shown_in_charts_and_tables_have_the_required_attributes():
     assert [fact.name for fact in facts_for("chart", "first chart", "step") if not fact.thin] == []
     assert [fact.name for fact in facts_for("status", "table") if not _is_current(fact)] == []
     named = {name for fact in FACTS for name in fact.band or () if not BY_NAME[name].thin}
@@ -93,7 +93,7 @@ def _is_current(fact):
     return fact.current or fact.name in RunStatus.model_fields
 
 
-def test_whole_numbers_are_those_of_integer_fields():
+def test_facts_have_whole_numbers_exactly_if_their_fields_are_integers():
     fields = {name: f for model in reversed(MODELS) for name, f in model.model_fields.items()}
     for fact in FACTS:
         kind = fields[fact.name].annotation
@@ -102,7 +102,7 @@ def test_whole_numbers_are_those_of_integer_fields():
         assert (fact.format == "whole") == (is_whole or fact.name == "problems"), fact.name
 
 
-def test_titles_and_units_depend_on_the_form_of_the_loss():
+def test_titles_and_units_of_losses_depend_on_the_form_of_the_loss():
     loss, form = BY_NAME["loss"], LossForm("label", smooths_labels=True)
     assert (loss.title_of(form), loss.unit_of(form)) == (
         "training loss (smoothed)",
@@ -111,6 +111,6 @@ def test_titles_and_units_depend_on_the_form_of_the_loss():
     assert BY_NAME["target_tokens_per_second"].unit_of(LossForm()) == "units/s"
 
 
-def test_the_table_needs_no_torch():
+def test_the_table_of_facts_does_not_import_torch():
     code = "import sys, run_store.record.facts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Lines stay whole and in order: after kills, with two writers, and on a full disk."""
+"""Lines stay whole and in order after a kill, with two writers, and on a full disk."""
 
 import textwrap
 
@@ -29,7 +29,7 @@ def test_a_torn_last_line_is_cut(tmp_path, monkeypatch, block_bytes, torn, whole
     assert path.read_text() == whole + "é\n"
 
 
-def test_two_processes_do_not_write_one_file(tmp_path, monkeypatch):
+def test_a_second_process_cannot_open_a_line_file_for_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(line_file, "LOCK_TIMEOUT_SECONDS", 0.2)
     path = tmp_path / "lines"
     first = LineFile(path)
@@ -40,7 +40,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.needs("small disks")
-def test_lines_wait_for_room_on_a_full_disk(tmp_path):
+def test_lines_wait_in_memory_while_the_disk_is_full(tmp_path):
     program = textwrap.dedent(
         f"""
         import errno, json

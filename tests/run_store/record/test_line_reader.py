@@ -1,4 +1,4 @@
-"""Lines that another process appends: each once, complete, whatever happens to the file."""
+"""Read lines that another process appends: each line is whole and read once."""
 
 import os
 from io import BytesIO
@@ -51,7 +51,7 @@ def replace(file, content):
 
 
 def test_each_line_is_read_once(file, tail):
-    assert steps(tail.read()) == []  # there is no file yet
+    assert steps(tail.read()) == []  # the file does not exist yet
     file.write_text(text(1, 2))
     assert steps(tail.read()) == [1, 2]
     assert steps(tail.read()) == []
@@ -61,7 +61,7 @@ def test_each_line_is_read_once(file, tail):
     assert new.position == 2 * LINE_BYTES
 
 
-def test_only_what_was_appended_is_read(file, tail, monkeypatch):
+def test_only_appended_bytes_are_read(file, tail, monkeypatch):
     file.write_text(text(*range(1, 500)))
     tail.read()
     append(file, text(500))
@@ -73,11 +73,11 @@ def test_only_what_was_appended_is_read(file, tail, monkeypatch):
 
     monkeypatch.setattr(line_reader, "ranges_of", counting)
     assert steps(tail.read()) == [500]
-    # One byte tells that the lines before are still there.
+    # One extra byte, the previous line end, is read to detect changes of earlier lines.
     assert b"".join(read).decode() == "\n" + text(500)
 
 
-def test_a_line_that_is_being_written_waits(file, tail):
+def test_an_incomplete_line_is_read_when_its_end_is_written(file, tail):
     file.write_text(text(1) + text(2)[:5])
     assert steps(tail.read()) == [1]
     append(file, text(2)[5:-1])
@@ -87,7 +87,7 @@ def test_a_line_that_is_being_written_waits(file, tail):
 
 
 @pytest.mark.parametrize("position", [None, 0, LINE_BYTES])
-def test_a_torn_line_that_the_next_start_cuts_is_not_missed(file, position):
+def test_a_torn_line_that_the_next_start_replaces_is_read(file, position):
     tail = LineTail(file, position)
     file.write_text(text(1) + text(2)[:5])
     assert steps(tail.read()) == ([1] if position == 0 else [])
@@ -101,7 +101,7 @@ def test_a_torn_line_that_the_next_start_cuts_is_not_missed(file, position):
 @pytest.mark.parametrize(
     ("tail_bytes", "found"), [(0, []), (1, [1]), (LINE_BYTES, [1]), (2**18, [1])]
 )
-def test_a_file_that_was_cut_is_another_one(file, tail_bytes, found):
+def test_a_truncated_file_is_read_as_another_file(file, tail_bytes, found):
     tail = LineTail(file, tail_bytes=tail_bytes)
     file.write_text(text(1, 2, 3))
     tail.read()
@@ -115,7 +115,7 @@ def test_a_file_that_was_cut_is_another_one(file, tail_bytes, found):
     assert steps(new) == [2]
 
 
-def test_a_file_that_was_cut_and_has_grown_beyond_is_another_one(file, tail):
+def test_a_file_truncated_and_grown_beyond_its_old_size_is_another_file(file, tail):
     file.write_text(text(1, 2, 3))
     tail.read()
     os.truncate(file, LINE_BYTES)
@@ -125,7 +125,7 @@ def test_a_file_that_was_cut_and_has_grown_beyond_is_another_one(file, tail):
     assert new.content.decode() == file.read_text()
 
 
-def test_a_file_that_was_replaced_is_another_one(file, tail):
+def test_a_replaced_file_is_read_as_another_file(file, tail):
     file.write_text(text(1, 2))
     tail.read()
     replace(file, text(7, 8, 9))
@@ -134,14 +134,14 @@ def test_a_file_that_was_replaced_is_another_one(file, tail):
     assert steps(new) == [7, 8, 9]
 
 
-def test_a_file_shorter_than_the_given_position_is_another_one(file):
+def test_a_file_shorter_than_the_given_position_is_another_file(file):
     file.write_text(text(1))
     new = LineTail(file, 2 * LINE_BYTES).read()
     assert new.is_other
     assert steps(new) == []
 
 
-def test_a_file_that_is_away_for_a_moment_goes_on(file, tail):
+def test_reading_continues_after_a_file_was_absent_for_a_moment(file, tail):
     file.write_text(text(1))
     tail.read()
     away = file.rename(file.with_name("away"))
@@ -153,7 +153,7 @@ def test_a_file_that_is_away_for_a_moment_goes_on(file, tail):
     assert not new.is_other
 
 
-def test_a_replaced_file_is_reported(file, tail):
+def test_a_file_recreated_after_a_rename_is_another_file(file, tail):
     file.write_text(text(1, 2))
     tail.read()
     file.rename(file.with_name("kept"))
@@ -165,7 +165,7 @@ def test_a_replaced_file_is_reported(file, tail):
 
 
 @pytest.mark.parametrize("position", [None, LINE_BYTES])
-def test_a_file_that_is_not_there_yet_is_read_from_its_first_line(file, position):
+def test_a_file_that_appears_later_is_read_from_its_first_line(file, position):
     tail = LineTail(file, position)
     assert steps(tail.read()) == []
     file.write_text(text(1, 2))
@@ -174,7 +174,7 @@ def test_a_file_that_is_not_there_yet_is_read_from_its_first_line(file, position
     assert not new.is_other
 
 
-def test_a_line_without_an_end_is_not_read_for_ever(file):
+def test_a_line_longer_than_the_limit_is_skipped_up_to_its_end(file):
     tail = LineTail(file, 0, read_bytes=500, longest_line_bytes=1000)
     file.write_text("x" * 2500)
     assert [tail.read().has_long_line for _ in range(3)] == [True, True, False]
@@ -184,7 +184,7 @@ def test_a_line_without_an_end_is_not_read_for_ever(file):
     assert new.position == 2501
 
 
-def test_a_line_longer_than_a_read_is_complete(file):
+def test_a_line_longer_than_one_read_is_complete(file):
     file.write_text("x" * 900 + "\n" + text(1))
     tail = LineTail(file, 0, read_bytes=LINE_BYTES, longest_line_bytes=1000)
     assert tail.read().content == b"x" * 900 + b"\n" + text(1).encode()[:99]
@@ -192,7 +192,7 @@ def test_a_line_longer_than_a_read_is_complete(file):
     assert [steps(tail.read()) for _ in range(3)] == [[2], [3], []]
 
 
-def test_a_lot_at_once_comes_in_parts(file):
+def test_many_lines_are_read_in_parts_of_limited_size(file):
     file.write_text(text(*range(1, 1001)))
     tail, found = LineTail(file, 0, read_bytes=10 * LINE_BYTES), []
     while new := steps(tail.read()):
@@ -202,13 +202,13 @@ def test_a_lot_at_once_comes_in_parts(file):
 
 
 @pytest.mark.parametrize("tail_bytes", [3 * LINE_BYTES, 3 * LINE_BYTES - 5])
-def test_the_first_read_of_a_long_file_takes_its_last_lines(file, tail_bytes):
+def test_the_first_read_of_a_long_file_returns_its_last_lines(file, tail_bytes):
     file.write_text(text(*range(1, 200)))
     assert steps(LineTail(file, tail_bytes=tail_bytes).read()) == [197, 198, 199]
 
 
 @pytest.mark.parametrize("ending", ["", text(200)[:5]])
-def test_without_a_tail_only_later_lines_are_read(file, ending):
+def test_a_reader_without_tail_bytes_reads_only_lines_appended_later(file, ending):
     file.write_text(text(*range(1, 200)) + ending)
     tail = LineTail(file)
     assert steps(tail.read()) == []
@@ -216,7 +216,7 @@ def test_without_a_tail_only_later_lines_are_read(file, ending):
     assert steps(tail.read()) == [200]
 
 
-def test_a_tail_within_an_endless_line_begins_after_it(file):
+def test_a_tail_that_starts_in_an_overlong_line_skips_the_line(file):
     file.write_text("x" * 5000)
     tail = LineTail(file, read_bytes=500, longest_line_bytes=1000)
     assert tail.read().content == b""
@@ -224,13 +224,13 @@ def test_a_tail_within_an_endless_line_begins_after_it(file):
     assert steps(tail.read()) == [1]
 
 
-def test_a_path_that_is_no_file_is_an_error(file, tail):
+def test_a_folder_in_place_of_the_file_is_an_error(file, tail):
     file.mkdir()
     with pytest.raises(OSError, match="folder"):
         tail.read()
 
 
-# --- ranges, and from the end
+# --- reading backwards, and ranges
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3, 65536])
@@ -245,7 +245,7 @@ def test_a_path_that_is_no_file_is_an_error(file, tail):
         ("é\u2028x\n2\n".encode(), [(7, b"2"), (0, "é\u2028x".encode())]),
     ],
 )
-def test_lines_backwards(monkeypatch, block_bytes, content, lines):
+def test_lines_are_read_backwards_from_the_end(monkeypatch, block_bytes, content, lines):
     monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     read = ranges_of(BytesIO(content))
     assert list(lines_backwards(read, len(content))) == lines
@@ -253,7 +253,7 @@ def test_lines_backwards(monkeypatch, block_bytes, content, lines):
     assert last_line_end(read, len(content)) == end
 
 
-def test_the_search_for_a_line_end_has_a_limit(monkeypatch):
+def test_the_search_for_the_last_line_end_is_limited_in_bytes(monkeypatch):
     monkeypatch.setattr(line_reader, "BLOCK_BYTES", 3)
     read = ranges_of(BytesIO(b"1\n" + b"x" * 10))
     assert last_line_end(read, 12, most_bytes=10) is None
@@ -273,5 +273,5 @@ def test_the_search_for_a_line_end_has_a_limit(monkeypatch):
         (4, 99, (8, b"")),
     ],
 )
-def test_whole_lines_of_a_range(start, stop, found):
+def test_whole_lines_returns_the_complete_lines_of_a_range(start, stop, found):
     assert whole_lines(ranges_of(BytesIO(b"one\ntwo\nthr")), start, stop) == found

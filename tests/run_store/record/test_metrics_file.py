@@ -1,4 +1,4 @@
-"""metrics.jsonl over restarts: nothing torn, nothing twice, nothing changed in silence."""
+"""metrics.jsonl over restarts: no torn or repeated lines, and differences are recorded."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_repeated_steps_are_not_written_twice(path):
     assert [line.step for line in read_metrics(path)] == list(range(1, 10))
 
 
-def test_a_torn_last_line_is_cut_and_written_again(path):
+def test_a_torn_last_line_is_cut_and_its_step_is_written_again(path):
     record_steps(path, 0, range(1, 5))
     path.write_bytes(path.read_bytes()[:-7])
     assert [line.step for line in read_metrics(path)] == [1, 2, 3]
@@ -58,10 +58,10 @@ def test_a_torn_last_line_is_cut_and_written_again(path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
 
 
-def test_another_curve_in_a_repeated_step_is_an_event(path):
+def test_a_repeated_step_with_other_data_or_loss_is_recorded_as_an_event(path):
     record_steps(path, 0, range(1, 4))
     record = MetricsFile(path, 1)
-    assert record.append(train_line(2, loss=0.5 * (1 + 1e-7))) is None  # rounding
+    assert record.append(train_line(2, loss=0.5 * (1 + 1e-7))) is None  # a difference by rounding
     event = record.append(train_line(3, loss=0.4, data_digest="other3"))
     record.close()
     fields = {"data_digest": ["d3", "other3"], "loss": [1 / 3, 0.4]}
@@ -70,7 +70,7 @@ def test_another_curve_in_a_repeated_step_is_an_event(path):
 
 
 @pytest.mark.parametrize(("field", "other"), [("learning_rate", 0.1000001), ("target_tokens", 11)])
-def test_another_rate_or_other_tokens_in_a_repeated_step_are_an_event(path, field, other):
+def test_a_repeated_step_with_another_rate_or_token_count_is_an_event(path, field, other):
     record_steps(path, 0, range(1, 4))
     record = MetricsFile(path, 2)
     event = record.append(train_line(3, **{field: other}))
@@ -78,12 +78,12 @@ def test_another_rate_or_other_tokens_in_a_repeated_step_are_an_event(path, fiel
     assert event.fields == {field: [getattr(train_line(3), field), other]}
 
 
-def test_a_step_is_skipped_again_when_it_is_repeated(path):
+def test_a_skipped_step_is_skipped_again_when_it_is_repeated(path):
     skipped = skipped_line(4)
     record_steps(path, 0, range(1, 4))
     record_lines(path, 3, skipped, train_line(5))
 
-    record = MetricsFile(path, 4)  # of the checkpoint after the skipped step
+    record = MetricsFile(path, 4)  # as after the checkpoint of the skipped step
     assert not record.has(skipped)
     record.close()
     before = path.read_text()
@@ -97,7 +97,7 @@ def test_a_step_is_skipped_again_when_it_is_repeated(path):
     assert event.fields["kind"] == ["train", "skipped"]
 
 
-def test_the_loss_of_a_repeated_spike_is_compared(path):
+def test_the_loss_of_a_repeated_spike_is_compared_with_the_recorded_one(path):
     first, other = (skipped_line(1, **SPIKE_FIELDS | {"loss": loss}) for loss in (9.5, 9.75))
     record_lines(path, 0, first)
     for again, fields in ((first, None), (other, {"loss": [9.5, 9.75]})):
@@ -107,14 +107,14 @@ def test_the_loss_of_a_repeated_spike_is_compared(path):
         assert (event and event.fields) == fields
 
 
-def test_an_event_has_the_last_recorded_step(path):
+def test_last_step_is_the_last_recorded_step_even_after_a_resume(path):
     record_steps(path, 0, range(1, 8))
     record = MetricsFile(path, 5)
     assert record.last_step == 7
     record.close()
 
 
-def test_a_sentence_with_strange_line_ends_is_one_line(path):
+def test_a_sentence_with_unusual_line_separators_stays_on_one_line(path):
     record = MetricsFile(path, 0)
     line = validation_line(1, text="a\u2028b\x85c\x0bd\re")
     record.append(line)
@@ -123,7 +123,7 @@ def test_a_sentence_with_strange_line_ends_is_one_line(path):
 
 
 @pytest.mark.parametrize("block_bytes", [3, 50, 65536])
-def test_the_record_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
+def test_lines_after_a_step_are_read_from_the_end_of_the_record(tmp_path, monkeypatch, block_bytes):
     monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "metrics.jsonl"
     lines = []
@@ -147,13 +147,13 @@ def test_the_record_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
 
 
 @pytest.mark.parametrize("block_bytes", [3, 50, 65536])
-def test_a_record_is_followed_while_it_grows(tmp_path, monkeypatch, block_bytes):
+def test_follow_yields_the_lines_that_are_appended_to_a_record(tmp_path, monkeypatch, block_bytes):
     monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "metrics.jsonl"
     record_steps(path, 0, range(1, 6))
     said = Resumed(step=5, from_step=3, promise="é\u2028")
     event = said.to_json()
-    texts = [event + "\n" + event[:7], event[7:], "\n", ""]  # as they come, torn too
+    texts = [event + "\n" + event[:7], event[7:], "\n", ""]  # pieces of text, also parts of lines
 
     def grow() -> bool:
         with path.open("a", encoding="utf-8") as file:
@@ -171,7 +171,7 @@ def test_a_record_is_followed_while_it_grows(tmp_path, monkeypatch, block_bytes)
 
 
 @pytest.mark.parametrize("renews", [False, True])
-def test_a_record_that_is_rewound_is_followed_after_the_last_step(path, renews):
+def test_follow_continues_after_its_last_step_when_a_record_is_rewound(path, renews):
     record_steps(path, 0, range(1, 6))
 
     def rewind() -> bool:
@@ -186,7 +186,7 @@ def test_a_record_that_is_rewound_is_followed_after_the_last_step(path, renews):
     assert [line.step for line in followed] == [4, 5, 6, 7]
 
 
-def test_a_record_that_vanishes_when_it_is_replaced_is_followed_after_its_return(
+def test_follow_continues_after_its_last_step_when_a_replaced_record_is_absent(
     tmp_path, monkeypatch
 ):
     path, away = tmp_path / "metrics.jsonl", tmp_path / "away"
@@ -212,7 +212,7 @@ def test_a_record_that_vanishes_when_it_is_replaced_is_followed_after_its_return
     assert [line.step for line in followed] == [4, 5, 6, 7]
 
 
-def test_a_line_that_is_too_long_ends_following(tmp_path, monkeypatch):
+def test_follow_refuses_a_line_that_is_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics_file, "LineTail", partial(LineTail, longest_line_bytes=2**18))
     path = tmp_path / "metrics.jsonl"
     path.write_text(train_line(1).to_json() + "\n" + "x" * 2**18)
@@ -220,7 +220,7 @@ def test_a_line_that_is_too_long_ends_following(tmp_path, monkeypatch):
         list(metrics_file.follow(path, 0, lambda: True))
 
 
-def test_readable_lines_leave_out_what_is_no_line():
+def test_readable_lines_leaves_out_and_counts_invalid_lines():
     lines = [train_line(1), train_line(2)]
     one, two = (line.to_json().encode() for line in lines)
     text = one + b'\n\xff\xfe\n{"kind": "train"}\n[]\n' + two + b"\n"
@@ -228,13 +228,14 @@ def test_readable_lines_leave_out_what_is_no_line():
     assert readable_lines(b"", parse_line) == ([], 0)
 
 
-def test_a_damaged_line_is_named(path):
+def test_the_problem_of_a_damaged_line_is_reported(path):
     whole = train_line(1).to_json()
     for damaged, problem in [
         ('{"step": 1}x', "trailing characters"),
         ("[1]", "should be an object"),
         ('{"step": 1, "kind": "train"}', "train.epoch: Field required"),
-        # One problem each, because versions of pydantic differ in their order.
+        # Each line has one problem, because the order of problems differs between versions of
+        # pydantic.
         (re.sub('"loss": [^,]+, ', "", whole), "train.loss: Field required"),
         (whole.replace("{", '{"lose": 1.0, ', 1), "train.lose: Extra inputs are not permitted"),
         (whole.replace('"kind": "train"', '"kind": "brain"'), "kind"),
@@ -244,13 +245,13 @@ def test_a_damaged_line_is_named(path):
             read_metrics(path)
 
 
-def test_a_line_of_a_later_version_is_refused_as_such(path):
+def test_a_line_of_a_later_version_is_refused_naming_both_versions(path):
     path.write_text(train_line(1).to_json().replace('"version": 2', '"version": 3') + "\n")
     with pytest.raises(RunError, match="version 3, but this version reads up to 2"):
         read_metrics(path)
 
 
-def test_scores_whose_decoding_was_not_recorded_are_read(path):
+def test_scores_recorded_without_their_decoding_are_read(path):
     text = validation_line(3, bleu=12.5).to_json()
     before = text.replace(', "decoding": "greedy"', "")
     assert before != text
@@ -275,14 +276,14 @@ def test_scores_whose_decoding_was_not_recorded_are_read(path):
         ReplayMismatch(step=3, replayed_step=2, fields={"loss": [1.0, None]}),
     ],
 )
-def test_written_content_is_read_back(path, line):
+def test_written_lines_are_read_back(path, line):
     record_lines(path, 0, line)
     assert read_metrics(path) == [line]
     assert json.loads(path.read_text())["version"] == 2
 
 
-def test_a_validation_that_was_made_up_for_is_recorded_once(path):
-    """The validation was interrupted by a stop, so each run from that checkpoint repeats it."""
+def test_a_validation_repeated_by_resumed_runs_is_recorded_once(path):
+    """A stop interrupted the validation, so each run from that checkpoint repeats it."""
     record_steps(path, 0, range(1, 4))
     validation = validation_line(3)
     record_lines(path, 3, validation, train_line(4))

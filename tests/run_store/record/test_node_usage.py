@@ -1,4 +1,4 @@
-"""nodes.jsonl: written during training, read from its end or thinned, whatever its content."""
+"""nodes.jsonl: written during training, and read from its end or thinned, even if damaged."""
 
 import json
 import resource
@@ -27,7 +27,7 @@ def line(time: float, node: str = "gpu-7.cluster.local", usage: Usage = USAGE) -
     return NodeLine.of(usage, 1.7e9 + time, step=int(time), node=node)
 
 
-def test_written_content_is_read_back(tmp_path: Path) -> None:
+def test_written_samples_are_read_back_by_node(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     lines = [line(0, "a"), line(0, "b\x1b\u202e", BUSY), line(30, "a")]
     append_usage(path, lines[:2])
@@ -44,7 +44,7 @@ def test_written_content_is_read_back(tmp_path: Path) -> None:
             read(tmp_path)
 
 
-def test_a_day_adds_what_the_pages_say() -> None:
+def test_a_day_of_samples_is_as_small_as_documented() -> None:
     samples = 24 * 3600 // 30
     assert len(line(1e6).to_json()) * samples < 0.6e6
     assert len(line(1e6, usage=BUSY).to_json()) * samples < 3.3e6
@@ -52,7 +52,7 @@ def test_a_day_adds_what_the_pages_say() -> None:
 
 @pytest.fixture
 def long(tmp_path: Path) -> Path:
-    """Three nodes for three months of samples, 40 times what is read; 40 MB."""
+    """Write 40 MB of samples of three nodes, 40 times what is read, and return the path."""
     path = tmp_path / "nodes.jsonl"
     texts = [line(10**6, node).to_json().replace("1701000000.0", "{}") for node in "abc"]
     with path.open("w") as file:
@@ -61,7 +61,7 @@ def long(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_long_file_is_thinned_by_seeking(long: Path) -> None:
+def test_a_long_file_is_thinned_by_reading_parts_of_it(long: Path) -> None:
     found = read_usage(long, points=500)
     assert found.thinned
     assert found.bytes_read <= WHOLE_BYTES
@@ -71,9 +71,9 @@ def test_a_long_file_is_thinned_by_seeking(long: Path) -> None:
         assert 450 <= len(times) <= 500
         assert times == sorted(set(times))
         assert times[0] < 1000
-        assert times[-1] == 79_999  # the newest one
+        assert times[-1] == 79_999  # the newest sample
         gaps = [after - before for before, after in pairwise(times)]
-        assert max(gaps) < 3 * 80_000 / 500  # from all over the file
+        assert max(gaps) < 3 * 80_000 / 500  # samples come from all over the file
     newest = newest_usage(long)
     assert newest.bytes_read <= END_BYTES
     assert {node: lines[0].time for node, lines in newest.nodes.items()} == dict.fromkeys(
@@ -81,7 +81,7 @@ def test_a_long_file_is_thinned_by_seeking(long: Path) -> None:
     )
 
 
-def test_a_short_file_is_thinned_to_the_points_that_are_asked_for(tmp_path: Path) -> None:
+def test_a_short_file_is_thinned_to_the_requested_number_of_points(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     append_usage(path, [line(time, "a") for time in range(100)])
     found = read_usage(path, points=30)
@@ -115,7 +115,7 @@ def test_a_damaged_line_is_reported_and_skipped(tmp_path: Path, text: str) -> No
         assert found.problem == f"{path} has 1 line that cannot be read"
 
 
-def test_a_long_file_of_another_kind_is_reported(tmp_path: Path) -> None:
+def test_a_long_file_that_has_no_valid_line_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     path.write_bytes(b"x" * (WHOLE_BYTES + 7))
     assert read_usage(path).nodes == {}
@@ -126,14 +126,14 @@ def test_a_long_file_of_another_kind_is_reported(tmp_path: Path) -> None:
     assert "cannot be read" in (found.problem or "")
 
 
-def test_lines_that_do_not_fit_on_the_disk_are_left_out_whole(tmp_path: Path) -> None:
+def test_lines_that_do_not_fit_on_a_full_disk_are_not_written_in_part(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     append_usage(path, [line(1)])
     before = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
     try:
-        append_usage(path, [line(2)])  # the disk takes ten bytes of it
+        append_usage(path, [line(2)])  # only ten bytes fit
         append_usage(path, [line(2)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,4 +1,4 @@
-"""The end of a record: its newest steps, and what is known of their speed."""
+"""The end of a record: its newest steps, their speed, and the last events."""
 
 import pytest
 from support.records.lines import (
@@ -32,19 +32,19 @@ def steps(count, **fields):
     return [train_line(n, **fields) for n in range(1, count + 1)]
 
 
-def test_there_may_be_no_record_and_no_step(tmp_path):
+def test_a_missing_record_and_a_record_without_steps_have_an_empty_end(tmp_path):
     assert read_record_end(tmp_path / "metrics.jsonl", MOST) == RecordEnd()
     assert end_of(tmp_path) == RecordEnd()
     only = end_of(tmp_path, Preempted(step=0))
     assert (only.step, only.first_step, only.recent, only.world_size) == (0, None, (), None)
 
 
-def test_a_line_that_is_being_written_is_not_read(tmp_path):
+def test_a_last_line_without_a_line_end_is_not_read(tmp_path):
     end = end_of(tmp_path, *steps(2), torn=train_line(3).to_json())
     assert (end.step, end.problem) == (2, None)
 
 
-def test_one_step_has_no_speed_and_two_have(tmp_path):
+def test_speed_is_unknown_after_one_step_and_known_after_two(tmp_path):
     one = end_of(tmp_path, *steps(1))
     assert (one.seconds_per_step, one.target_tokens_per_second) == (None, None)
     assert one.share_of_time("data_stall_seconds") is None
@@ -52,14 +52,14 @@ def test_one_step_has_no_speed_and_two_have(tmp_path):
     assert (two.seconds_per_step, two.target_tokens_per_second) == (1.0, 10.0)
 
 
-def test_a_speed_beyond_all_numbers_is_not_known(tmp_path):
+def test_speeds_that_overflow_are_unknown(tmp_path):
     lines = [train_line(n, **COUNTED, time=time) for n, time in ((1, 0.0), (2, 1e-300))]
     end = end_of(tmp_path, *lines)
     assert (end.target_tokens_per_second, end.flops_per_second, end.mfu) == (None, None, None)
 
 
-def test_the_speed_is_of_the_time_between_the_steps(tmp_path):
-    """The first of the recent steps only begins that time: its tokens and stalls do not count."""
+def test_speed_is_measured_between_the_first_and_the_last_recent_step(tmp_path):
+    """The first recent step only starts the period: its tokens and stalls do not count."""
     lines = [
         train_line(1, time=100.0, target_tokens=1000, data_stall_seconds=50.0),
         train_line(2, time=104.0, target_tokens=10, data_stall_seconds=1.0),
@@ -74,7 +74,7 @@ def test_the_speed_is_of_the_time_between_the_steps(tmp_path):
     assert end.in_a_row == 0
 
 
-def test_the_mfu_is_that_of_the_steps_in_the_time_between_them(tmp_path):
+def test_mfu_is_averaged_over_the_time_between_the_recent_steps(tmp_path):
     lines = [
         train_line(1, **COUNTED, time=100.0),
         train_line(2, **COUNTED, time=101.0, step_seconds=0.5),
@@ -83,26 +83,26 @@ def test_the_mfu_is_that_of_the_steps_in_the_time_between_them(tmp_path):
     assert end_of(tmp_path, *lines).mfu == pytest.approx((0.4 * 0.5 + 0.1 * 2.0) / 4)
 
 
-def test_a_share_of_time_is_one_at_most(tmp_path):
+def test_a_share_of_time_is_at_most_one(tmp_path):
     lines = [train_line(n, time=100.0 + n, data_stall_seconds=9.0) for n in (1, 2)]
     assert end_of(tmp_path, *lines).share_of_time("data_stall_seconds") == 1.0
 
 
-def test_a_clock_that_was_set_back_gives_no_speed(tmp_path):
+def test_speed_is_unknown_after_the_clock_was_set_back(tmp_path):
     lines = [train_line(n, time=100.0 - n) for n in (1, 2)]
     end = end_of(tmp_path, *lines)
     assert (end.seconds_per_step, end.target_tokens_per_second) == (None, None)
     assert end.share_of_time("data_stall_seconds") is None
 
 
-def test_steps_that_were_skipped_at_the_end_are_counted(tmp_path):
+def test_steps_skipped_in_a_row_at_the_end_are_counted(tmp_path):
     skipped = [skipped_line(2, in_a_row=1), skipped_line(3, in_a_row=2)]
     assert end_of(tmp_path, *steps(1), *skipped).in_a_row == 2
     end = end_of(tmp_path, *steps(1), *skipped, train_line(4))
     assert (end.step, end.skipped.step, end.in_a_row) == (4, 3, 0)
 
 
-def test_the_last_event_of_each_kind_is_kept(tmp_path):
+def test_all_validations_and_the_last_resume_are_kept(tmp_path):
     lines = [
         *(validation_line(1, loss=3.0), Resumed(step=1, from_step=0, restarts=1, lost_steps=1)),
         *(validation_line(2, loss=2.0), Resumed(step=2, from_step=1, restarts=2, lost_steps=4)),
@@ -112,7 +112,7 @@ def test_the_last_event_of_each_kind_is_kept(tmp_path):
     assert (end.resumed.restarts, end.resumed.lost_steps) == (2, 4)
 
 
-def test_only_the_end_is_read_from_its_first_whole_line_on(tmp_path):
+def test_only_whole_lines_of_the_last_bytes_are_read(tmp_path):
     lines = steps(50)
     last = sum(len(line.to_json()) + 1 for line in lines[-10:])
     for most, first in ((last, 42), (last + 1, 41), (last + 40, 41)):
@@ -122,7 +122,7 @@ def test_only_the_end_is_read_from_its_first_whole_line_on(tmp_path):
     assert whole.first_step == 1
 
 
-def test_a_damaged_line_is_a_problem_and_the_last_step_is_still_known(tmp_path):
+def test_a_damaged_line_is_reported_and_the_last_step_is_still_read(tmp_path):
     path = written(tmp_path, *steps(3))
     with path.open("a") as record:
         record.write('{"version": 2, "step": 4, "kind": "train"}\n')
@@ -131,7 +131,7 @@ def test_a_damaged_line_is_a_problem_and_the_last_step_is_still_known(tmp_path):
     assert "metrics.jsonl" in end.problem
 
 
-def test_slow_ranks_are_those_of_the_last_step_since_the_ranks_were_started(tmp_path):
+def test_slow_ranks_are_those_of_the_last_step_after_the_last_restart(tmp_path):
     slow = train_line(1, restarts=1, slow_ranks=COMPARED["slow_ranks"])
     again, restarted = Resumed(step=1, from_step=0, restarts=2), Resumed(step=0, from_step=0)
     for lines, expected in (
@@ -145,7 +145,7 @@ def test_slow_ranks_are_those_of_the_last_step_since_the_ranks_were_started(tmp_
         assert end_of(tmp_path, *lines).slow_ranks == expected
 
 
-def test_a_share_is_not_known_if_a_line_of_an_earlier_version_lacks_it(tmp_path):
+def test_a_share_of_time_is_unknown_if_a_line_of_an_earlier_version_lacks_it(tmp_path):
     assert end_of(tmp_path, *steps(3)).share_of_time("wait_seconds") is None
     mixed = [*steps(2), train_line(3, wait_seconds=0.5)]
     assert end_of(tmp_path, *mixed).share_of_time("wait_seconds") is None
@@ -156,18 +156,18 @@ KINDS = (corruption_found, wrong_reduction)
 
 
 @pytest.mark.parametrize(("older", "newer"), [KINDS, KINDS[::-1]])
-def test_the_newest_finding_of_corruption_is_kept(tmp_path, older, newer):
+def test_the_newest_corruption_event_of_either_kind_is_kept(tmp_path, older, newer):
     lines = [train_line(1), older(1), train_line(2), newer(2), train_line(3)]
     end = end_of(tmp_path, *lines)
     assert end.corruption == newer(2)
 
 
-def test_the_newest_hang_is_kept(tmp_path):
+def test_the_newest_hang_event_is_kept(tmp_path):
     lines = [rank_hung(0), train_line(1), rank_hung(1), train_line(2)]
     assert end_of(tmp_path, *lines).hang == rank_hung(1)
 
 
-def test_a_finding_without_the_node_of_a_rank_is_damage(tmp_path):
+def test_a_corruption_event_that_lacks_the_node_of_a_rank_is_damage(tmp_path):
     forged = corruption_found(2).model_copy(update={"nodes": ()})
     end = end_of(tmp_path, train_line(1), train_line(2), forged)
     assert "a node for each rank" in end.problem

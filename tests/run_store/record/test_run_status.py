@@ -1,4 +1,4 @@
-"""Status of a run, from its folder: its owner, its progress, and its problems."""
+"""Status of a run, read from its folder: its owner, its progress, and its problems."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def run(tmp_path):
 
 
 def standing_of(run):
-    """The status as views show it, after the owner has written it."""
+    """Return the status that views show after the owner has written it."""
     return run_status_of(with_status(run))
 
 
@@ -46,17 +46,17 @@ def say(run, text, seconds_ahead=0.0):
         log.write(log_entry(text, now))
 
 
-def test_a_run_whose_owner_lives_is_trained(run):
+def test_a_run_with_a_living_owner_is_training(run):
     standing = run_status_of(with_owner(run))
     assert standing.state == "training"
     assert standing.owner.process == os.getpid()
     assert (standing.step, standing.max_steps) == (2, 20)
-    # Ten tokens each second, by the lines' times.
+    # Ten tokens per second, by the times of the lines.
     assert standing.numbers["target_tokens_per_second"] == 10
     assert standing.seconds_left == 18
 
 
-def test_an_exception_of_any_class_is_a_problem_of_the_run(run, monkeypatch, caplog):
+def test_an_unexpected_exception_becomes_a_problem_of_the_run(run, monkeypatch, caplog):
     def fail(run):
         raise OverflowError("timestamp out of range")
 
@@ -69,7 +69,7 @@ def test_an_exception_of_any_class_is_a_problem_of_the_run(run, monkeypatch, cap
     assert caplog.records[0].exc_info[0] is OverflowError
 
 
-def test_the_file_of_a_former_owner_is_ignored(run):
+def test_a_status_file_of_a_former_owner_is_ignored(run):
     ranks = (RankVitals(rank=0, node="a", phase="step", step=2, silent_seconds=0.0),)
     with_status(with_owner(run), vitals=Vitals(time=1.0, ranks=ranks, memory_checkpoint=8))
     assert run_status_of(run).memory_checkpoint_step == 8
@@ -91,7 +91,7 @@ def test_the_file_of_a_former_owner_is_ignored(run):
     [None, "", "{", "[1]", '{"format_version": 2}', '{"state": "dreaming"}', "[" * 9_000_000],
     ids=["none", "empty", "torn", "a list", "another version", "another state", "too long"],
 )
-def test_a_run_without_a_readable_file_is_listed_with_the_command_that_writes_it(run, content):
+def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(run, content):
     if content is None:
         (run / "status.json").unlink()
     else:
@@ -104,13 +104,13 @@ def test_a_run_without_a_readable_file_is_listed_with_the_command_that_writes_it
     assert run_status_of(run).problems == []
 
 
-def test_a_status_that_is_no_file_is_reported_without_waiting(run):
+def test_a_fifo_in_place_of_the_status_file_is_reported_without_waiting(run):
     (run / "status.json").unlink()
     os.mkfifo(run / "status.json")
     assert "it is a FIFO" in run_status_of(run).problems[0]
 
 
-def test_a_trained_run_is_left_to_its_owner(run):
+def test_write_recorded_status_refuses_a_run_that_is_training(run):
     with_owner(run)
     kept = (run / "status.json").read_text()
     with pytest.raises(RunInUseError, match="in use"):
@@ -118,14 +118,14 @@ def test_a_trained_run_is_left_to_its_owner(run):
     assert (run / "status.json").read_text() == kept
 
 
-def test_a_copy_of_a_run_that_was_trained_is_a_stopped_one(run):
+def test_a_copied_run_without_an_owner_is_stopped(run):
     owner = next((with_owner(run) / "owners").iterdir())
     owner.unlink()
     standing = run_status_of(run)
     assert (standing.state, standing.step, standing.seconds_left) == ("stopped", 2, None)
 
 
-def test_a_run_whose_owner_was_killed_is_abandoned_with_what_its_record_says(run):
+def test_a_run_whose_owner_was_killed_is_abandoned_at_its_last_recorded_step(run):
     with_owner(run, process=dead_process())
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(3).to_json() + "\n")
@@ -136,7 +136,7 @@ def test_a_run_whose_owner_was_killed_is_abandoned_with_what_its_record_says(run
     assert run_status_of(run).state == "finished"
 
 
-def test_facts_that_are_not_in_the_record_are_kept(run):
+def test_write_recorded_status_keeps_facts_that_the_record_lacks(run):
     nodes = {"10.0.0.1 (ab)": 2, "10.0.0.2 (cd)": 1}
     start = current_start()
     with_status(run, ranks=3, nodes=nodes, start=start)
@@ -145,18 +145,18 @@ def test_facts_that_are_not_in_the_record_are_kept(run):
     assert (standing.ranks, standing.nodes, standing.start) == (3, nodes, start)
 
 
-def test_operations_a_second_need_a_count_of_each_step(tmp_path):
+def test_speed_in_operations_is_shown_only_if_each_step_has_a_count(tmp_path):
     counted = [train_line(step, **COUNTED) for step in (1, 2, 3)]
     standing = standing_of(made_run(tmp_path / "counted", *counted))
-    assert standing.numbers["tflops_per_second"] == 4.0  # a step a second, by the lines' times
-    assert standing.numbers["mfu"] == pytest.approx(0.2)  # of 20 TFLOP/s
+    assert standing.numbers["tflops_per_second"] == 4.0  # one step per second by the lines' times
+    assert standing.numbers["mfu"] == pytest.approx(0.2)  # of a peak of 20 TFLOP/s
     older = [train_line(1), train_line(2), counted[2]]
     standing = standing_of(made_run(tmp_path / "older", *older))
     assert not {"tflops_per_second", "mfu"} & standing.numbers.keys()
 
 
 @pytest.mark.parametrize(("fact", "field"), [("tflops_per_second", "model_flops"), ("mfu", "mfu")])
-def test_unknown_operations_are_not_shown(tmp_path, fact, field):
+def test_missing_or_zero_operation_counts_are_not_shown(tmp_path, fact, field):
     for value, name in ((0, "zero"), (None, "none")):
         lines = [train_line(1, **COUNTED), train_line(2, **COUNTED | {field: value})]
         assert standing_of(made_run(tmp_path / name, *lines)).value(fact) is None
@@ -168,10 +168,10 @@ def test_unknown_operations_are_not_shown(tmp_path, fact, field):
         ("cross_entropy", "0.1", True),
         ("cross_entropy", "1.0e-05", True),
         ("cross_entropy", "0.0", False),
-        ("of_an_extension", "0.1", False),  # which ignores the field
+        ("of_an_extension", "0.1", False),  # this loss ignores label_smoothing
     ],
 )
-def test_whether_the_training_loss_is_smoothed_is_in_the_recipe(run, loss, smoothing, smooths):
+def test_the_recipe_decides_whether_the_training_loss_is_smoothed(run, loss, smoothing, smooths):
     recipe = f"trainer:\n  max_steps: 20\n  loss: {loss}\n  label_smoothing: {smoothing}\n"
     (run / "recipe.yaml").write_text(recipe)
     standing = standing_of(run)
@@ -190,25 +190,25 @@ def test_whether_the_training_loss_is_smoothed_is_in_the_recipe(run, loss, smoot
             {"host": "away", "place": "elsewhere", "silent_seconds": 100},
             "no heartbeat for 1 min 40 s",
         ),
-        ({"silent_seconds": 100}, "no heartbeat for 1 min 40 s"),  # it lives, and is stopped
+        ({"silent_seconds": 100}, "no heartbeat for 1 min 40 s"),  # alive, but paused
         ({"silent_seconds": -100}, "1 min 40 s ahead of this machine's clock"),
     ],
     ids=["dead", "silent elsewhere", "silent here", "from the future"],
 )
-def test_an_owner_that_is_dead_or_silent_trains_nothing(run, changes, why):
+def test_a_run_whose_owner_is_dead_or_silent_is_abandoned(run, changes, why):
     standing = standing_of(with_owner(run, **changes))
     assert standing.state == "abandoned"
     assert why in standing.reason
     assert standing.seconds_left is None
 
 
-def test_one_that_left_a_preempted_run_has_stopped_it(tmp_path):
+def test_a_preempted_run_is_stopped_after_its_owner_leaves(tmp_path):
     run = made_run(tmp_path / "run", *TWO_STEPS, Preempted(step=2))
     assert standing_of(with_owner(run, released=True)).state == "stopped"
     assert standing_of(made_run(tmp_path / "copied", *TWO_STEPS)).state == "stopped"
 
 
-def test_a_run_that_ended_with_an_error_has_failed_until_it_is_started_again(run):
+def test_a_run_that_ended_with_an_error_is_failed_until_the_next_start(run):
     with_owner(run, released=True)
     say(run, f"{ENDED}The loss is not finite\nsecond line")
     say(run, "Traceback of the same error")
@@ -220,18 +220,18 @@ def test_a_run_that_ended_with_an_error_has_failed_until_it_is_started_again(run
     assert standing_of(run).state == "stopped"
 
 
-def test_a_run_is_finished_when_its_newest_checkpoint_is_the_end(tmp_path):
+def test_a_run_is_finished_only_with_a_checkpoint_of_its_last_step(tmp_path):
     run = with_owner(made_run(tmp_path / "run", *TWO_STEPS, max_steps=2), released=True)
-    assert standing_of(run).state != "finished"  # its last steps are not safe yet
+    assert standing_of(run).state != "finished"  # the last steps are not in a checkpoint yet
     with_checkpoint(run, 1)
     assert standing_of(run).state != "finished"
     with_checkpoint(run, 2)
     assert standing_of(run).state == "finished"
-    (run / "recipe.yaml").write_text("trainer:\n  max_steps: 3\n")  # it shall go on
+    (run / "recipe.yaml").write_text("trainer:\n  max_steps: 3\n")  # more steps are requested
     assert standing_of(run).state != "finished"
 
 
-def test_a_validation_that_is_due_is_still_to_come(tmp_path):
+def test_a_run_is_not_finished_while_its_last_validation_is_due(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run", max_steps=2), 2, validation_due=True)
     assert standing_of(run).state == "stopped"
 
@@ -240,14 +240,14 @@ def test_a_validation_that_is_due_is_still_to_come(tmp_path):
     ("silent_seconds", "state"),
     [(LEASE_SECONDS - 5, "training"), (LEASE_SECONDS + 5, "abandoned")],
 )
-def test_an_owner_may_be_silent_for_as_long_as_its_lease(run, silent_seconds, state):
+def test_an_owner_may_be_silent_for_the_length_of_its_lease(run, silent_seconds, state):
     standing = standing_of(with_owner(run, silent_seconds=silent_seconds))
     assert standing.state == state
     assert standing.owner.silent_seconds == pytest.approx(silent_seconds, abs=4)
     assert (standing.step_age_seconds is None) == (state != "training")
 
 
-def test_a_checkpoint_may_be_newer_than_what_the_record_has_kept(tmp_path):
+def test_a_checkpoint_newer_than_the_record_determines_the_step(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run", train_line(3)), 8)
     standing = standing_of(run)
     assert (standing.step, standing.checkpoint_step, standing.state) == (8, 8, "stopped")
@@ -255,15 +255,15 @@ def test_a_checkpoint_may_be_newer_than_what_the_record_has_kept(tmp_path):
     assert standing_of(made_run(tmp_path / "other", train_line(9))).checkpoint is None
 
 
-def test_a_run_past_its_last_step_has_no_time_left(run):
-    (run / "recipe.yaml").write_text("trainer:\n  max_steps: 1\n")  # lowered while it trains
+def test_a_run_past_its_last_step_has_no_seconds_left(run):
+    (run / "recipe.yaml").write_text("trainer:\n  max_steps: 1\n")  # lowered during training
     assert standing_of(with_owner(run)).seconds_left == 0
     (run / "owners" / "00000007.json").unlink()
     standing = standing_of(with_checkpoint(with_owner(run, released=True), 2))
     assert (standing.state, standing.reason) == ("finished", "trained to step 2")
 
 
-def test_the_age_of_a_step_counts_from_the_record_or_from_a_later_start(tmp_path):
+def test_step_age_is_measured_from_the_last_line_or_from_a_later_start(tmp_path):
     ago = [(datetime.now(UTC) - timedelta(seconds=seconds)).isoformat() for seconds in (10, 500)]
     line = train_line(1, time=time.time() - 100)
     run = made_run(tmp_path / "run", line)
@@ -281,14 +281,14 @@ def test_imported_weights_are_a_finished_run(tmp_path):
     assert "imported from theirs/llama" in standing.reason
 
 
-def test_the_newest_notices_are_shown(run):
+def test_the_five_newest_notices_are_shown(run):
     for number in range(8):
         say(run, f"notice {number}", number)
     found = [entry.text for entry in standing_of(run).notices]
     assert found == [f"notice {number}" for number in range(3, 8)]
 
 
-def test_the_first_of_equal_finite_scores_is_the_best(tmp_path):
+def test_the_first_of_equal_finite_scores_is_the_best_score(tmp_path):
     lines = [
         validation_line(1, loss=float("inf"), bleu=20.0),
         validation_line(2, loss=2.0, bleu=20.0),
@@ -304,7 +304,7 @@ def test_the_first_of_equal_finite_scores_is_the_best(tmp_path):
 
 
 @pytest.mark.parametrize(("without_best", "state"), [(2, "stopped"), (4, "finished")])
-def test_patience_has_to_be_used_up(tmp_path, without_best, state):
+def test_early_stopping_finishes_a_run_once_patience_is_exhausted(tmp_path, without_best, state):
     fields = {
         "recipe": {"trainer": {"early_stopping": {"metric": "loss", "patience": 3}}},
         "early_stopping": {"metric": "loss", "best": 1.0, "validations_since_best": without_best},
@@ -313,7 +313,7 @@ def test_patience_has_to_be_used_up(tmp_path, without_best, state):
     assert standing_of(run).state == state
 
 
-def test_early_stopping_finishes_a_run(tmp_path):
+def test_the_reason_of_a_run_finished_by_early_stopping_names_step_and_patience(tmp_path):
     fields = {
         "recipe": {"trainer": {"early_stopping": {"metric": "loss", "patience": 3}}},
         "early_stopping": {"metric": "loss", "best": 1.0, "validations_since_best": 3},
@@ -324,7 +324,7 @@ def test_early_stopping_finishes_a_run(tmp_path):
     assert standing.reason == "stopped early at step 8: no better score in 3 validations"
 
 
-def test_the_newest_and_the_best_validation(tmp_path):
+def test_newest_and_best_scores_are_shown_with_their_steps(tmp_path):
     lines = [
         *(train_line(1), validation_line(1, loss=3.0, bleu=10.0)),
         *(train_line(2), validation_line(2, loss=1.0, bleu=20.0)),
@@ -338,7 +338,7 @@ def test_the_newest_and_the_best_validation(tmp_path):
     assert best["bleu"] == (30.0, 3)
 
 
-def test_the_time_before_a_restart_says_nothing_of_the_speed(tmp_path):
+def test_steps_before_a_restart_do_not_count_for_the_speed(tmp_path):
     slow = [train_line(n, restarts=0, time=1000.0 * n) for n in (1, 2)]
     quick = [train_line(n, restarts=1, time=9000.0 + n / 2) for n in (3, 4, 5)]
     standing = standing_of(with_owner(made_run(tmp_path / "run", *slow, *quick, max_steps=25)))
@@ -355,7 +355,7 @@ def test_a_long_record_is_read_from_its_end(tmp_path, monkeypatch):
     opened = record_end.open_regular
 
     class Counting:
-        """A file whose bytes are counted."""
+        """A file that counts the bytes read from it."""
 
         def __init__(self, path):
             self.file = opened(path)
@@ -382,7 +382,7 @@ def test_a_long_record_is_read_from_its_end(tmp_path, monkeypatch):
     assert read == 10_000 < size / 100
     assert standing.step == 2999
     assert 2970 < standing.best_since_step < 2999
-    assert standing.scores_step == 50  # by the checkpoint: the record's was not looked at
+    assert standing.scores_step == 50  # of the checkpoint; the record's line was not read
     assert standing_of(run).scores_step == 100
 
 
@@ -410,7 +410,7 @@ FILES = ("run.json", "recipe.yaml", "metrics.jsonl", "log.txt")
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_files_that_hold_something_else_crash_nothing(run, content):
+def test_damaged_files_of_a_run_become_problems(run, content):
     with_checkpoint(with_owner(run, released=True), 2)
     for name in FILES:
         kept = (run / name).read_bytes() if (run / name).exists() else b""
@@ -426,7 +426,7 @@ def test_files_that_hold_something_else_crash_nothing(run, content):
     assert "checkpoint.json" in "".join(standing.problems)
 
 
-def test_a_path_that_is_no_file_is_reported_without_waiting(run):
+def test_fifos_in_place_of_files_are_reported_without_waiting(run):
     for name in FILES:
         (run / name).unlink(missing_ok=True)
         os.mkfifo(run / name)
@@ -438,7 +438,7 @@ def test_a_path_that_is_no_file_is_reported_without_waiting(run):
     assert "owners cannot be read" in "".join(run_status_of(run).problems)
 
 
-def test_a_folder_that_has_just_been_begun_or_is_no_run(tmp_path):
+def test_a_folder_with_an_owner_is_a_run_and_one_without_is_not(tmp_path):
     begun = tmp_path / "begun"
     (begun / "owners").mkdir(parents=True)
     assert standing_of(with_owner(begun)).state == "training"
@@ -451,14 +451,14 @@ def test_a_folder_that_has_just_been_begun_or_is_no_run(tmp_path):
     assert [is_run(path) for path in (begun, other, tmp_path / "none")] == [True, False, False]
 
 
-def test_an_entry_of_the_log_is_one_whatever_its_text(tmp_path):
+def test_text_that_resembles_an_entry_does_not_split_a_log_entry(tmp_path):
     log = tmp_path / "log.txt"
     text = f"rank 0: {ENDED}no\n2026-01-01T00:00:00.000+00:00 {ENDED}no"
     log.write_text(log_entry("a" * 70_000, datetime.now(UTC)) + log_entry(text, datetime.now(UTC)))
     assert [entry.text for entry in last_entries(log)] == [text]
 
 
-def test_details_of_the_log_are_left_to_those_who_read_the_file(run):
+def test_entries_marked_as_details_are_not_among_the_notices(run):
     say(run, f"{DETAIL}rank 0: attention is computed by matmul\nin every layer")
     say(run, "checkpoint of step 2 is complete")
     assert [entry.text for entry in standing_of(run).notices] == [

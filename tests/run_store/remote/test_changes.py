@@ -1,4 +1,4 @@
-"""Changes by commands that do not train a run: nothing is left of what they replace."""
+"""Changes by commands that do not train a run: the objects that they replace are deleted."""
 
 import pytest
 from support.records.lines import train_line
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.usefixtures("s3_environment")
 
 @pytest.fixture
 def url(s3_server, tmp_path):
-    """A run that no process trains."""
+    """Push a run that no process trains, and return its URL."""
     url = f"{s3_server.bucket('changes')}/one"
     push_run(made_run(tmp_path / "made" / "one", train_line(1)), url)
     return url
 
 
-def test_a_file_that_is_added_again_replaces_the_former_one_and_its_object(url, tmp_path):
+def test_adding_a_file_again_replaces_the_former_file_and_its_object(url, tmp_path):
     counts = []
     for text in ("first", "second", "third"):
         (tmp_path / "added").mkdir(exist_ok=True)
@@ -34,7 +34,7 @@ def test_a_file_that_is_added_again_replaces_the_former_one_and_its_object(url, 
     assert len(set(counts)) == 1
 
 
-def test_files_of_two_commands_are_both_there(url, tmp_path):
+def test_files_added_by_two_commands_are_both_stored(url, tmp_path):
     for name in ("a.json", "b.json"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(name)

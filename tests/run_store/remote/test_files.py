@@ -1,4 +1,4 @@
-"""Small files as objects: what is fetched is what was uploaded, and no object is replaced."""
+"""Small files as objects: a fetched file equals the uploaded one, and no object is overwritten."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def small(monkeypatch):
 
 
 class Objects:
-    """Objects in a dict, and the bytes that were put there and fetched."""
+    """Object store in a dict that counts the bytes stored and fetched."""
 
     url = "s3://bucket/run"
 
@@ -46,7 +46,7 @@ class Objects:
         self.put_bytes = self.got_bytes = 0
 
     def put(self, name, data):
-        assert self.objects.setdefault(name, bytes(data)) == data  # nothing is ever replaced
+        assert self.objects.setdefault(name, bytes(data)) == data  # no object is overwritten
         self.put_bytes += len(data)
 
     def get(self, name, most):
@@ -65,7 +65,7 @@ def stored(objects, file):
 
 
 def write(path, data):
-    """As a writer that replaces a file, with another time whatever the clock's resolution."""
+    """Replace a file by renaming, so that it is a change whatever the resolution of file times."""
     new = path.with_name("new.unfinished")
     new.write_bytes(data)
     new.replace(path)
@@ -105,7 +105,7 @@ def test_fetched_files_equal_the_uploaded_ones(tmp_path_factory, changes, fetche
     assert changed(known) == ([] if changes else [NAME])
 
 
-def test_only_the_last_object_of_a_growing_file_is_replaced(tmp_path):
+def test_a_growing_file_uploads_only_its_last_chunk_again(tmp_path):
     objects, known = Objects(), KnownFiles(tmp_path)
     for number in range(100):
         with (tmp_path / NAME).open("ab") as file:
@@ -116,7 +116,7 @@ def test_only_the_last_object_of_a_growing_file_is_replaced(tmp_path):
     assert objects.put_bytes <= 100 * CHUNK
 
 
-def test_a_copy_that_has_the_beginning_fetches_the_rest(tmp_path):
+def test_a_copy_that_has_the_beginning_of_a_file_fetches_only_the_rest(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     objects, known = Objects(), KnownFiles(source)
@@ -127,12 +127,12 @@ def test_a_copy_that_has_the_beginning_fetches_the_rest(tmp_path):
         file.write(b"b" * 5)
     known.upload(objects, NAME, 2)
     objects.got_bytes = 0
-    KnownFiles(target).fetch(objects, NAME, known.files[NAME])  # of another process
+    KnownFiles(target).fetch(objects, NAME, known.files[NAME])  # as in another process
     assert objects.got_bytes == 5
     assert (target / NAME).read_bytes() == b"a" * 10 * CHUNK + b"b" * 5
 
 
-def test_a_fetched_file_has_the_time_of_its_original(tmp_path):
+def test_a_fetched_file_has_the_modification_time_of_its_original(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     objects, known = Objects(), KnownFiles(source)
@@ -147,7 +147,7 @@ def test_a_fetched_file_has_the_time_of_its_original(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"b", b"ab", b""])
-def test_a_damaged_object_is_named_and_changes_nothing(tmp_path, data):
+def test_a_damaged_object_is_named_and_no_file_is_written(tmp_path, data):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     objects, known = Objects(), KnownFiles(source)
@@ -160,7 +160,7 @@ def test_a_damaged_object_is_named_and_changes_nothing(tmp_path, data):
     assert not (target / NAME).exists()
 
 
-def test_an_object_has_the_number_of_its_owner_in_its_name(tmp_path):
+def test_the_name_of_an_object_contains_the_number_of_its_owner(tmp_path):
     (tmp_path / NAME).write_bytes(b"a" * CHUNK)
     objects, known = Objects(), KnownFiles(tmp_path)
     known.upload(objects, NAME, 7)
@@ -173,7 +173,7 @@ def test_an_object_has_the_number_of_its_owner_in_its_name(tmp_path):
     assert objects_of({NAME: later}) == set(objects.objects)
 
 
-def test_links_and_files_of_one_node_are_not_mirrored(tmp_path):
+def test_links_hidden_and_node_specific_files_are_not_mirrored(tmp_path):
     for name in ("metrics.jsonl", "owners/1.json", "control/stop", "a/b", "x.unfinished", ".lock"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -182,7 +182,7 @@ def test_links_and_files_of_one_node_are_not_mirrored(tmp_path):
     assert sorted(local_files(tmp_path)) == ["a/b", "metrics.jsonl"]
 
 
-def test_bytes_that_are_appended_during_an_upload_are_a_change(tmp_path):
+def test_bytes_appended_during_an_upload_count_as_a_change(tmp_path):
     objects, known = Objects(), KnownFiles(tmp_path)
     (tmp_path / NAME).write_bytes(b"one\n")
     put = objects.put
@@ -202,7 +202,7 @@ def test_bytes_that_are_appended_during_an_upload_are_a_change(tmp_path):
 
 
 @pytest.mark.parametrize(("in_place", "more"), [(True, b""), (False, b""), (False, b" and more")])
-def test_a_rewrite_with_an_equal_tail_is_uploaded(tmp_path, in_place, more):
+def test_a_rewritten_file_with_an_equal_tail_is_uploaded(tmp_path, in_place, more):
     objects, known = Objects(), KnownFiles(tmp_path)
     path = tmp_path / NAME
     path.write_bytes(b"first part, and a long tail")
@@ -214,8 +214,8 @@ def test_a_rewrite_with_an_equal_tail_is_uploaded(tmp_path, in_place, more):
 
 
 @pytest.mark.parametrize("data", [b"another", b"beginning that stays, and another tail"])
-def test_a_copy_is_replaced_as_a_whole(tmp_path, data):
-    """A reader sees the former content until the new one is complete, and nothing of a tail."""
+def test_a_replaced_file_is_fetched_into_a_new_file(tmp_path, data):
+    """Readers keep the old content until the new file is complete; appended bytes are dropped."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     objects, known, copy = Objects(), KnownFiles(source), KnownFiles(target)
@@ -234,7 +234,7 @@ def test_a_copy_is_replaced_as_a_whole(tmp_path, data):
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 14])
-def test_truncated_content_is_not_stored(tmp_path, size):
+def test_a_truncated_file_is_stored_with_its_new_length(tmp_path, size):
     objects, known = Objects(), KnownFiles(tmp_path)
     path = tmp_path / NAME
     path.write_bytes(b"first part, tail")
@@ -254,7 +254,7 @@ def test_truncated_content_is_not_stored(tmp_path, size):
         {"bytes": -1, "chunks": []},
     ],
 )
-def test_a_file_beyond_the_limits_is_refused(file):
+def test_a_file_entry_beyond_the_limits_is_refused(file):
     with pytest.raises(ValueError, match="validation error"):
         FileObjects.model_validate(file)
 
@@ -268,7 +268,7 @@ def test_a_file_beyond_the_limits_is_refused(file):
     ),
     count=st.integers(0, 5),
 )
-def test_the_usage_is_an_upper_limit_of_what_a_reader_counts(names, count):
+def test_usage_is_an_upper_bound_of_the_size_of_the_table_of_files(names, count):
     file = FileObjects(
         bytes=count * CHUNK, modified=1732622222.1234567, chunks=count * ["12345678-" + "f" * 32]
     )
@@ -297,12 +297,12 @@ def test_the_usage_is_an_upper_limit_of_what_a_reader_counts(names, count):
         ("a\udcffb", "UTF-8"),
     ],
 )
-def test_some_names_cannot_be_listed(name, problem):
+def test_names_that_cannot_be_stored_have_a_problem(name, problem):
     found = name_problem(name)
     assert (problem is None and found is None) or problem in found
 
 
-def test_too_many_files_are_refused(tmp_path, monkeypatch):
+def test_more_files_than_the_limit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files_module, "MAX_FILES", 2)
     for name in "abc":
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""The head changes only by compare-and-swap, even if other processes change it at the same time."""
+"""The head changes only by compare-and-swap, even if several processes change it at once."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def store(s3_server, s3_environment):
     return ObjectStore(f"{s3_server.bucket('heads')}/run")
 
 
-def test_concurrent_changes_are_all_made(store):
+def test_concurrent_changes_of_the_head_are_all_applied(store):
     def work(writer):
         head = HeadObject(store)
         for number in range(CHANGES):
@@ -52,8 +52,8 @@ def with_checkpoint(now, name):
 
 
 @pytest.mark.parametrize("lost", ["put_new", "put_over"])
-def test_a_change_whose_answer_is_lost_is_made_once(store, lost, monkeypatch):
-    """The store repeats the request, which then fails the condition that it has itself broken."""
+def test_a_change_whose_answer_is_lost_is_applied_once(store, lost, monkeypatch):
+    """The client repeats the request, whose condition fails because the first one was applied."""
     head = HeadObject(store)
     if lost == "put_over":
         head.change(lambda now: with_checkpoint(now, "first"))
@@ -71,7 +71,7 @@ def test_a_change_whose_answer_is_lost_is_made_once(store, lost, monkeypatch):
     assert "second" in found.checkpoints
 
 
-def test_a_change_goes_on_after_an_answer_that_never_came(store, monkeypatch):
+def test_the_head_can_be_changed_again_after_a_request_timed_out(store, monkeypatch):
     head = HeadObject(store)
     head.change(lambda now: with_checkpoint(now, "first"))
     put = store.put_over
@@ -114,7 +114,7 @@ def test_a_hostile_head_is_refused(store, damage):
         HeadObject(store).read()
 
 
-def test_the_owner_of_an_object_is_in_its_name():
+def test_the_owner_number_is_parsed_from_the_name_of_an_object():
     assert owner_of("owners/00000007/step-1/parts.json") == 7
     assert owner_of("a/b.txt/00012-9-" + "0" * 32) == 9
     assert owner_of("a/b.txt/00012-9-x") is None
@@ -127,10 +127,10 @@ class TestLease:
     def short(self, monkeypatch):
         monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 1.0)
         monkeypatch.setattr(lease, "WATCH_SECONDS", 0.1)
-        # This process owns both leases of a test, so its life must not decide.
+        # Both leases of a test belong to this process, so do not check whether it lives.
         monkeypatch.setattr(head_module, "is_dead", lambda known: False)
 
-    def test_contenders_have_one_winner(self, store):
+    def test_exactly_one_of_concurrent_contenders_acquires_the_lease(self, store):
         def contend(_):
             head = HeadObject(store)
             try:
@@ -142,7 +142,7 @@ class TestLease:
             numbers = list(pool.map(contend, range(WRITERS)))
         assert sorted(numbers, key=str) == [1, None, None, None]
 
-    def test_a_lease_that_is_renewed_is_not_taken(self, store):
+    def test_a_lease_that_is_renewed_is_not_taken_over(self, store):
         owner = HeadObject(store)
         number = lease.acquire(owner, print).owner.number
 
@@ -156,7 +156,7 @@ class TestLease:
             with pytest.raises(RunInUseError):
                 contender.result()
 
-    def test_an_expired_lease_is_taken_and_its_owner_notices(self, store):
+    def test_an_expired_lease_is_taken_over_and_its_former_owner_is_refused(self, store):
         former = HeadObject(store)
         number = lease.acquire(former, print).owner.number
         assert lease.acquire(HeadObject(store), print).owner.number == number + 1
@@ -165,8 +165,8 @@ class TestLease:
 
 
 @pytest.mark.parametrize("renewals", [0, 1, 3])
-def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, monkeypatch, renewals):
-    """The lease seemed to have expired, as after a pause of the owner."""
+def test_an_owner_that_renews_before_a_contender_writes_keeps_the_run(store, monkeypatch, renewals):
+    """The lease seems expired to the contender, as after a pause of the owner."""
     monkeypatch.setattr(head_module, "is_dead", lambda owner: False)
     head = HeadObject(store)
     number = lease.acquire(head, print).owner.number
@@ -188,7 +188,7 @@ def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, mon
         assert lease.acquire(HeadObject(store), print).owner.number == number + 1
 
 
-def test_an_owner_that_has_released_the_run_cannot_change_it(store):
+def test_an_owner_that_has_released_the_run_cannot_renew_its_lease(store):
     head = HeadObject(store)
     number = lease.acquire(head, print).owner.number
 
@@ -218,7 +218,7 @@ def test_an_owner_that_has_released_the_run_cannot_change_it(store):
         {"checkpoints": {f"step-{number}": "owners/1/c" for number in range(20_001)}},
     ],
 )
-def test_a_head_beyond_the_limits_is_refused_by_all(store, damage):
+def test_a_head_beyond_the_limits_is_refused(store, damage):
     files = {"metrics.jsonl": FileObjects.model_validate(FILE)}
     head = RunHead(owner=RunOwner(number=1, released=True), files=files)
     store.put(HEAD, json.dumps(head.model_dump(mode="json") | damage).encode())
@@ -226,13 +226,13 @@ def test_a_head_beyond_the_limits_is_refused_by_all(store, damage):
         HeadObject(store).read()
 
 
-def test_a_head_above_its_limit_is_refused_without_reading_it(store):
+def test_a_head_above_the_size_limit_is_refused(store):
     store.put(HEAD, b" " * (HEAD_LIMITS.bytes + 1))
     with pytest.raises(RunMismatchError, match="16,000,001 bytes, expected at most 16,000,000"):
         HeadObject(store).read()
 
 
-def test_a_writer_refuses_a_head_that_no_reader_would_accept(store):
+def test_a_writer_refuses_a_head_that_readers_would_refuse(store):
     many = {f"step-{number:08d}": f"owners/00000001/{number}" for number in range(20_001)}
     with pytest.raises(RunMismatchError, match=r"20,001 checkpoints .* at most 20,000 .* Remove"):
         HeadObject(store).change(lambda now: now.model_copy(update={"checkpoints": many}))
@@ -240,7 +240,7 @@ def test_a_writer_refuses_a_head_that_no_reader_would_accept(store):
 
 
 def files(**digits):
-    """Files of one object each."""
+    """Return file entries with one object each."""
     return {
         name: FileObjects(bytes=1, chunks=[f"1-{digit * 32}"]) for name, digit in digits.items()
     }
@@ -258,8 +258,8 @@ def change_of(before, **changes):
     return partial(owners_change, **values | changes)
 
 
-def test_a_change_that_is_applied_again_changes_nothing_more():
-    """The answer to the first swap may be lost, so the change meets a head that has it already."""
+def test_applying_a_change_again_to_its_result_changes_nothing():
+    """If the answer to the first swap is lost, the change is applied to a head that contains it."""
     head = RunHead(
         files=files(kept="2", gone="3"),
         checkpoints={"step-00000010": "p/10", "step-00000020": "p/20"},
@@ -278,7 +278,7 @@ def test_a_change_that_is_applied_again_changes_nothing_more():
     assert head == before
 
 
-def test_additions_of_another_process_before_the_swap_stay():
+def test_files_added_by_another_process_before_the_swap_are_kept():
     before = files(note="2", gone="3", changed="4")
     change = change_of(before, files=files(note="2", mine="1", changed="5"))
     now = RunHead(files=files(note="6", gone="7", changed="8", new="9"))

@@ -1,4 +1,4 @@
-"""A driver's mirror: nothing is lost, nothing is left, whatever the object store does."""
+"""A driver's mirror loses no checkpoint and leaves no orphans, whichever requests fail."""
 
 import hashlib
 import os
@@ -50,7 +50,7 @@ from run_store.remote.store_check import PROBES
 
 SECONDS = 60.0
 MANY = 50
-SHORT = (9, 14, 19, 24, 29)  # of the requests of a driver that saves a checkpoint
+SHORT = (9, 14, 19, 24, 29)  # numbers of requests of a driver that saves a checkpoint
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def proxy(s3_server):
 
 
 def begin(url, tmp_path):
-    """A run with a checkpoint of step 10, whose driver has left."""
+    """Save a checkpoint of step 10 with a driver that then exits."""
     with driving(url, tmp_path / "first") as driver:
         driver.save(10)
 
 
 def go_on(url, tmp_path, when):
-    """A driver on another machine continues the run, and leaves nothing behind."""
+    """Continue the run with a driver on another machine, and check that no orphans remain."""
     folder = tmp_path / "other"
     shutil.rmtree(folder, ignore_errors=True)
     with driving(url, folder) as driver:
@@ -83,7 +83,7 @@ def go_on(url, tmp_path, when):
 
 
 @pytest.mark.long
-def test_a_driver_leaves_complete_files_only(url, tmp_path):
+def test_a_driver_leaves_complete_files_and_no_orphans(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
         for step in (10, 20, 30):
             driver.save(step)
@@ -102,7 +102,7 @@ def test_a_driver_leaves_complete_files_only(url, tmp_path):
 
 
 def killed_at(url, tmp_path, proxy, request, applied):
-    """Kill a driver at its n-th request; return whether it made that many."""
+    """Kill a driver at its n-th request; return whether it made that many requests."""
     hold = Hold(after=applied)
     proxy.heal()
     proxy.fail(hold, on={request})
@@ -121,7 +121,7 @@ def killed_at(url, tmp_path, proxy, request, applied):
 
 @pytest.fixture(autouse=True)
 def old_probes(monkeypatch):
-    """Treat probes of killed drivers as old at once."""
+    """Treat probes of killed drivers as old immediately."""
     monkeypatch.setattr(head_module, "PROBE_SECONDS", -1.0)
 
 
@@ -162,10 +162,10 @@ def seen_at(url, folder):
 
 @pytest.mark.long
 @pytest.mark.parametrize("request_number", SHORT)
-def test_a_driver_that_wakes_up_after_a_takeover_changes_nothing_that_readers_see(
+def test_a_driver_resumed_after_a_takeover_changes_nothing_that_readers_see(
     url, tmp_path, proxy, monkeypatch, request_number
 ):
-    """The driver was stopped at a request; it continues after another driver's requests."""
+    """The former driver is held at a request until the new driver has sent its requests."""
     monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     begin(url, tmp_path)
@@ -203,13 +203,13 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.chaos)])
-def test_a_driver_survives_a_store_that_fails_often(url, tmp_path, proxy, monkeypatch, seed):
-    """One in seven requests fails, in each way; two checkpoints become complete nevertheless."""
+def test_a_driver_saves_checkpoints_if_requests_often_fail(url, tmp_path, proxy, monkeypatch, seed):
+    """About one in seven requests fails, with any of the faults."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     for number, fault in enumerate(FAULTS):
         proxy.fail(fault, probability=0.02, seed=f"{seed} {number}")
     with ExitStack() as stack:
-        for _ in range(20):  # a start that fails is repeated, as a job does
+        for _ in range(20):  # as a job does, repeat a start that fails
             try:
                 driver = stack.enter_context(driving(url, tmp_path / "driver"))
                 break
@@ -243,25 +243,25 @@ def test_an_outage_delays_a_checkpoint_and_is_announced_once(
     assert (tmp_path / "view" / "log.txt").read_text() == "during the outage"
 
 
-def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch):
+def test_a_driver_whose_run_was_taken_over_changes_nothing(url, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     with driving(url, tmp_path / "former") as former:
         former.save(10)
         former.mirror._thread.stop()  # as if the process were paused
         with driving(url, tmp_path / "new") as new:
-            former.mirror._round()  # and now went on
+            former.mirror._round()  # and now continued
             with pytest.raises(LeaseLostError):
                 former.mirror.check()
             new.mirror.check()
     assert check_run(url, tmp_path / "view", "after a takeover") == 10
 
 
-def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
+def test_a_second_driver_of_a_run_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(
         head_module, "PROBE_SECONDS", 600.0
-    )  # the first leaves the second's probe alone
+    )  # keeps the first from deleting the second's probe
     with (
         driving(url, tmp_path / "first"),
         pytest.raises(RunInUseError),
@@ -270,7 +270,7 @@ def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
         pass
 
 
-def test_requests_of_others_reach_the_control_files(url, tmp_path):
+def test_requests_stored_in_the_head_reach_the_control_files(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
         request_stop(url, by="ada")
         request_data_workers(url, 3)
@@ -284,13 +284,13 @@ def test_requests_of_others_reach_the_control_files(url, tmp_path):
 
 
 def write(driver, text, name="log.txt"):
-    """Replace a file of the run, and wait until the store has it."""
+    """Replace a file of the run, and wait until it is stored."""
     (driver.run.path / name).write_text(text)
     assert driver.mirror.flush(60)
 
 
-def test_a_file_that_changes_all_the_time_has_few_objects_while_the_run_lives(url, tmp_path):
-    """The remaining objects are those of the head, and at most those of the head before it."""
+def test_a_file_that_changes_constantly_has_at_most_two_objects_while_the_run_lives(url, tmp_path):
+    """The objects belong to the current head and to the head before it."""
     store = ObjectStore(url)
     with driving(url, tmp_path / "first") as driver:
         write(driver, "0")
@@ -300,10 +300,8 @@ def test_a_file_that_changes_all_the_time_has_few_objects_while_the_run_lives(ur
             assert len(list(store.list())) <= before + 1
 
 
-def test_each_head_names_what_is_there_and_no_object_of_the_last_two_heads_is_deleted(
-    url, tmp_path, monkeypatch
-):
-    """A recording of all writes and deletions, also of the ranks."""
+def test_objects_of_the_last_two_heads_exist_and_are_not_deleted(url, tmp_path, monkeypatch):
+    """Records all writes and deletions, also those of the ranks."""
     there, heads = set(), [set(), set()]
     put, delete = ObjectStore._put, ObjectStore.delete
 
@@ -322,7 +320,7 @@ def test_each_head_names_what_is_there_and_no_object_of_the_last_two_heads_is_de
             assert named <= there
             heads.append(named)
         else:
-            assert path not in there or path.startswith(PROBES)  # nothing is written twice
+            assert path not in there or path.startswith(PROBES)  # no object is overwritten
             there.add(path)
         return put(self, name, data, mode)
 
@@ -347,7 +345,7 @@ def test_each_head_names_what_is_there_and_no_object_of_the_last_two_heads_is_de
     assert check_run(url, tmp_path / "view", "after three checkpoints") == 30
 
 
-def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
+def test_a_reader_that_has_the_previous_head_can_still_pull(url, tmp_path, monkeypatch):
     heads, errors, pulls = [], [], []
     change, delete = HeadObject.change, ObjectStore.delete
 
@@ -375,7 +373,7 @@ def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
     assert {"0", "1", "2"} <= set(pulls)
 
 
-def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path, monkeypatch):
+def test_a_file_added_again_between_read_and_swap_replaces_the_first(url, tmp_path, monkeypatch):
     texts = ["the second, which is longer", "the first"]
 
     def add():
@@ -388,7 +386,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
         add()
 
         def overtaken(self, function):
-            if texts and "score.json" in driver.mirror.current.files:  # it was read
+            if texts and "score.json" in driver.mirror.current.files:  # the first version was read
                 monkeypatch.setattr(HeadObject, "change", change)
                 add()
             return change(self, function)
@@ -403,7 +401,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
     check_no_orphans(url, "after an addition that was replaced")
 
 
-def test_requests_during_a_round_are_done_in_the_next_one(url, tmp_path, monkeypatch):
+def test_requests_during_a_round_are_handled_in_the_next_one(url, tmp_path, monkeypatch):
     put = ObjectStore.put
     empty = PartList(files=[])
 
@@ -412,7 +410,7 @@ def test_requests_during_a_round_are_done_in_the_next_one(url, tmp_path, monkeyp
         if name.endswith(f"first/{PARTS}"):
             driver.mirror.publish("second", make_header(50), empty)
             driver.mirror.remove(["step-00000040"])
-            driver.mirror.retract(40)  # it is not the one that waits now
+            driver.mirror.retract(40)  # no effect, because step 40 is no longer queued
 
     monkeypatch.setattr(ObjectStore, "put", put_and_request)
     with driving(url, tmp_path / "first") as driver:
@@ -426,7 +424,7 @@ def test_requests_during_a_round_are_done_in_the_next_one(url, tmp_path, monkeyp
         assert list(HeadObject(ObjectStore(url)).read().checkpoints) == ["step-00000050"]
 
 
-def test_the_local_folder_of_a_published_checkpoint_is_on_the_disk(url, tmp_path, monkeypatch):
+def test_the_local_folder_of_a_published_checkpoint_is_synced(url, tmp_path, monkeypatch):
     calls = record_disk_calls(monkeypatch)
     with driving(url, tmp_path / "first") as driver:
         driver.save(10)
@@ -437,7 +435,7 @@ def test_the_local_folder_of_a_published_checkpoint_is_on_the_disk(url, tmp_path
     assert ("sync", driver.run.checkpoints) in calls[at:]
 
 
-def test_state_files_of_a_checkpoint_that_was_not_completed_do_not_stay(url, tmp_path):
+def test_state_files_of_a_checkpoint_that_stays_incomplete_are_removed(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
         driver.save(10)
         attempt = driver.committer.attempt
@@ -450,7 +448,7 @@ def test_state_files_of_a_checkpoint_that_was_not_completed_do_not_stay(url, tmp
     check_no_orphans(url, "after an incomplete checkpoint")
 
 
-def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path):
+def test_an_invalid_addition_is_left_out_and_the_driver_continues(url, tmp_path):
     told = []
     begin(url, tmp_path)
     store = ObjectStore(url)
@@ -479,7 +477,7 @@ def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path):
     go_on(url, tmp_path, "after bad additions")
 
 
-def test_a_driver_starts_with_many_additions(url, tmp_path):
+def test_a_driver_starts_on_a_run_with_many_added_files(url, tmp_path):
     begin(url, tmp_path)
     added = {f"many-{n}.txt": str(n) for n in range(2 * MANY)}
     (tmp_path / "added").mkdir()
@@ -493,7 +491,7 @@ def test_a_driver_starts_with_many_additions(url, tmp_path):
     go_on(url, tmp_path, "after additions")
 
 
-def test_files_that_cannot_be_stored_are_named_once_and_stop_nothing(url, tmp_path):
+def test_files_that_cannot_be_stored_are_reported_once_and_the_driver_continues(url, tmp_path):
     told = []
     with driving(url, tmp_path / "driver", told.append) as driver:
         folder = driver.run.path
@@ -511,7 +509,7 @@ def test_files_that_cannot_be_stored_are_named_once_and_stop_nothing(url, tmp_pa
     assert (tmp_path / "view" / "good.txt").read_text() == "good"
 
 
-def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypatch):
+def test_a_driver_stores_no_more_files_than_readers_accept(url, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(files, "MAX_FILES", 20)
     monkeypatch.setattr(mirror, "MAX_FILES", 20)
@@ -527,7 +525,7 @@ def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypat
     assert check_run(url, tmp_path / "view", "with many files") == 10
 
 
-def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path, monkeypatch):
+def test_a_mirror_that_fails_repeatedly_ends_the_run_and_releases_it(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.01)
     begin(url, tmp_path)
     failing = pytest.raises(RunError, match="failed 10 times in a row: ZeroDivisionError")
@@ -539,7 +537,7 @@ def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path,
     go_on(url, tmp_path, "after a mirror that failed")
 
 
-def test_old_validations_are_stored_as_an_archive(url, tmp_path, monkeypatch):
+def test_old_validation_texts_are_stored_as_an_archive(url, tmp_path, monkeypatch):
     monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 3)
     with driving(url, tmp_path / "driver") as driver:
         driver.run.translations.mkdir()

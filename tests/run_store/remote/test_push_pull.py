@@ -39,7 +39,7 @@ SHAPES = {"a": [20, 50], "b": [70]}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch, tmp_path):
-    """A state file has several parts, and a part several chunks."""
+    """Use small sizes, so that a state file has several parts and a part several chunks."""
     monkeypatch.setattr(state_objects, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(state_objects, "CHUNKS_PER_PART", 3)
     monkeypatch.setattr(state_objects, "PART_BYTES", 3000)
@@ -64,7 +64,7 @@ def save(folder, step, ranks=1):
 
 
 def made_run(folder, number="1"):
-    """A run with one checkpoint."""
+    """Make a run folder with one checkpoint, and return its path."""
     (folder / "checkpoints").mkdir(parents=True)
     card = {"id": number, "name": "tiny", "dataset_identity": "d", "identity": {}}
     (folder / "run.json").write_text(json.dumps(card))
@@ -80,7 +80,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def large(folder):
-    """With two checkpoints, their average, files in folders, and files that stay here."""
+    """Return a run with two checkpoints, their average, and files that are not pushed."""
     for name in ("owners", "control", "dataset", "engines/x", "translations"):
         (folder / name).mkdir(parents=True)
     (folder / "dataset" / "manifest.json").write_text("{}")
@@ -95,7 +95,7 @@ def large(folder):
 
 
 def content(folder, *, without=("owners", "control", "engines")):
-    """The bytes of all files of a run that are not of one machine or owner only."""
+    """Return the bytes of all files of a run, except those that belong to a machine or an owner."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -107,7 +107,7 @@ def objects(url):
     return {object.name: object.bytes for object in ObjectStore(url).list()}
 
 
-def test_a_run_that_was_pushed_and_pulled_is_the_same(large, url, tmp_path):
+def test_a_pulled_run_equals_the_pushed_one(large, url, tmp_path):
     before, reports = content(large), []
     pushed = push_run(large, url, lambda *counts: reports.append(counts))
     pulled = pull_run(url, tmp_path / "back" / "other", lambda *counts: reports.append(counts))
@@ -125,7 +125,7 @@ def test_a_run_that_was_pushed_and_pulled_is_the_same(large, url, tmp_path):
     assert not [path for path in (tmp_path / "back").iterdir() if path.name != "other"]
 
 
-def test_the_pulled_run_can_be_owned_and_read(folder, url, tmp_path):
+def test_a_pulled_run_can_be_owned_and_its_checkpoints_read(folder, url, tmp_path):
     push_run(folder, url)
     pull_run(url, tmp_path / "back")
     with Lease(tmp_path / "back"):
@@ -137,7 +137,7 @@ def test_the_pulled_run_can_be_owned_and_read(folder, url, tmp_path):
         assert all(torch.equal(found[name], expected[name]) for name in SHAPES)
 
 
-def test_the_head_names_all_objects_and_only_those(large, url):
+def test_the_head_names_exactly_the_stored_objects(large, url):
     push_run(large, url)
     head = HeadObject(ObjectStore(url)).read()
     assert head.owner.released
@@ -147,7 +147,7 @@ def test_the_head_names_all_objects_and_only_those(large, url):
     check_no_orphans(url, "after a push")
 
 
-def test_a_driver_continues_the_pushed_run(large, url, tmp_path):
+def test_a_driver_continues_a_pushed_run(large, url, tmp_path):
     push_run(large, url)
     with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
         assert mirror.number == 2
@@ -159,7 +159,7 @@ def test_a_driver_continues_the_pushed_run(large, url, tmp_path):
     assert content(tmp_path / "back") == content(large) | {"log.txt": b"trained\n"}
 
 
-def test_pushing_again_uploads_only_what_is_new(folder, url, monkeypatch):
+def test_pushing_again_uploads_only_new_content(folder, url, monkeypatch):
     push_run(folder, url)
     before = objects(url)
     with (folder / "metrics.jsonl").open("a") as file:
@@ -182,7 +182,7 @@ class BrokenError(ObjectStoreError):
 
 @contextmanager
 def failing_after(monkeypatch, method, requests):
-    """Let a method of object stores fail after this number of calls."""
+    """Let a method of object stores fail after a number of calls."""
     call, calls = getattr(ObjectStore, method), count(1)
 
     def fail_later(self, *arguments):
@@ -196,7 +196,7 @@ def failing_after(monkeypatch, method, requests):
 
 
 @pytest.mark.parametrize("requests", [0, 2, 5])
-def test_an_interrupted_push_leaves_no_run_and_continues(
+def test_an_interrupted_push_stores_no_head_and_is_resumed(
     folder, url, tmp_path, monkeypatch, requests
 ):
     put = ObjectStore.put
@@ -218,7 +218,7 @@ def test_an_interrupted_push_leaves_no_run_and_continues(
     check_no_orphans(url, "after an interrupted push")
 
 
-def test_an_interrupted_pull_leaves_no_folder_and_continues(folder, url, tmp_path, monkeypatch):
+def test_an_interrupted_pull_leaves_no_folder_and_is_resumed(folder, url, tmp_path, monkeypatch):
     save(folder / "checkpoints", 20)
     push_run(folder, url)
     fetch = ObjectStore.get_range
@@ -235,7 +235,7 @@ def test_an_interrupted_pull_leaves_no_folder_and_continues(folder, url, tmp_pat
     assert len(again) < whole
 
 
-def test_another_run_is_not_overwritten(folder, url, tmp_path):
+def test_a_push_does_not_overwrite_another_run(folder, url, tmp_path):
     push_run(folder, url)
     before = objects(url)
     other = made_run(tmp_path / "other", number="2")
@@ -244,14 +244,14 @@ def test_another_run_is_not_overwritten(folder, url, tmp_path):
     assert objects(url) == before
 
 
-def test_a_newer_run_is_not_overwritten(large, url):
+def test_a_push_does_not_overwrite_a_run_with_newer_checkpoints(large, url):
     push_run(large, url)
     shutil.rmtree(large / "checkpoints" / "step-00000020")
     with pytest.raises(RunMismatchError, match=r"step 20.*step 10.*runs pull"):
         push_run(large, url)
 
 
-def test_files_that_are_only_in_the_store_stay(large, url, tmp_path):
+def test_a_push_keeps_files_that_are_only_in_the_store(large, url, tmp_path):
     push_run(large, url)
     shutil.rmtree(large / "checkpoints" / "average-of-10-20")
     (large / "translations" / "a b ü.txt").unlink()
@@ -261,7 +261,7 @@ def test_files_that_are_only_in_the_store_stay(large, url, tmp_path):
     assert (tmp_path / "back" / "translations" / "a b ü.txt").exists()
 
 
-def test_an_owned_run_is_not_pushed(folder, url, tmp_path, monkeypatch):
+def test_a_run_that_a_process_owns_is_not_pushed(folder, url, tmp_path, monkeypatch):
     from run_store import lease
 
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
@@ -270,7 +270,7 @@ def test_an_owned_run_is_not_pushed(folder, url, tmp_path, monkeypatch):
     assert objects(url) == {}
 
 
-def test_an_owned_run_in_the_store_is_not_overwritten(folder, url, tmp_path, monkeypatch):
+def test_a_push_does_not_overwrite_a_run_that_a_driver_owns(folder, url, tmp_path, monkeypatch):
     push_run(folder, url)
     monkeypatch.setattr(remote_lease, "WATCH_SECONDS", 0.1)
     with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
@@ -280,7 +280,7 @@ def test_an_owned_run_in_the_store_is_not_overwritten(folder, url, tmp_path, mon
             push_run(folder, url)
 
 
-def test_a_driver_that_comes_meanwhile_wins(folder, url, tmp_path, monkeypatch):
+def test_a_push_is_refused_if_a_driver_takes_the_run_meanwhile(folder, url, tmp_path, monkeypatch):
     """The driver takes the run between the upload and the change of the head."""
     push_run(folder, url)
     save(folder / "checkpoints", 30)
@@ -326,8 +326,8 @@ def test_a_damaged_checkpoint_is_not_pulled(folder, url, tmp_path):
         pull_run(url, tmp_path / "back")
 
 
-def test_a_header_with_other_hashes_is_not_pulled(folder, url, tmp_path):
-    """The parts are intact, but not those of the checkpoint."""
+def test_a_checkpoint_whose_header_does_not_match_its_files_is_not_pulled(folder, url, tmp_path):
+    """The parts are intact, but the header names different hashes."""
     checkpoint = folder / "checkpoints" / "step-00000010"
     push_run(folder, url)
     header = read_header(checkpoint)
@@ -340,7 +340,7 @@ def test_a_header_with_other_hashes_is_not_pulled(folder, url, tmp_path):
         pull_run(url, tmp_path / "back")
 
 
-def test_a_folder_with_files_is_not_replaced(folder, url, tmp_path):
+def test_a_pull_does_not_replace_a_folder_that_contains_files(folder, url, tmp_path):
     push_run(folder, url)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
@@ -351,14 +351,14 @@ def test_a_folder_with_files_is_not_replaced(folder, url, tmp_path):
     assert content(tmp_path / "there") == content(folder)
 
 
-def test_no_run_is_pulled_from_where_none_is(url, tmp_path):
+def test_a_pull_from_a_url_without_a_run_is_refused(url, tmp_path):
     with pytest.raises(RunMismatchError, match="no run"):
         pull_run(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
-def test_the_copy_of_a_driver_can_be_pushed_elsewhere(large, url, tmp_path):
-    """The checkpoints of the copy have no state files."""
+def test_a_driver_s_copy_of_a_run_can_be_pushed_to_another_url(large, url, tmp_path):
+    """The checkpoints of such a copy have no state files."""
     push_run(large, url)
     node = RunFolder(tmp_path / "node")
     with RunMirror(url, node, lambda text: None):
@@ -369,7 +369,7 @@ def test_the_copy_of_a_driver_can_be_pushed_elsewhere(large, url, tmp_path):
     assert content(tmp_path / "back") == content(large)
 
 
-def test_links_are_not_followed(folder, url, tmp_path):
+def test_a_push_does_not_follow_symbolic_links(folder, url, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("secret")
     (folder / "link.txt").symlink_to(secret)
@@ -377,15 +377,15 @@ def test_links_are_not_followed(folder, url, tmp_path):
     assert "link.txt" not in HeadObject(ObjectStore(url)).read().files
 
 
-def test_the_folder_is_a_run(url, tmp_path):
+def test_a_push_of_a_folder_without_a_run_is_refused(url, tmp_path):
     with pytest.raises(RunMismatchError):
         push_run(tmp_path, url)
     assert not (tmp_path / "owners").exists()
     assert Path(tmp_path).exists()
 
 
-def test_a_pulled_run_is_on_the_disk_before_it_has_its_name(large, url, tmp_path, monkeypatch):
-    """After a power failure, a checkpoint that seems complete is complete."""
+def test_a_pulled_run_is_synced_before_it_gets_its_name(large, url, tmp_path, monkeypatch):
+    """Otherwise a power failure could leave an incomplete checkpoint under its final name."""
     push_run(large, url)
     calls = record_disk_calls(monkeypatch)
     pull_run(url, tmp_path / "pulled")
@@ -410,7 +410,7 @@ def test_many_files_are_pushed_and_pulled(folder, url, tmp_path):
         assert text == (str(number) if number else "changed")
 
 
-def test_a_push_of_too_many_files_is_refused_before_an_upload(folder, url, monkeypatch):
+def test_a_push_of_too_many_files_is_refused_before_any_upload(folder, url, monkeypatch):
     monkeypatch.setattr(push_pull, "MAX_FILES", 5)
     monkeypatch.setattr(files, "MAX_FILES", 5)
     told = []
@@ -427,7 +427,7 @@ def test_a_push_of_too_many_files_is_refused_before_an_upload(folder, url, monke
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "n" * 241, "/".join(40 * "d")])
-def test_a_file_that_cannot_be_stored_is_named_before_an_upload(folder, url, name):
+def test_a_file_that_cannot_be_stored_is_reported_before_any_upload(folder, url, name):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("x")
     with pytest.raises(RunMismatchError, match=r"cannot be stored: its name .* Rename or remove"):
@@ -435,7 +435,7 @@ def test_a_file_that_cannot_be_stored_is_named_before_an_upload(folder, url, nam
     assert HeadObject(ObjectStore(url)).read() is None
 
 
-def test_a_run_above_the_limit_is_pulled_only_if_it_is_allowed(folder, url, tmp_path):
+def test_a_run_above_the_size_limit_is_pulled_only_with_a_higher_limit(folder, url, tmp_path):
     push_run(folder, url)
     for limit in (100, 4000):  # less than the record, and less than the state files
         with pytest.raises(RunMismatchError, match=rf"at most {limit:,}\. .*--max-bytes"):
@@ -444,7 +444,7 @@ def test_a_run_above_the_limit_is_pulled_only_if_it_is_allowed(folder, url, tmp_
     pull_run(url, tmp_path / "back", max_bytes=1_000_000)
 
 
-def test_a_pull_follows_no_link_of_another_user(folder, url, tmp_path):
+def test_a_pull_does_not_follow_links_in_its_unfinished_folder(folder, url, tmp_path):
     push_run(folder, url)
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     unfinished, elsewhere = tmp_path / f".back.{digest}.unfinished", tmp_path / "elsewhere"
@@ -459,8 +459,8 @@ def test_a_pull_follows_no_link_of_another_user(folder, url, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_checkpoint_of_a_foreign_folder_requests_nothing(folder, url, tmp_path):
-    """A folder from elsewhere whose checkpoints name a bucket."""
+def test_checkpoints_of_a_copied_folder_send_no_requests(folder, url, tmp_path):
+    """The folder was copied from another place; its checkpoints name a bucket."""
     push_run(folder, url)
     with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None):
         pass

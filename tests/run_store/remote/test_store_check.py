@@ -1,4 +1,4 @@
-"""Stores that cannot hold runs are refused before anything is started."""
+"""Stores that cannot hold runs are refused before training starts."""
 
 import pytest
 from support.storage.fault_proxy import Answer
@@ -10,14 +10,14 @@ from run_store.errors import RunMismatchError
 from run_store.remote.store_check import probe_store
 
 
-def test_a_store_with_conditional_writes_passes_and_is_left_empty(s3_server, s3_environment):
+def test_a_store_with_conditional_writes_is_accepted_and_left_empty(s3_server, s3_environment):
     store = ObjectStore(f"{s3_server.bucket('probe')}/runs/one")
     for _ in range(5):
         probe_store(store)
     assert list(store.list()) == []
 
 
-def test_a_store_that_ignores_conditions_is_refused(rclone_server, monkeypatch):
+def test_a_store_that_ignores_conditional_writes_is_refused(rclone_server, monkeypatch):
     for name, value in rclone_server.environment.items():
         monkeypatch.setenv(name, value)
     url = f"{rclone_server.bucket('probe')}/runs/one"
@@ -26,7 +26,7 @@ def test_a_store_that_ignores_conditions_is_refused(rclone_server, monkeypatch):
     assert list(ObjectStore(url).list()) == []
 
 
-def test_a_missing_bucket_is_named(s3_environment):
+def test_a_missing_bucket_is_an_access_error(s3_environment):
     with pytest.raises(ObjectAccessError):
         probe_store(ObjectStore("s3://no-such-bucket-anywhere/run"))
 
@@ -34,7 +34,7 @@ def test_a_missing_bucket_is_named(s3_environment):
 @pytest.mark.parametrize(
     ("status", "code"), [(501, "NotImplemented"), (503, "SlowDown"), (400, "ExpiredToken")]
 )
-def test_the_reason_of_a_store_that_refuses_all_writes_is_shown(
+def test_the_error_of_a_store_that_refuses_all_writes_is_shown(
     s3_server, fault_proxy, monkeypatch, status, code
 ):
     monkeypatch.setattr(object_store, "_MAX_RETRIES", 0)

@@ -1,4 +1,4 @@
-"""Old texts of validations are packed, and none is lost."""
+"""Old validation texts are packed into archives, and none is lost."""
 
 import zipfile
 
@@ -22,7 +22,7 @@ def texts_in(folder):
     return found
 
 
-def test_the_oldest_texts_are_packed_and_the_newest_stay(tmp_path):
+def test_the_oldest_texts_are_packed_and_the_newest_stay_files(tmp_path):
     expected = {"test-00000001-beam4-alpha0.6.txt": "a test's", "validation-x.txt": "no step's"}
     for name, text in expected.items():
         (tmp_path / name).write_text(text)
@@ -39,7 +39,7 @@ def test_the_oldest_texts_are_packed_and_the_newest_stay(tmp_path):
     ]
 
 
-def test_an_interrupted_archive_loses_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_archiving_loses_no_text(tmp_path, monkeypatch):
     for step in range(6):
         (tmp_path / f"validation-{step:08d}.txt").write_text(str(step))
     expected = texts_in(tmp_path)
@@ -59,5 +59,5 @@ def test_an_interrupted_archive_loses_nothing(tmp_path, monkeypatch):
     assert texts_in(tmp_path) == expected
 
 
-def test_a_folder_without_translations_is_fine(tmp_path):
+def test_nothing_is_archived_if_the_folder_is_missing(tmp_path):
     assert archive_validations(tmp_path / "translations") is None

@@ -1,4 +1,4 @@
-"""The cache of views has a limit, and the copies that are refreshed stay."""
+"""The cache of views has a size limit; copies that are being refreshed are not evicted."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ def copy_of(folder, name, size, refreshed):
     return copy
 
 
-def test_the_least_recently_refreshed_copies_go_first(tmp_path):
+def test_the_least_recently_refreshed_copies_are_evicted_first(tmp_path):
     newer, older, oldest = (
         copy_of(tmp_path, name, 400, refreshed)
         for name, refreshed in (("a", 3.0), ("b", 2.0), ("c", 1.0))
@@ -35,13 +35,13 @@ def test_the_least_recently_refreshed_copies_go_first(tmp_path):
     assert [copy.exists() for copy in (newer, older, oldest)] == [True, False, False]
 
 
-def test_no_copy_is_evicted_while_there_is_room(tmp_path):
+def test_no_copy_is_evicted_while_the_cache_has_room(tmp_path):
     copies = [copy_of(tmp_path, name, 300, 1.0) for name in "abc"]
     ViewCache(tmp_path).reserve(tmp_path / "0123" / "new", 100)
     assert all(copy.exists() for copy in copies)
 
 
-def test_a_copy_that_is_being_refreshed_stays(tmp_path):
+def test_a_copy_that_is_being_refreshed_is_not_evicted(tmp_path):
     copy = copy_of(tmp_path, "a", 900, 1.0)
     with (copy / LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -50,7 +50,7 @@ def test_a_copy_that_is_being_refreshed_stays(tmp_path):
     assert (copy / "metrics.jsonl").exists()
 
 
-def test_copies_of_this_process_are_no_room_for_others(tmp_path):
+def test_copies_reserved_by_this_process_are_not_evicted(tmp_path):
     cache, first = ViewCache(tmp_path), copy_of(tmp_path, "first", 600, 1.0)
     cache.reserve(first, 600)
     with pytest.raises(RunMismatchError, match="Name one run"):

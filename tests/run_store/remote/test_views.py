@@ -1,4 +1,4 @@
-"""Copies of runs for readers: kept up to date, shared, and never outside of their folders."""
+"""Local copies of stored runs for readers: current, shared, and confined to their folders."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def prefix(s3_server):
 
 @pytest.fixture
 def url(prefix, tmp_path):
-    """A run that no process trains."""
+    """Push a run that no process trains, and return its URL."""
     push_run(made_run(tmp_path / "made" / "one", train_line(1)), f"{prefix}/one")
     return f"{prefix}/one"
 
@@ -86,7 +86,7 @@ def record(step, node):
     with_status(node)
 
 
-def test_a_copy_is_like_the_folder(url, trained, tmp_path):
+def test_a_view_has_the_status_of_the_run_and_shows_its_url(url, trained, tmp_path):
     view = run_view(url)
     assert view.name == "one"
     assert url_of(view) == url == RunFolder(view).location
@@ -98,8 +98,8 @@ def test_a_copy_is_like_the_folder(url, trained, tmp_path):
     assert run_status_of(run_view(url)).step == 2
 
 
-def test_several_processes_share_a_copy(url, trained, tmp_path):
-    """The processes are threads with separate views; files are locked for each opening alike."""
+def test_several_processes_share_the_copy_of_a_run(url, trained, tmp_path):
+    """Threads with separate views act as processes: a file lock belongs to an opened file."""
     over = threading.Event()
 
     def follow(_):
@@ -120,7 +120,7 @@ def test_several_processes_share_a_copy(url, trained, tmp_path):
     assert run_status_of(run_view(url)).step == 9
 
 
-def test_a_follower_keeps_the_last_state_while_the_store_is_away(
+def test_a_follower_keeps_the_last_state_while_the_store_does_not_answer(
     url, trained, fault_proxy, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(views, "REFRESH_SECONDS", 0.05)
@@ -135,7 +135,7 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
         assert "not current" in problem
         assert url in problem
         [owner] = (view.folder / "owners").iterdir()
-        os.utime(owner, (0.0, 0.0))  # as if the heartbeat aged
+        os.utime(owner, (0.0, 0.0))  # as if the heartbeat were old
         wait_until(lambda: run_status_of(view.folder).state == "training")
         feed.poll()
         assert problem in [row.text for row in feed.rows(200) if row.label == "problem"]
@@ -146,7 +146,7 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
     assert told == [problem]
 
 
-def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypatch):
+def test_the_view_of_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(views, "REFRESHES_PER_LISTING", 1)
     view = refreshed(prefix)
     assert isinstance(view, PrefixView)
@@ -166,7 +166,7 @@ def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypa
     assert [path.name for path in view.folder.iterdir()] == ["two"]
 
 
-def test_a_list_of_runs_is_two_small_requests_for_each(prefix, url, tmp_path, fault_proxy):
+def test_a_list_of_runs_needs_two_small_requests_per_run(prefix, url, tmp_path, fault_proxy):
     push_run(made_run(tmp_path / "two", train_line(1), train_line(2)), f"{prefix}/two")
     view = PrefixView(prefix, only=("status.json",))
     fault_proxy.log.clear()
@@ -180,7 +180,7 @@ def test_a_list_of_runs_is_two_small_requests_for_each(prefix, url, tmp_path, fa
     assert [request.path.split("/")[-1] for request in fault_proxy.log] == [HEAD] * 2
 
 
-def test_the_dashboard_shows_a_prefix(prefix, url, tmp_path, cache):
+def test_the_dashboard_shows_the_runs_of_a_prefix(prefix, url, tmp_path, cache):
     view = refreshed(prefix)
     with RunningDashboard(view.folder) as running:
         answers = [running.get(path).body.decode() for path in ("/api/runs", "/api/runs/one")]
@@ -209,7 +209,7 @@ class Away:
         raise ObjectStoreError("away")
 
 
-def test_a_damaged_run_hides_no_other(prefix, url):
+def test_a_damaged_run_does_not_hide_other_runs_of_its_prefix(prefix, url):
     ObjectStore(f"{prefix}/broken").put(HEAD, b"{}{")
     ObjectStore(f"{prefix}/{'long' * 70}").put(HEAD, RunHead().model_dump_json().encode())
     view = refreshed(prefix)
@@ -220,7 +220,7 @@ def test_a_damaged_run_hides_no_other(prefix, url):
 
 
 def stored(store, data=b"x", name="a", **changes):
-    """A file of one object, as a head names it."""
+    """Store an object, and return the entry of its file in a head."""
     file = FileObjects(bytes=len(data), chunks=["1-" + hashlib.sha256(data).hexdigest()[:32]])
     store.put(file.objects(name)[0], data)
     return file.model_dump() | changes
@@ -245,7 +245,7 @@ BAD_HEADS = {
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("kind", BAD_HEADS)
-def test_no_run_stops_the_others_whatever_is_wrong_with_it(prefix, url, kind):
+def test_a_run_with_an_invalid_head_is_reported_and_the_others_are_fetched(prefix, url, kind):
     bad = ObjectStore(f"{prefix}/bad")
     values = {"owner": {"number": 1, "released": True}}
     bad.put(HEAD, json.dumps(values | BAD_HEADS[kind](bad)).encode())
@@ -256,14 +256,14 @@ def test_no_run_stops_the_others_whatever_is_wrong_with_it(prefix, url, kind):
 
 
 @pytest.mark.parametrize("name", ["a?b", "user:pw@host", "a#b", "n" * 240 + "ä" * 40])
-def test_a_folder_whose_name_is_in_no_url_hides_no_run(prefix, url, name):
+def test_a_folder_whose_name_cannot_be_in_a_url_hides_no_run(prefix, url, name):
     ObjectStore(prefix).put(f"{name}/{HEAD}", b"{")
     view = refreshed(prefix)
     assert (view.folder / "one" / "metrics.jsonl").exists()
     assert len(view.problems) == 1
 
 
-def test_an_error_of_any_class_is_the_problem_of_its_run(prefix, url, tmp_path, monkeypatch):
+def test_an_unexpected_exception_is_reported_for_its_run(prefix, url, tmp_path, monkeypatch):
     push_run(made_run(tmp_path / "two", train_line(1)), f"{prefix}/two")
     refresh = RunView.refresh
 
@@ -278,7 +278,7 @@ def test_an_error_of_any_class_is_the_problem_of_its_run(prefix, url, tmp_path, 
     assert f"{prefix}/two cannot be read: OverflowError" in problem
 
 
-def test_a_follower_survives_every_exception(url, monkeypatch, caplog):
+def test_a_follower_continues_after_an_unexpected_exception(url, monkeypatch, caplog):
     view, told = refreshed(url), []
     monkeypatch.setattr(views, "REFRESH_SECONDS", 0.01)
     with ViewFollower(view, told.append):
@@ -291,7 +291,7 @@ def test_a_follower_survives_every_exception(url, monkeypatch, caplog):
     assert [of.exc_info[0] for of in caplog.records] == [ZeroDivisionError]
 
 
-def test_a_run_larger_than_the_cache_is_refused_before_it_is_fetched(url, monkeypatch):
+def test_a_run_larger_than_the_cache_is_refused_before_fetching(url, monkeypatch):
     monkeypatch.setattr(view_cache, "MAX_CACHE_BYTES", 100)
     with pytest.raises(RunMismatchError):
         run_view(url)
@@ -323,8 +323,8 @@ def snapshot(folder, without):
         {"checkpoints": {".": "owners/00000001/c"}},
     ],
 )
-def test_a_hostile_head_writes_nothing_elsewhere(url, cache, tmp_path, damage):
-    """The objects are there, so only the names decide."""
+def test_a_hostile_head_writes_nothing_outside_of_the_view(url, cache, tmp_path, damage):
+    """The objects exist, so only the names can cause the refusal."""
     store = ObjectStore(url)
     head = HeadObject(store).read()
     file = head.files["metrics.jsonl"].model_dump()
@@ -342,8 +342,8 @@ def test_a_hostile_head_writes_nothing_elsewhere(url, cache, tmp_path, damage):
     assert snapshot(tmp_path, view) == before
 
 
-def test_links_in_a_copy_are_replaced_and_not_followed(url, trained, tmp_path):
-    """Someone has put links into the cache."""
+def test_links_in_a_view_are_replaced_and_not_followed(url, trained, tmp_path):
+    """Another user has put a link into the cache."""
     view, victim = run_view(url), tmp_path / "victim"
     victim.write_text((view / "metrics.jsonl").read_text())
     (view / "metrics.jsonl").unlink()
@@ -355,7 +355,7 @@ def test_links_in_a_copy_are_replaced_and_not_followed(url, trained, tmp_path):
     assert (view / "metrics.jsonl").read_text().count("\n") == 2
 
 
-def test_the_names_of_urls():
+def test_urls_are_normalized_and_views_of_a_prefix_share_a_folder():
     assert prefix_url("s3:/bucket") == "s3://bucket" == prefix_url("s3://bucket/")
     assert run_url("s3:/bucket/a/b/") == "s3://bucket/a/b"
     for text in ("s3://", "http://host/x"):
@@ -365,7 +365,7 @@ def test_the_names_of_urls():
     assert view_folder("s3://b/p/one").parent != view_folder("s3://b/q/one").parent
 
 
-def test_a_table_shows_the_problem(prefix, url):
+def test_a_table_of_runs_shows_the_problem_of_the_store(prefix, url):
     view = refreshed(prefix)
     feed = FolderFeed(view.folder)
     console = Terminal(width=300)
@@ -382,14 +382,14 @@ def test_a_table_shows_the_problem(prefix, url):
         follower._refresh()
 
 
-def test_a_removed_view_is_fetched_again(url):
+def test_a_removed_view_is_fetched_again_completely(url):
     view = run_view(url)
     shutil.rmtree(view)
     assert (run_view(url) / "run.json").exists()
 
 
 class ScriptedView:
-    """A view whose refreshes fail as a script says, and then succeed."""
+    """A view that fails as scripted, and then refreshes successfully."""
 
     def __init__(self, folder, failures):
         self.folder = folder
@@ -420,7 +420,7 @@ def test_each_outage_of_the_store_is_announced_once(tmp_path, monkeypatch):
 
 
 def renew(url, seconds_ago):
-    """Renew the lease as an owner on another machine did, some time ago."""
+    """Renew the lease as an owner on another machine would have done some seconds ago."""
 
     def change(now):
         process = this_process() | {"host": "elsewhere"}
@@ -442,7 +442,7 @@ def heartbeat_age(view):
     return time.time() - file.stat().st_mtime
 
 
-def test_a_refreshed_view_shows_the_newest_heartbeat_of_the_owner(url):
+def test_a_refreshed_view_has_the_newest_heartbeat_of_the_owner(url):
     view = RunView(url)
     for seconds_ago in (900, 500, 100):
         renew(url, seconds_ago)
@@ -450,7 +450,7 @@ def test_a_refreshed_view_shows_the_newest_heartbeat_of_the_owner(url):
         assert seconds_ago <= heartbeat_age(view) < seconds_ago + 90
 
 
-def test_an_outage_keeps_the_age_of_a_silent_owner(url):
+def test_a_silent_owner_does_not_look_alive_during_an_outage(url):
     renew(url, 600)
     view = RunView(url)
     view.refresh()
@@ -469,8 +469,8 @@ def average_of(folder, steps):
     return made if isinstance(made, Checkpoint) else Checkpoint(made)
 
 
-def test_a_copied_checkpoint_is_on_the_disk_before_it_has_its_name(url, tmp_path, monkeypatch):
-    """After a power failure, a driver does not set aside what the object store has."""
+def test_a_copied_checkpoint_is_synced_before_it_gets_its_name(url, tmp_path, monkeypatch):
+    """After a power failure, a driver then does not set aside a checkpoint that the store has."""
     made = average_of(tmp_path / "averages", (10, 20))
     add_checkpoint(url, made)
     view, calls = RunView(url), record_disk_calls(monkeypatch)
@@ -485,8 +485,8 @@ def test_a_copied_checkpoint_is_on_the_disk_before_it_has_its_name(url, tmp_path
     assert calls[end + 1] == ("sync", target.parent)
 
 
-def test_a_checkpoint_that_was_replaced_is_read_again(url, tmp_path):
-    """Both by a view that is refreshed, and by another process that shares its folder."""
+def test_a_replaced_checkpoint_is_fetched_again(url, tmp_path):
+    """A refreshed view and another process that shares its folder both read the new checkpoint."""
     view = RunView(url)
     for steps, expected in (((10, 20), 15.0), ((30, 50), 40.0)):
         made = average_of(tmp_path / "averages", steps)
@@ -500,7 +500,7 @@ def test_a_checkpoint_that_was_replaced_is_read_again(url, tmp_path):
         check_no_orphans(url, "after a replacement")
 
 
-def test_a_damaged_run_is_a_problem_once_and_until_it_is_repaired(prefix, url):
+def test_a_damaged_run_is_one_problem_until_it_is_repaired(prefix, url):
     store = ObjectStore(url)
     intact = store.get(HEAD, 10**7).data
     view = PrefixView(prefix)

@@ -1,4 +1,4 @@
-"""A rank starts with what its job brings, whatever the number of shards."""
+"""A rank starts with only the content of its job, whatever the number of shards."""
 
 import os
 import shutil
@@ -22,10 +22,10 @@ START = Cursor(epoch=1, window=2)
 
 class Supervisor(Listener):
     def progress(self, phase, step, where=""):
-        """No supervisor waits for this rank."""
+        """Do nothing, because no supervisor waits for this rank."""
 
     def log_detail(self, text):
-        """The run has no log."""
+        """Do nothing, because the run has no log."""
 
 
 class StreamOpenedError(Exception):
@@ -33,7 +33,7 @@ class StreamOpenedError(Exception):
 
 
 def start(placement, job):
-    """Build a rank and let it train; return the cursor at which it opens its stream."""
+    """Build a rank and let it train; return the cursors at which it opens its data stream."""
     opened = []
 
     def steps(cursor):
@@ -50,7 +50,7 @@ def start(placement, job):
 
 
 @pytest.mark.parametrize("is_replay", [False, True])
-def test_a_rank_starts_without_the_manifest_file(rank_pools, phrasebook, tmp_path, is_replay):
+def test_a_rank_starts_without_files_of_its_dataset(rank_pools, phrasebook, tmp_path, is_replay):
     copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
     recipe, run = tiny_recipe(copy), RunFolder(tmp_path / "run")
     store, manifest = open_dataset(recipe.data)

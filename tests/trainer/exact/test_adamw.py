@@ -1,4 +1,4 @@
-"""Exact AdamW is AdamW, and its bits do not depend on where a vector is cut."""
+"""Exact AdamW equals AdamW, and its bits do not depend on where a vector is cut."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from trainer.exact import adamw
 from trainer.exact.adamw import ExactAdamW
 
 SETTINGS = {"lr": 0.003, "betas": (0.9, 0.98), "eps": 1e-9}
-LENGTH = 67  # four AVX-512 vectors of fp32 and an end of three
+LENGTH = 67  # four AVX-512 vectors of fp32 and a remainder of three
 
 
 def gradients(steps, length=LENGTH):
@@ -18,7 +18,7 @@ def gradients(steps, length=LENGTH):
 
 
 def updated(parts, steps, *, divisor=1.0, weight_decay=0.01, optimizer_class=ExactAdamW):
-    """The parts after some steps with the same gradients, put together."""
+    """Return the concatenated parts after some steps with the same gradients."""
     parameters = [torch.nn.Parameter(part.clone()) for part in parts]
     groups = [{"params": parameters, "weight_decay": weight_decay}]
     optimizer = optimizer_class(groups, **SETTINGS)
@@ -34,13 +34,13 @@ def updated(parts, steps, *, divisor=1.0, weight_decay=0.01, optimizer_class=Exa
 
 @pytest.fixture(params=["as on a CPU", "as elsewhere"])
 def way(request, monkeypatch):
-    """Both ways of working an update out."""
+    """Select each of the two implementations of the update."""
     if request.param == "as elsewhere":
         monkeypatch.setattr(adamw, "updates_by_lines", lambda parameter: False)
 
 
 @pytest.mark.parametrize("divisor", [1.0, 3.7])
-def test_a_vector_may_be_cut_at_every_position(way, divisor):
+def test_cutting_a_vector_does_not_change_the_bits_of_its_update(way, divisor):
     whole = torch.linspace(-2, 2, LENGTH)
     expected = updated([whole], 5, divisor=divisor)
     for cut in range(1, LENGTH):
@@ -48,7 +48,7 @@ def test_a_vector_may_be_cut_at_every_position(way, divisor):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_long_vectors_on_any_number_of_threads(way, threads):
+def test_cutting_a_long_vector_changes_no_bits_with_any_number_of_threads(way, threads):
     whole = torch.linspace(-2, 2, 100_003)
     expected = updated([whole], 2)
     before = torch.get_num_threads()
@@ -60,8 +60,8 @@ def test_long_vectors_on_any_number_of_threads(way, threads):
         torch.set_num_threads(before)
 
 
-def test_torchs_own_depends_on_the_cut():
-    """Or the tests above would show nothing."""
+def test_torchs_fused_adamw_depends_on_the_cut():
+    """Otherwise the tests above would prove nothing."""
     whole = torch.linspace(-2, 2, LENGTH)
 
     def fused(parts):
@@ -74,8 +74,8 @@ def test_torchs_own_depends_on_the_cut():
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_it_is_adamw(way, weight_decay):
-    """Compare with torch's in fp64: the error is at most that of torch's fp32."""
+def test_exact_adamw_is_about_as_close_to_fp64_as_torchs_adamw(way, weight_decay):
+    """In fp64, torch's AdamW is the reference; the error is at most twice that of torch's fp32."""
     whole = torch.linspace(-2, 2, LENGTH, dtype=torch.float64)
     exactly, theirs, ours = (
         updated([whole.to(dtype)], 50, weight_decay=weight_decay, optimizer_class=kind).double()
@@ -89,8 +89,8 @@ def test_it_is_adamw(way, weight_decay):
     assert (ours - whole).abs().mean() > 1e-3
 
 
-def test_clipping_divides_the_gradient(way):
-    """Clip in the second step alone: Adam does not notice a divisor that never changes."""
+def test_clipping_divides_the_gradient_by_the_divisor(way):
+    """Clip in the second step only, because Adam's updates do not depend on a constant divisor."""
     divisors = [1.0, 3.0, 1.0]
     clipped, by_hand, unclipped = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(3))
     optimizers = [

@@ -1,4 +1,4 @@
-"""Checksums against sums of Python's integers, and what they see."""
+"""Checksums compared with sums of Python integers, and the errors that they detect."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def by_hand(gradient, start=0):
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 1000])
-def test_both_forms_are_the_sum_of_integers(count):
+def test_checksums_of_shifted_and_of_summed_gradients_equal_integer_sums(count):
     gradient = on_grid(count, count)
     assert checksum_of_shifted(gradient + SHIFT, SHIFT) == by_hand(gradient)
     assert checksum_of_part(gradient, 0, SHIFT) == by_hand(gradient)
@@ -47,7 +47,7 @@ def test_both_forms_are_the_sum_of_integers(count):
 
 @pytest.mark.parametrize("cuts", [[0, 1000], [0, 1, 64, 65, 200, 1000], [0, 999, 1000]])
 @pytest.mark.parametrize("chunk", [64, 128, 2**18])
-def test_parts_add_up_to_the_whole(cuts, chunk, monkeypatch):
+def test_checksums_of_parts_add_up_to_that_of_the_whole(cuts, chunk, monkeypatch):
     monkeypatch.setattr(checksum, "CHUNKS", {"cpu": chunk})
     gradient = on_grid(1000, 3)
     parts = [
@@ -57,18 +57,18 @@ def test_parts_add_up_to_the_whole(cuts, chunk, monkeypatch):
     assert checksum._signed(sum(parts)) == by_hand(gradient)
 
 
-def test_slots_add_up_to_their_sum():
+def test_checksums_of_slots_add_up_to_that_of_their_sum():
     slots = [on_grid(777, seed) for seed in range(7)]
     local = sum(checksum_of_shifted(slot + SHIFT, SHIFT) for slot in slots)
     assert checksum._signed(local) == checksum_of_part(sum(slots), 0, SHIFT)
 
 
-def test_a_view_at_an_odd_place_of_its_memory():
+def test_a_view_at_an_unaligned_address_has_the_right_checksum():
     memory = on_grid(131, 1)
     assert checksum_of_shifted((memory + SHIFT)[1:], SHIFT) == by_hand(memory[1:])
 
 
-def test_one_wrong_element_is_always_seen():
+def test_a_single_wrong_element_is_always_detected():
     gradient, generator = on_grid(640, 5), np.random.default_rng(1)
     right = checksum_of_part(gradient, 0, SHIFT)
     for _ in range(500):
@@ -79,15 +79,15 @@ def test_one_wrong_element_is_always_seen():
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 63), (0, 64), (2, 130), (100, 399)])
-def test_exchanged_elements_are_seen_between_blocks_and_at_odd_distances(one, other):
+def test_exchanged_elements_are_detected_between_blocks_and_at_odd_distances(one, other):
     gradient = on_grid(640, 6)
     wrong = gradient.clone()
     wrong[[one, other]] = gradient[[other, one]]
     assert checksum_of_part(wrong, 0, SHIFT) != checksum_of_part(gradient, 0, SHIFT)
 
 
-def test_an_exchange_within_a_block_at_an_even_distance_is_not_seen():
-    """The limit that the documentation states."""
+def test_an_exchange_at_an_even_distance_within_a_block_is_not_detected():
+    """The documentation states this limit."""
     gradient = on_grid(640, 6)
     wrong = gradient.clone()
     wrong[[0, 62]] = gradient[[62, 0]]
@@ -95,7 +95,7 @@ def test_an_exchange_within_a_block_at_an_even_distance_is_not_seen():
 
 
 @pytest.mark.parametrize("wrong", [GRID / 3, GRID / 1024, float("nan"), float("inf"), 1e30])
-def test_an_element_off_the_grid_is_seen(wrong):
+def test_an_element_off_the_grid_is_detected(wrong):
     gradient = on_grid(640, 8, bits=4)
     right = checksum_of_part(gradient, 0, SHIFT)
     gradient[77] = gradient[77] + wrong

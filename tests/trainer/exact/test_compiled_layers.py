@@ -1,4 +1,4 @@
-"""Compiled layers: the same bits on any number of ranks, and no graph but those of the recipe."""
+"""Compiled layers have the same bits on any number of ranks, and only the graphs of the recipe."""
 
 import functools
 import os
@@ -21,8 +21,8 @@ from trainer.zero import compiled_layers
 from trainer.zero.compiled_layers import CompiledLayers
 
 STEPS = 2
-PATIENCE = {"cpu_seconds": 900.0}  # the compiler takes most of them
-# Sizes of 1, sizes below and above those that eager code treats specially, and more scores than
+PATIENCE = {"cpu_seconds": 900.0}  # mostly for the compiler
+# Sizes of 1, sizes below and above those with special code in eager mode, and more scores than
 # torch sums at once.
 PAIRS = [PairShape(*sizes) for sizes in ((2, 3, 5), (1, 4, 4), (3, 1, 2), (3, 270, 2), (9, 7, 16))]
 ROWS = [RowsShape(*sizes) for sizes in ((4, 16), (1, 9), (3, 1), (2, 2), (5, 13))]
@@ -31,7 +31,7 @@ VALUES = {"pairs": tiny_values, "texts": language_model_values, "masked": masked
 
 @pytest.fixture(scope="module")
 def values_of(tmp_path_factory):
-    """Values of a recipe of a family, whose dataset is prepared, with some of its engine."""
+    """Return a function: the values of a recipe of a family with given engine settings."""
     folder = tmp_path_factory.mktemp("compiled")
     made = {}
 
@@ -50,7 +50,7 @@ def values_of(tmp_path_factory):
 @pytest.mark.parametrize(
     ("family", "sizes", "graphs"), [("pairs", PAIRS, 4), ("texts", ROWS, 4), ("masked", ROWS, 6)]
 )
-def test_all_sizes_use_one_graph_per_kind_of_layer_mask_and_mode(
+def test_each_kind_of_layer_mask_and_mode_has_one_graph_for_all_sizes(
     rank_pools, values_of, family, sizes, graphs, checkpointing
 ):
     values = values_of(family, activation_checkpointing=checkpointing)
@@ -73,28 +73,28 @@ def alone(rank_pools, values_of):
     ("precision", "ranks", "stage"),
     [("fp32", 2, 1), ("fp32", 2, 2), ("fp32", 3, 0), ("bf16", 2, 2), ("bf16", 3, 1)],
 )
-def test_exact_numerics_have_the_same_bits_on_any_ranks_in_stages_0_to_2(
+def test_exact_numerics_with_compiled_layers_have_the_same_bits_in_stages_0_to_2(
     rank_pools, values_of, alone, precision, ranks, stage
 ):
     engine = {"numerics": "exact", "precision": precision}
     expected = alone(**engine)
     assert expected["losses"][0] != expected["losses"][1]
     values = values_of("pairs", zero_stage=stage, **engine)
-    sizes = tuple(reversed(PAIRS))  # a rank may see other sizes first
+    sizes = tuple(reversed(PAIRS))  # a rank may get the sizes in another order
     for found in rank_pools(ranks).run(compiled_jobs.train, values, STEPS, sizes, **PATIENCE):
         assert found == expected
 
 
 @pytest.mark.long
-def test_compiled_layers_compute_what_plain_ones_do(alone):
+def test_compiled_layers_compute_nearly_the_same_as_eager_ones(alone):
     compiled, plain = alone(), alone(compile="none")
     assert compiled["losses"] == pytest.approx(plain["losses"], rel=1e-6)
     assert (plain["code"], plain["graphs"]) == (None, 0)
-    assert compiled["weights"] != plain["weights"]  # or nothing would have been compiled
+    assert compiled["weights"] != plain["weights"]  # equal if nothing had been compiled
 
 
 @pytest.mark.long
-def test_an_empty_cache_of_the_compiler_changes_nothing(rank_pools, values_of, alone, tmp_path):
+def test_empty_and_filled_compiler_caches_give_equal_bits(rank_pools, values_of, alone, tmp_path):
     expected = alone()
     arguments = (str(tmp_path), values_of("pairs"), STEPS)
     for _ in ("empty", "filled"):
@@ -103,7 +103,7 @@ def test_an_empty_cache_of_the_compiler_changes_nothing(rank_pools, values_of, a
     assert (tmp_path / "compiled").stat().st_mode & 0o777 == 0o700
 
 
-def test_stages_and_attention_that_cannot_be_compiled_are_refused():
+def test_stage_3_and_varlen_attention_cannot_be_compiled():
     assert EngineConfig(compile="layers", zero_stage=2)
     with pytest.raises(ValueError, match=r"zero_stage is 3.*use zero_stage 0, 1 or 2"):
         EngineConfig(compile="layers", zero_stage=3)
@@ -111,7 +111,7 @@ def test_stages_and_attention_that_cannot_be_compiled_are_refused():
         EngineConfig(compile="layers", attention="varlen")
 
 
-def test_the_fingerprint_has_the_generated_code():
+def test_the_fingerprint_contains_the_digest_of_the_generated_code():
     one, two, none = (
         numerics.fingerprint(EngineConfig(numerics="exact"), Placement(generated_code=code))
         for code in ("0123", "4567", None)
@@ -128,7 +128,7 @@ class Stack(compiled_layers.LayerStack):
         self.layers = torch.nn.ModuleList([torch.nn.ParameterList([parameter])])
 
 
-def test_a_parameter_at_an_odd_address_is_refused():
+def test_a_parameter_at_an_unaligned_address_is_refused():
     layers = CompiledLayers(print, "0123", one_row=False)
     flat = torch.zeros(64)
     refused = pytest.raises(EngineError, match=r"0.*multiple of 16 bytes.*multiples of 8")
@@ -141,8 +141,8 @@ def test_a_parameter_at_an_odd_address_is_refused():
         layers.use_in(torch.nn.Linear(2, 2))
 
 
-def test_a_node_without_a_compiler_and_a_cache_of_others_end_the_start(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # as it is later
+def test_a_missing_compiler_and_a_cache_of_another_user_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that monkeypatch restores it
     monkeypatch.setenv("CXX", str(tmp_path / "missing"))
     with pytest.raises(EngineError, match=r"no C\+\+ compiler .*missing.*CXX"):
         compiled_layers._require_compiler()

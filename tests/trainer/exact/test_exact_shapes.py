@@ -1,4 +1,4 @@
-"""With exact numerics any number of ranks and any ZeRO stage give the same bits."""
+"""With exact numerics, any number of ranks and any ZeRO stage give the same bits."""
 
 from functools import cache
 
@@ -14,13 +14,13 @@ BF16 = [
     (ranks, Shape(stage, "bf16", numerics="exact")) for ranks in (1, 2, 3, 4) for stage in (1, 2, 3)
 ]
 BF16.remove((3, Shape(3, "bf16", numerics="exact")))  # refused, see below
-# Every number of ranks and every stage, and those together where ranks are most unlike.
+# Each number of ranks and each stage, combined so that the ranks differ most.
 SHORT = [(1, 1), (1, 3), (2, 0), (2, 2), (3, 1), (3, 3)]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(rank_pools):
-    """Losses and whole state of one rank in stage 1, by precision and steps."""
+    """Return a function: losses and whole state of one rank in stage 1, by precision and steps."""
 
     @cache
     def result(precision, steps):
@@ -54,7 +54,7 @@ def assert_same_bits(found, expected):
         for ranks, shape in FP32 + BF16
     ],
 )
-def test_losses_weights_moments_and_average_are_the_same_bits(
+def test_losses_weights_moments_and_average_have_the_same_bits(
     rank_pools, undisturbed, ranks, shape
 ):
     found = trained(rank_pools, ranks, shape, STEPS)
@@ -66,7 +66,7 @@ def test_losses_weights_moments_and_average_are_the_same_bits(
     ("form", "part"),
     [("marian", "output_bias"), ("newer", "encoder.layers.0.feed_forward.gate_and_inner.bias")],
 )
-def test_so_they_are_with_other_parts(rank_pools, ranks, stage, form, part):
+def test_marian_and_newer_networks_have_the_same_bits(rank_pools, ranks, stage, form, part):
     shapes = [Shape(number, numerics="exact") for number in (1, stage)]
     network = Network(form=form)
     expected = trained(rank_pools, 1, shapes[0], 2, network)
@@ -75,7 +75,7 @@ def test_so_they_are_with_other_parts(rank_pools, ranks, stage, form, part):
 
 
 @pytest.mark.long
-def test_so_they_are_where_two_passes_shall_agree(rank_pools):
+def test_r_drop_has_the_same_bits_on_any_number_of_ranks(rank_pools):
     network = Network(r_drop=5.0)
     expected = trained(rank_pools, 1, Shape(1, numerics="exact"), 2, network)
     for ranks, stage in ((2, 0), (3, 3)):
@@ -85,8 +85,8 @@ def test_so_they_are_where_two_passes_shall_agree(rank_pools):
     assert expected[0] != one_pass[0]
 
 
-def test_fast_sums_depend_on_the_ranks(rank_pools):
-    """Or the test above would show nothing."""
+def test_losses_of_fast_sums_depend_on_the_number_of_ranks(rank_pools):
+    """Otherwise the tests above would prove nothing."""
     one, three = (trained(rank_pools, ranks, Shape(1), STEPS) for ranks in (1, 3))
     assert one[0] == pytest.approx(three[0], rel=1e-5)
     assert one[0] != three[0]
@@ -99,7 +99,7 @@ def test_exact_sums_are_close_to_fast_ones(rank_pools, undisturbed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("stage", [0, 1, 3])
-def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
+def test_clipped_training_has_the_same_bits_on_any_number_of_ranks(rank_pools, stage):
     job, steps, clipping = engine_jobs.train, 3, 0.05
     exact, fast = Shape(stage, numerics="exact"), Shape(stage)
     expected = rank_pools(1).run(job, Shape(1, numerics="exact"), steps, clipping)[0]
@@ -114,12 +114,12 @@ def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
 
 @pytest.fixture(scope="module")
 def without_the_second_step(rank_pools):
-    """Run without its second step, and return the results by shape."""
+    """Return a function: results of a run without its second step, by shape."""
     job = poison_jobs.train_without_the_second_step
     return cache(lambda shape: rank_pools(2).run(job, shape)[0])
 
 
-# A slot's loss is seen before a stage matters; gradients and their sum where the stage keeps them.
+# The detection of a bad loss does not depend on the stage; that of gradients and sums does.
 @pytest.mark.parametrize(
     ("shape", "poison"),
     [
@@ -133,7 +133,7 @@ def without_the_second_step(rank_pools):
         for poison in ("loss", "gradient", "sum")
     ],
 )
-def test_a_step_that_is_not_finite_leaves_no_trace(
+def test_a_non_finite_step_changes_neither_weights_nor_later_losses(
     rank_pools, without_the_second_step, shape, poison
 ):
     shape = Shape(shape.zero_stage, shape.precision, numerics="exact")
@@ -149,7 +149,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
         )
 
 
-def test_averages_over_three_ranks_in_bf16_are_refused(rank_pools):
+def test_bf16_in_stage_3_on_three_ranks_is_refused_because_it_averages(rank_pools):
     with pytest.raises(Exception, match=r"has 3 ranks.*bf16 and zero_stage 3.*zero_stage 1 or 2"):
         rank_pools(3).run(engine_jobs.train, Shape(3, "bf16", numerics="exact"), 1)
 
@@ -158,10 +158,10 @@ def test_averages_over_three_ranks_in_bf16_are_refused(rank_pools):
 @pytest.mark.parametrize(
     "shape", [Shape(0), Shape(1), Shape(1, "bf16"), Shape(2, "bf16"), Shape(3)], ids=str
 )
-def test_products_and_norms_read_parameters_at_addresses_of_16_bytes(rank_pools, shape, form):
-    """On a GPU another address can mean another kernel, and so other bits."""
+def test_products_and_norms_read_parameters_at_addresses_divisible_by_16(rank_pools, shape, form):
+    """On a GPU, another address can select another kernel, and thereby change bits."""
     ((reads, own),) = rank_pools(1).run(address_jobs.observe, shape, Network(form=form))
     assert set().union(*reads.values()) == {0}, reads
     assert any("mm" in name for name in reads)
-    if form == "paper":  # whose 34 elements of a bias move what follows them in a flat buffer
+    if form == "paper":  # a bias of 34 elements shifts the parameters after it in a flat buffer
         assert (own == {0}) == (shape.zero_stage == 0)

@@ -10,7 +10,7 @@ DTYPES = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
 def reference(tensor):
-    """Sum numpy's bytes: little-endian words, and the rest as smaller integers."""
+    """Return the sum of a tensor's little-endian 64-bit words and of the remaining integers."""
     flat = tensor.detach().reshape(-1).contiguous()
     integers = flat.view(DTYPES[flat.dtype]).numpy()
     per_word = 8 // integers.itemsize
@@ -25,7 +25,7 @@ def reference(tensor):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (4, 5), (7, 3), (0,)], ids=str)
-def test_it_is_the_sum_modulo_two_to_the_64(dtype, shape):
+def test_the_digest_is_the_sum_of_words_modulo_two_to_the_64(dtype, shape):
     torch.manual_seed(1)
     tensor = torch.randn(shape).to(dtype)
     found = digest_of(tensor)
@@ -34,7 +34,7 @@ def test_it_is_the_sum_modulo_two_to_the_64(dtype, shape):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_views_have_the_digest_of_their_values(dtype):
+def test_a_view_has_the_digest_of_its_values(dtype):
     torch.manual_seed(2)
     whole = torch.randn(9, 7).to(dtype)
     for view in (whole.t(), whole[1:], whole[:, 2:5], whole.reshape(-1)[1:], whole[0].expand(4, 7)):
@@ -42,7 +42,7 @@ def test_views_have_the_digest_of_their_values(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_each_bit_counts(dtype):
+def test_each_flipped_bit_changes_the_digest(dtype):
     torch.manual_seed(3)
     tensor = torch.randn(11).to(dtype)
     tensor[4] = float("nan")
@@ -57,6 +57,6 @@ def test_each_bit_counts(dtype):
     assert digest_of(tensor).item() == digest
 
 
-def test_it_wraps_around():
+def test_the_digest_of_large_values_wraps_around_at_64_bits():
     tensor = torch.tensor([np.nan] * 5000)
     assert digest_of(tensor).item() == reference(tensor)

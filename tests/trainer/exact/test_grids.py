@@ -1,4 +1,4 @@
-"""Sums on a grid have the same bits in any order and any grouping; limits follow the gradients."""
+"""Sums on a grid have the same bits in any order and grouping; limits follow the gradients."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def grids_for(largest: float, micro_batches: int) -> GradientGrids:
 
 
 def summed_in_groups(terms, order, cuts):
-    """The terms in this order, added up in groups, and the groups' sums added up."""
+    """Return the sum of the terms, added in this order within groups, then over the groups."""
     shuffled = [terms[number] for number in order]
     groups = np.split(np.arange(len(terms)), sorted(cuts))
     partial = []
@@ -43,7 +43,7 @@ def sums(draw):
     micro_batches = draw(st.integers(1, 40))
     exponent = draw(st.integers(-90, 90))
     seed = draw(st.integers(0, 2**32 - 1))
-    # Many sizes at once, and some elements as large as is allowed, of equal sign.
+    # Magnitudes over a wide range, and some elements of equal sign at the largest allowed size.
     random = np.random.default_rng(seed)
     sizes = 2.0 ** random.uniform(-24, 0, size=(micro_batches, 64))
     terms = sizes * random.choice([-1, 1], size=sizes.shape)
@@ -55,9 +55,9 @@ def sums(draw):
 
 
 @given(sums())
-def test_any_order_and_any_grouping_has_the_same_bits(case):
+def test_rounded_terms_sum_to_the_same_bits_in_any_order_and_grouping(case):
     micro_batches, terms, order, cuts = case
-    # As large as the limits: four times what they were derived from.
+    # The largest term is at the limit, which is four times the value that it was derived from.
     grids = grids_for(float(max(t.abs().max() for t in terms)) / 4, micro_batches)
     assert grids.fits(np.array([[float(t.abs().max())] for t in terms]))
     for term in terms:
@@ -71,8 +71,8 @@ def test_any_order_and_any_grouping_has_the_same_bits(case):
         assert torch.equal(found.double(), exactly)
 
 
-def test_without_a_grid_the_order_does_matter():
-    """Or the test above would show nothing."""
+def test_unrounded_terms_sum_to_bits_that_depend_on_the_order():
+    """Otherwise the test above would prove nothing."""
     random = np.random.default_rng(1)
     terms = list(torch.from_numpy(random.normal(size=(8, 64))).float())
     forth = summed_in_groups(terms, range(8), [])
@@ -80,7 +80,7 @@ def test_without_a_grid_the_order_does_matter():
 
 
 @given(st.integers(1, 64), st.floats(1e-20, 1e20), st.integers(0, 1000))
-def test_rounding_is_to_the_nearest_and_close(micro_batches, largest, seed):
+def test_rounding_is_to_the_nearest_grid_point_and_idempotent(micro_batches, largest, seed):
     grids = grids_for(largest, micro_batches)
     values = torch.from_numpy(np.random.default_rng(seed).uniform(-largest, largest, 200)).float()
     rounded = values.clone()
@@ -94,7 +94,7 @@ def test_rounding_is_to_the_nearest_and_close(micro_batches, largest, seed):
 
 
 @given(st.floats(2.0**-60, 2.0**60), st.integers(0, 1000))
-def test_rounded_bf16_gradients_are_on_the_grid_too(largest, seed):
+def test_rounded_bf16_gradients_are_on_the_grid_of_fp32(largest, seed):
     grids = grids_for(largest, 8)
     random = np.random.default_rng(seed)
     values = largest * 2.0 ** random.uniform(-30, 0, size=100) * random.choice([-1, 1], size=100)
@@ -105,7 +105,7 @@ def test_rounded_bf16_gradients_are_on_the_grid_too(largest, seed):
     assert torch.equal(values.float(), as_fp32)
 
 
-def test_a_parameter_has_its_own_grid():
+def test_each_parameter_has_a_separate_grid():
     grids = GradientGrids(["large", "small"], 8)
     grids.widen(np.array([[1e6, 1e-6]]))
     small = torch.tensor([1.23456e-6])
@@ -115,7 +115,7 @@ def test_a_parameter_has_its_own_grid():
     assert small.item() == 0.0
 
 
-def test_the_first_step_is_there_to_measure():
+def test_gradients_of_the_first_step_are_measured_without_rounding():
     grids = GradientGrids(["weight"], 8)
     unrounded = torch.tensor([1 / 3])
     grids.round_([0], [unrounded])
@@ -125,7 +125,7 @@ def test_the_first_step_is_there_to_measure():
     assert grids.fits(np.array([[0.7]]))
 
 
-def test_a_gradient_beyond_its_limit_widens_only_its_grid():
+def test_a_gradient_beyond_its_limit_widens_only_the_grid_of_its_parameter():
     grids = GradientGrids(["a", "b"], 8)
     grids.widen(np.array([[1.0, 1.0]]))
     much = np.array([[1.0, 1.0], [1.0, 100.0]])
@@ -135,7 +135,7 @@ def test_a_gradient_beyond_its_limit_widens_only_its_grid():
     assert grids.peaks == {"a": 1.0, "b": 100.0}
 
 
-def test_limits_follow_gradients_down_slowly():
+def test_limits_decay_slowly_when_gradients_become_smaller():
     grids = grids_for(1.0, 8)
     for _ in range(34):
         grids.follow(np.array([[0.0]]))
@@ -143,7 +143,7 @@ def test_limits_follow_gradients_down_slowly():
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
-def test_a_refused_step_leaves_the_limits_of_the_step_before_it(is_resumed):
+def test_a_refused_step_restores_the_limits_of_the_step_before(is_resumed):
     grids = grids_for(1.0, 8)
     grids.follow(np.array([[1.5]]))
     if is_resumed:
@@ -170,7 +170,7 @@ def test_a_refused_first_step_leaves_no_limits():
     assert torch.equal(gradient, torch.tensor([0.1]))
 
 
-def test_a_parameter_without_gradients_has_a_grid_as_well():
+def test_a_parameter_with_zero_gradients_has_a_grid():
     grids = grids_for(0.0, 8)
     zero = torch.zeros(3)
     grids.round_([0], [zero])
@@ -179,7 +179,7 @@ def test_a_parameter_without_gradients_has_a_grid_as_well():
     assert not grids.fits(np.array([[1e-20]]))
 
 
-def test_the_largest_gradients_that_count_as_finite_round_to_finite_ones():
+def test_the_largest_gradients_that_count_as_finite_stay_finite_when_rounded():
     grids = grids_for(LARGEST, 2**12)
     gradient = torch.tensor([LARGEST, -LARGEST])
     grids.round_([0], [gradient])
@@ -187,7 +187,7 @@ def test_the_largest_gradients_that_count_as_finite_round_to_finite_ones():
     assert (gradient * 2**12).isfinite().all()
 
 
-def test_a_checkpoint_needs_the_peaks_alone():
+def test_grids_are_restored_from_their_peaks_alone():
     grids = GradientGrids(["a", "b"], 8)
     assert grids.peaks == {}
     for step in range(5):
@@ -203,7 +203,7 @@ def test_a_checkpoint_needs_the_peaks_alone():
 
 
 @given(st.integers(1, 40), st.integers(0, 1000))
-def test_the_bound_is_above_every_sum(micro_batches, seed):
+def test_the_bound_is_at_least_every_sum_and_a_power_of_two(micro_batches, seed):
     random = np.random.default_rng(seed)
     terms = torch.from_numpy(random.normal(size=(micro_batches, 16))).float()
     largest = terms.abs().amax(dim=1, keepdim=True).double().numpy()
@@ -215,12 +215,12 @@ def test_the_bound_is_above_every_sum(micro_batches, seed):
     assert np.log2(bound).is_integer()
 
 
-def test_the_bound_has_room_for_rounding():
-    """A sum that is less than a spacing below a power of two may be rounded up to it."""
+def test_the_bound_allows_for_rounding_up():
+    """A sum slightly below a power of two may be rounded up to it."""
     assert grids_for(1.0, 2).bound(np.array([[1.0], [1 - 1e-12]])) > 2.0
 
 
-def test_too_many_micro_batches_are_refused():
+def test_more_micro_batches_than_4096_are_refused():
     GradientGrids(["weight"], 4096)
     with pytest.raises(EngineError, match=r"4097.* only 11 bits remain.*at most 4096"):
         GradientGrids(["weight"], 4097)
@@ -228,7 +228,7 @@ def test_too_many_micro_batches_are_refused():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("largest", [0.0, 3.0, -3.0, float("inf"), -float("inf"), float("nan")])
-def test_the_largest_magnitude_shows_what_is_not_finite(dtype, largest):
+def test_the_largest_magnitude_of_a_non_finite_gradient_is_non_finite(dtype, largest):
     gradient = torch.linspace(-1.0, 1.0, 3 * 41, dtype=dtype).view(3, 41)
     gradient[1, 7] = largest
     expected = abs(largest) if abs(largest) != 0.0 else 1.0

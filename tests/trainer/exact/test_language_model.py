@@ -1,7 +1,7 @@
-"""Models of documents with exact numerics: the same bits on any number of ranks, in any stage.
+"""Language models with exact numerics: the same bits on any number of ranks, in any stage.
 
-A norm is where they could part: torch computes RMSNorm in several steps, and ZeRO-3 adds up
-gradients between modules.
+Bits could differ in norms, because torch computes RMSNorm in several operations, and ZeRO-3
+adds up gradients between modules.
 """
 
 import pytest
@@ -20,9 +20,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_losses_weights_and_gradients_have_the_same_bits(rank_pools, form):
+def test_decoder_only_training_has_the_same_bits_on_three_ranks(rank_pools, form):
     (alone,) = rank_pools(1).run(language_model_jobs.train, Shape(1, numerics="exact"), form, STEPS)
-    passes = language_model_jobs.SLOTS * (STEPS + 1)  # the first step is repeated
+    passes = language_model_jobs.SLOTS * (STEPS + 1)  # the first step is computed twice
     assert {len(found) for found in alone["gradients"].values()} == {passes}
     for ranks, stage in ((3, 0), (3, 3)):
         shape = Shape(stage, numerics="exact")
@@ -32,7 +32,7 @@ def test_losses_weights_and_gradients_have_the_same_bits(rank_pools, form):
 
 
 def check_bits(rank_pools, job, *arguments):
-    """Train on one rank, and compare with other numbers of ranks in other stages."""
+    """Train on one rank, and compare with two and three ranks in other stages."""
     (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), *arguments, STEPS)
     assert alone["losses"][0] != alone["losses"][-1]
     for ranks, stage in ((2, 0), (3, 3)):
@@ -42,16 +42,16 @@ def check_bits(rank_pools, job, *arguments):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_sentence_pairs_have_the_same_bits(rank_pools, pooling):
+def test_sentence_embedding_has_the_same_bits_on_more_ranks(rank_pools, pooling):
     form = {"preset": "bert", "pooling": pooling}
     check_bits(rank_pools, language_model_jobs.train_sentences, form)
 
 
 @pytest.mark.parametrize("kind", ["texts", "tokens"])
-def test_heads_for_labels_have_the_same_bits_also_where_a_slot_has_no_label(rank_pools, kind):
+def test_label_heads_have_the_same_bits_even_if_a_slot_has_no_label(rank_pools, kind):
     check_bits(rank_pools, language_model_jobs.train_labels, kind, {"preset": "bert"})
 
 
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {}], ids=["bert", "pre-norm"])
-def test_a_masked_model_has_the_same_bits_also_where_a_slot_has_nothing_masked(rank_pools, form):
+def test_a_masked_model_has_the_same_bits_even_if_a_slot_has_no_masked_token(rank_pools, form):
     check_bits(rank_pools, language_model_jobs.train_masked, form)

@@ -1,4 +1,4 @@
-"""The norm is right, and the same wherever the vector is cut."""
+"""The exact norm equals the norm, and has the same bits wherever the vector is cut."""
 
 import math
 
@@ -19,15 +19,15 @@ def vector(length, seed=1):
 
 
 @pytest.mark.parametrize("length", [0, 1, ROW - 1, ROW, 5 * ROW + 7, 40 * ROW + 1])
-def test_it_is_the_norm(length):
+def test_the_exact_norm_equals_the_norm(length):
     values = vector(length)
-    values[:1] = 1.0  # as large as the bound, which is what the precision is relative to
+    values[:1] = 1.0  # as large as the bound, to which the precision is relative
     expected = math.sqrt(math.fsum(v * v for v in values.tolist()))
     assert norm([values], 1.0, Placement()) == pytest.approx(expected, rel=1e-6)
 
 
 @given(st.lists(st.integers(0, 3 * ROW), max_size=5), st.permutations(range(6)))
-def test_cuts_and_order_do_not_matter(cuts, order):
+def test_the_norm_does_not_depend_on_cuts_and_order(cuts, order):
     values = vector(3 * ROW)
     whole = norm([values], 1.0, Placement())
     parts = torch.tensor_split(values, sorted(cuts))
@@ -36,31 +36,31 @@ def test_cuts_and_order_do_not_matter(cuts, order):
     assert norm([values.flip(0)], 1.0, Placement()) == whole
 
 
-def test_a_plain_sum_would_depend_on_the_order():
-    """Or the test above would show nothing."""
+def test_a_plain_sum_of_squares_depends_on_the_cut():
+    """Otherwise the test above would prove nothing."""
     values = vector(3 * ROW)
     squares = values * values
     assert len({float(squares[:cut].sum() + squares[cut:].sum()) for cut in range(50)}) > 1
 
 
 @pytest.mark.parametrize("exponent", [-100, -20, 0, 30, 90])
-def test_it_scales_with_the_bound(exponent):
+def test_the_norm_scales_exactly_with_the_bound(exponent):
     values = vector(1000)
     scaled = norm([values * 2.0**exponent], 2.0**exponent, Placement())
     assert scaled == norm([values], 1.0, Placement()) * 2.0**exponent
 
 
-def test_elements_as_large_as_the_bound_lose_nothing():
+def test_squares_of_elements_as_large_as_the_bound_are_exact():
     elements = torch.ones(20 * ROW)
     assert squares_in_units([elements], 2.0**-41) == 20 * ROW * 2**41
 
 
-def test_a_sum_of_more_than_64_bits_is_right():
-    rows = 3000  # each of 2⁵³ units
+def test_a_sum_of_squares_beyond_64_bits_is_exact():
+    rows = 3000  # of 2⁵³ units each
     assert squares_in_units([torch.ones(rows * ROW)], 2.0**-41) == rows * 2**53 > 2**64
 
 
-def test_pieces_that_are_joined_and_pieces_that_are_split_are_counted_once():
+def test_joined_small_pieces_and_split_large_pieces_are_counted_once():
     lengths = [1, 5, _SMALL - 1, _SMALL, _SMALL + 1, 3 * _SMALL + 17, ROW, 0]
     pieces = [vector(length, seed) for seed, length in enumerate(lengths)]
     unit = 2.0**-41
@@ -70,7 +70,7 @@ def test_pieces_that_are_joined_and_pieces_that_are_split_are_counted_once():
     assert squares_in_units(pieces, unit) == expected
 
 
-def test_no_gradient_has_no_norm():
+def test_the_norm_of_a_zero_gradient_with_bound_zero_is_zero():
     assert norm([torch.zeros(5)], 0.0, Placement()) == 0.0
 
 

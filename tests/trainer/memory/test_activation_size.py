@@ -1,4 +1,4 @@
-"""The bound of activations, against the memory that passes through real networks take."""
+"""The bound of activation memory, compared with what passes through real networks take."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ MATMUL = AttentionBackend.MATMUL
 
 
 def peak_bytes(model, *inputs):
-    """The memory that forward and backward take besides what the process had."""
+    """Return the peak memory of forward and backward beyond what the process had before."""
     host_memory.release_freed_memory()
     host_memory.restart_peak()
     before = host_memory.resident_bytes()
@@ -76,9 +76,9 @@ def masked(attention=None, **settings):
         (masked, {"preset": "bert", "attention": MATMUL}),
     ],
 )
-def test_passes_take_less_than_the_bound_and_more_than_a_fraction_of_it(network, settings):
+def test_a_pass_takes_less_than_the_bound_and_more_than_a_fiftieth_of_it(network, settings):
     config, sizes, model, inputs = network(**settings)
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     bound = activation_bytes(config, sizes, VOCABULARY)
-    taken = peak_bytes(model, *inputs) - weights  # the gradients
+    taken = peak_bytes(model, *inputs) - weights  # without the gradients
     assert 0.02 * bound < taken < bound

@@ -12,7 +12,7 @@ MEGABYTE = 1_000_000
 
 
 @pytest.mark.parametrize(("growth", "is_ample"), [(4.0, True), (6.0, False)])
-def test_a_part_of_50_mb_predicts_the_whole(monkeypatch, growth, is_ample):
+def test_memory_of_a_part_predicts_whether_the_whole_fits(monkeypatch, growth, is_ample):
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 1000 * MEGABYTE)
 
     def part():
@@ -21,7 +21,8 @@ def test_a_part_of_50_mb_predicts_the_whole(monkeypatch, growth, is_ample):
     assert device_memory.has_ample_memory(part, growth, Placement()) == is_ample
 
 
-# Freed blocks below a kept one stay in the heap, because ranks never return them to the host.
+# Blocks below a kept block stay in the heap when freed, because ranks never return them to the
+# host.
 AFTER_MUCH_WAS_FREED = """
 import numpy as np
 from trainer.memory import device_memory
@@ -37,6 +38,6 @@ print(device_memory.has_ample_memory(part, 16.0, Placement()))
 """
 
 
-def test_memory_that_a_rank_has_freed_hides_no_need():
+def test_freed_memory_of_a_rank_does_not_hide_the_need_of_a_computation():
     printed = run_python(AFTER_MUCH_WAS_FREED, **host_memory.ALLOCATOR_ENVIRONMENT)
     assert (printed.returncode, printed.stdout) == (0, "False\n"), printed.stderr

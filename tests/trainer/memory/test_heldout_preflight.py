@@ -1,4 +1,4 @@
-"""A validation's widest batches are tried before step 1, and leave no trace."""
+"""Before step 1, the widest batches of a validation are tried, without side effects."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +28,7 @@ LONG_LINE = 17
 
 
 class Prepared:
-    """A task with its network, and the scoring of some lines of which one may be long."""
+    """Task with its network and the scoring of some lines, of which one may be long."""
 
     def __init__(self, recipe, long=""):
         self.task, (store, manifest) = opened_task(recipe.training())
@@ -64,7 +64,7 @@ def documents(phrasebook_documents):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """The batches that a scoring is given, in order."""
+    """Return a function that records the batches a scoring gets, in order."""
     found = []
 
     def watch(prepared):
@@ -82,7 +82,7 @@ def scored(monkeypatch):
     return watch
 
 
-def test_the_widest_batch_is_scored_and_nothing_else_changes(pairs, scored):
+def test_the_widest_batch_is_scored_without_side_effects(pairs, scored):
     batches = scored(pairs)
     weights = {name: value.clone() for name, value in pairs.network.state_dict().items()}
     torch.manual_seed(5)
@@ -94,11 +94,11 @@ def test_the_widest_batch_is_scored_and_nothing_else_changes(pairs, scored):
     longest = [int(batch.fields["src"].lengths.max()) for batch in batches]
     whole = max(int(batch.fields["src"].lengths.max()) for batch in pairs.scoring.batches)
     assert whole > 300
-    # A single long sentence is approached by its parts.
+    # A single long sentence is tried in parts of growing length.
     assert [whole // 4, whole // 2, whole] in [longest[n : n + 3] for n in range(len(longest))]
 
 
-def test_ample_memory_needs_no_more_than_a_small_part(pairs, scored, monkeypatch):
+def test_ample_memory_is_recognized_from_a_small_part(pairs, scored, monkeypatch):
     monkeypatch.setattr(device_memory, "AMPLE_SHARE", 0.25)
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 10**15)
     batches = scored(pairs)
@@ -110,7 +110,7 @@ def test_ample_memory_needs_no_more_than_a_small_part(pairs, scored, monkeypatch
     assert max(tokens) <= whole / 4
 
 
-def test_a_language_models_batches_and_samples_are_tried(documents, scored, monkeypatch):
+def test_batches_and_samples_of_a_language_model_are_tried(documents, scored, monkeypatch):
     batches, sampled = scored(documents), []
     samples = documents.scoring.samples
     monkeypatch.setattr(
@@ -125,7 +125,7 @@ def test_a_language_models_batches_and_samples_are_tried(documents, scored, monk
     assert len(sampled) == 1
 
 
-def test_too_little_memory_names_the_line(pairs, monkeypatch):
+def test_a_memory_shortage_names_the_line_of_the_validation_set(pairs, monkeypatch):
     encode = Transformer.encode
 
     def limited(model, source):
@@ -142,7 +142,7 @@ def test_too_little_memory_names_the_line(pairs, monkeypatch):
 
 
 class Squares(Scoring):
-    """Takes bytes as attention does: a number for each pair of tokens."""
+    """Allocates memory as attention does: a number for each pair of tokens."""
 
     rows = columns = 1
     scores_parts = True
@@ -171,8 +171,8 @@ class Squares(Scoring):
         ([4000] * 16, [(1, 4000), (4, 4000), (8, 4000)]),
     ],
 )
-def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(monkeypatch, lengths, parts):
-    """The whole takes 1 GB."""
+def test_a_batch_that_would_exceed_the_hosts_memory_is_not_tried(monkeypatch, lengths, parts):
+    """The whole batch takes 1 GB."""
 
     @contextmanager
     def nothing():
@@ -189,7 +189,7 @@ def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(monkeypatch, le
     assert scoring.scored[-1] == (len(lengths), lengths[0] // 8)
 
 
-def test_the_widest_have_most_tokens_and_most_scores():
+def test_the_widest_batches_have_most_tokens_and_most_scores():
     def batch(rows, length):
         sizes = np.full(rows, length, dtype=np.int32)
         return MicroBatch(
@@ -201,7 +201,7 @@ def test_the_widest_have_most_tokens_and_most_scores():
     assert widest(batches[:1]) == [0]
 
 
-def test_parts_are_ends():
+def test_smaller_batches_take_the_last_tokens_or_the_last_rows():
     field = FieldArrays(np.arange(12, dtype=np.int32), np.array([8, 4], dtype=np.int32))
     batch = MicroBatch(np.arange(2), {"text": field})
     shorter, growth = smaller_batch(batch, 4)
@@ -219,13 +219,13 @@ def test_parts_are_ends():
 
 
 @pytest.mark.parametrize("width", [2, 6, 32, 100, 512])
-def test_a_larger_table_of_positions_has_the_same_bits(width):
-    """Long held-out sentences make it grow before training reads it."""
+def test_a_larger_position_table_starts_with_the_same_bits(width):
+    """Long held-out sentences enlarge the table before training reads it."""
     assert torch.equal(sinusoidal_table(2048, width)[:256], sinusoidal_table(256, width))
 
 
 @pytest.mark.long
-def test_a_run_is_the_same_to_the_last_bit(inline_runs, monkeypatch):
+def test_a_run_with_the_preflight_has_the_same_bits_as_one_without(inline_runs, monkeypatch):
     steps = ("trainer.max_steps=3", "trainer.ema_decay=0.9", "trainer.validate_every_steps=2")
     inline_runs.train("tried", *steps, inline=True)
     tried = []

@@ -1,4 +1,4 @@
-"""The widest shapes against all micro-batches that the plan really makes."""
+"""The widest shapes, compared with all micro-batches that the plan makes."""
 
 from itertools import pairwise
 
@@ -44,7 +44,7 @@ def assert_covered(real: list[tuple[int, int, int]], widest: list[PairShape]) ->
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 @pytest.mark.parametrize("budget", [41, 64, 1000])
-def test_no_micro_batch_of_a_dataset_is_wider(phrasebook, dataset, budget, alpha):
+def test_no_micro_batch_of_a_dataset_exceeds_the_widest_shapes(phrasebook, dataset, budget, alpha):
     store, manifest = dataset
     settings = settings_of(phrasebook, budget, alpha)
     reader = WindowReader(store, manifest, settings)
@@ -59,7 +59,7 @@ def test_no_micro_batch_of_a_dataset_is_wider(phrasebook, dataset, budget, alpha
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_micro_batch_of_any_lengths_is_wider(phrasebook, dataset, seed):
+def test_no_micro_batch_of_random_lengths_exceeds_the_widest_shapes(phrasebook, dataset, seed):
     random = np.random.default_rng(seed)
     longest = random.integers(2, 60, size=2)
     lengths = random.integers(1, longest + 1, size=(random.integers(1, 300), 2)).astype(np.int32)
@@ -74,17 +74,17 @@ def test_no_micro_batch_of_any_lengths_is_wider(phrasebook, dataset, seed):
     assert_covered(real, TASK.widest(manifest, settings_of(phrasebook, budget)))
 
 
-def test_the_longest_pairs_the_most_tokens_and_the_most_scores_are_the_widest(phrasebook, dataset):
+def test_the_widest_shapes_maximize_length_tokens_and_attention_scores(phrasebook, dataset):
     manifest = dataset[1].model_copy(
         update={"lengths": {"src": (0, 0, 0, 5, 5, 5, 5), "tgt": (0, 0, 0, 0, 5, 5, 5, 5, 5, 5)}}
     )
     widest = TASK.widest(manifest, settings_of(phrasebook, 40))
     longest, most_tokens = PairShape(4, 6, 9), PairShape(10, 4, 4)
-    most_scores = PairShape(5, 6, 8)  # since 40 is no multiple of 9
+    most_scores = PairShape(5, 6, 8)  # because 40 is not a multiple of 9
     assert widest == [longest, most_tokens, most_scores]
 
 
-def test_subword_sampling_may_reach_its_limits(phrasebook, dataset):
+def test_widest_shapes_with_subword_sampling_have_the_maximum_lengths(phrasebook, dataset):
     settings = settings_of(phrasebook, 1000, alpha=0.1)
     shape = TASK.widest(dataset[1], settings)[0]
     assert (shape.source_length, shape.target_length) == (

@@ -1,4 +1,4 @@
-"""The preflight in too little memory, and what it leaves behind when there is enough."""
+"""The preflight with too little memory, and its absence of side effects with enough."""
 
 from contextlib import closing
 from functools import partial
@@ -18,15 +18,15 @@ MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 SMALL = [PairShape(2, 9, 8), PairShape(9, 2, 2)]
 WIDE = [PairShape(8, 10, 10), PairShape(64, 40, 36)]
-IN_A_STEP = [8, 8, 64, 64]  # two passes of each of WIDE
-LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]  # more than 0.1 GB
+IN_A_STEP = [8, 8, 64, 64]  # two passes of each shape in WIDE
+LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]  # takes more than 0.1 GB
 BUDGET = 25600
 ENOUGH = float("inf")
 
 
 @pytest.fixture(scope="module")
 def new_pool():
-    """Processes that have taken no memory yet."""
+    """Return a pool of processes that have not allocated memory yet."""
     with closing(RankPool(2)) as pool:
         yield pool
 
@@ -39,7 +39,7 @@ def new_pool():
     ],
     ids=str,
 )
-def test_a_passed_preflight_leaves_no_trace(rank_pools, shape):
+def test_a_passed_preflight_does_not_change_training(rank_pools, shape):
     plain = rank_pools(2).run(engine_jobs.train, shape, 2)
     tried = rank_pools(2).run(preflight_jobs.train_after_preflight, shape, 2, SMALL)
     for (losses, weights), (expected_losses, expected, _) in zip(tried, plain, strict=True):
@@ -47,7 +47,7 @@ def test_a_passed_preflight_leaves_no_trace(rank_pools, shape):
         assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 
 
-def test_ample_memory_on_all_ranks_needs_no_more_than_a_sixteenth(rank_pools):
+def test_with_ample_memory_on_all_ranks_at_most_a_sixteenth_is_tried(rank_pools):
     ample, scarce = 0.25, 0.0
     rows = rank_pools(2).run(preflight_jobs.rows_tried, WIDE, [ample, ample])
     assert rows == [[1, 4]] * 2
@@ -57,7 +57,7 @@ def test_ample_memory_on_all_ranks_needs_no_more_than_a_sixteenth(rank_pools):
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_a_small_built_in_network_is_not_tried(rank_pools, phrasebook, stage):
+def test_a_small_built_in_network_is_tried_only_if_memory_is_scarce(rank_pools, phrasebook, stage):
     values = tiny_values(phrasebook) | {"engine": {"zero_stage": stage}}
     values["batching"]["max_tokens_per_micro_batch"] = 2048
     ample, scarce = 10**12, 400 * MEGABYTE
@@ -66,8 +66,8 @@ def test_a_small_built_in_network_is_not_tried(rank_pools, phrasebook, stage):
     assert all(passes > 0 for passes in run(values, [ample, scarce])), "together"
 
 
-def test_the_two_passes_of_r_drop_need_memory_for_both(rank_pools, phrasebook):
-    """The network's activations take far more than its weights."""
+def test_r_drop_needs_memory_for_both_passes(rank_pools, phrasebook):
+    """The network's activations take far more memory than its weights."""
     values = tiny_values(phrasebook)
     values["batching"]["max_tokens_per_micro_batch"] = 2048
     twice = values | {"trainer": values["trainer"] | {"r_drop": 1.0}}
@@ -76,7 +76,7 @@ def test_the_two_passes_of_r_drop_need_memory_for_both(rank_pools, phrasebook):
 
 
 def ample_bytes(pool, values):
-    """About the least memory of a host in which a run is not tried."""
+    """Return about the least host memory with which a run is not tried."""
     low, high = 10 * MEGABYTE, 10_000 * MEGABYTE
     while high > 1.2 * low:
         middle = int((low * high) ** 0.5)
@@ -85,7 +85,7 @@ def ample_bytes(pool, values):
     return high
 
 
-def test_a_network_with_extensions_is_tried(rank_pools, phrasebook):
+def test_a_network_with_extensions_is_always_tried(rank_pools, phrasebook):
     extensions = {"extensions": ["z_loss"], "extension_folder": str(EXTENSIONS)}
     values = tiny_values(phrasebook) | extensions
     (passes,) = rank_pools(1).run(preflight_jobs.passes_before_step_one, values, [10**12])
@@ -93,8 +93,8 @@ def test_a_network_with_extensions_is_tried(rank_pools, phrasebook):
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
-def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, shape):
-    """The rank has memory for 36 × 17 target tokens, hence for a quarter of 64 rows."""
+def test_a_rank_without_memory_stops_all_ranks_and_says_what_would_fit(rank_pools, shape):
+    """One rank has memory for 36 × 17 target tokens, hence for a quarter of 64 rows."""
     most_tokens = [ENOUGH, 36 * 17]
     messages = rank_pools(2).run(preflight_jobs.shortage, shape, WIDE, 2560, most_tokens)
     assert messages[0] == messages[1]
@@ -120,8 +120,8 @@ def test_a_shortage_for_the_smallest_batch_is_reported(rank_pools):
     assert message.endswith("down to one pair were tried)")
 
 
-def test_memory_that_deepspeed_takes_in_a_step_counts(new_pool):
-    """DeepSpeed's bucket for gradients has 2 GB here, which forward and backward do not need."""
+def test_memory_that_deepspeed_allocates_in_a_step_is_tried(new_pool):
+    """DeepSpeed's gradient bucket takes 2 GB here, which forward and backward do not need."""
     spare = [500 * MEGABYTE] * 2
     elements = 500_000_000
     messages = new_pool.run(preflight_jobs.shortage_of_bucket, Shape(2), SMALL, 20, spare, elements)
@@ -134,8 +134,8 @@ def test_memory_that_deepspeed_takes_in_a_step_counts(new_pool):
         assert "can't allocate memory: you tried to allocate 2000000000 bytes" in message
 
 
-def test_memory_that_really_runs_out_is_noticed():
-    # Much more than what a process may have taken before and not used, whatever its history.
+def test_an_actual_lack_of_memory_is_reported():
+    # Much more than what a process may have allocated before and not used.
     widest = [PairShape(4096, 100, 90)]
     with closing(RankPool(1)) as pool:
         (message,) = pool.run(
@@ -145,7 +145,7 @@ def test_memory_that_really_runs_out_is_noticed():
 
 
 @pytest.mark.long
-def test_heap_of_a_failed_try_does_not_count_for_the_next(monkeypatch):
+def test_memory_of_a_failed_try_does_not_count_in_the_next_try(monkeypatch):
     for name, value in ALLOCATOR_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     widest = [PairShape(1024, 100, 90)]
@@ -156,7 +156,7 @@ def test_heap_of_a_failed_try_does_not_count_for_the_next(monkeypatch):
 
 
 @pytest.mark.long
-def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(rank_pools):
+def test_a_batch_that_would_exceed_the_hosts_memory_is_not_tried(rank_pools):
     pool = rank_pools(1)
     (message,) = pool.run(preflight_jobs.shortage_of_host, LARGE, BUDGET, 100 * MEGABYTE)
     assert message.startswith("Rank 0 of 1 cannot fit")

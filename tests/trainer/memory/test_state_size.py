@@ -1,4 +1,4 @@
-"""The bytes of a rank's state as they are calculated, against those that DeepSpeed holds."""
+"""The calculated bytes of a rank's state, compared with those that DeepSpeed holds."""
 
 import pytest
 from support.ranks.engine_jobs import Shape
@@ -10,13 +10,13 @@ from trainer.memory.state_size import checkpoint_bytes, state_size
 from trainer.zero import gradient_buckets, settings
 
 SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
-# ZeRO pads its parts so that all ranks have the same: some elements for each parameter or group.
+# ZeRO pads parts to equal sizes on all ranks: some elements for each parameter or group.
 PADDING = 0.02
 
 
 @pytest.mark.parametrize("frozen", [(), ("*embedding*",)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_it_is_what_deepspeed_holds(rank_pools, shape, frozen):
+def test_the_calculated_state_size_is_that_of_deepspeed(rank_pools, shape, frozen):
     ranks = 2
     engine = EngineConfig(zero_stage=shape.zero_stage, precision=shape.precision)
     held = rank_pools(ranks).run(bytes_held, shape, frozen)
@@ -32,24 +32,24 @@ def test_it_is_what_deepspeed_holds(rank_pools, shape, frozen):
     assert size.checkpoint_copy == pytest.approx(whole / ranks, rel=PADDING)
 
 
-def test_a_higher_stage_takes_less_the_more_ranks_there_are():
+def test_a_higher_stage_needs_less_memory_on_more_ranks():
     def on_device(stage, ranks, precision="fp32"):
         engine = EngineConfig(zero_stage=stage, precision=precision)
         return state_size(10**6, engine, moments=2, averaged=True, ranks=ranks).on_device
 
-    assert on_device(0, 8) < on_device(0, 1)  # the average alone is cut
+    assert on_device(0, 8) < on_device(0, 1)  # in stage 0, only the average is partitioned
     for stage in (1, 2, 3):
         assert on_device(stage, 8) < on_device(stage, 2) < on_device(stage, 1)
     assert on_device(3, 8) < on_device(2, 8) < on_device(1, 8)
     assert on_device(3, 8, "bf16") < on_device(3, 8)
 
 
-def test_a_moving_average_is_in_every_checkpoint():
+def test_a_moving_average_adds_to_the_size_of_a_checkpoint():
     assert checkpoint_bytes(10, moments=2, averaged=True) == 160
     assert checkpoint_bytes(10, moments=2, averaged=False) == 120
 
 
-def test_the_buckets_are_the_engines():
+def test_the_assumed_bucket_sizes_are_those_of_the_engine():
     assert calculated.LARGEST_BUCKET == settings.LARGEST_BUCKET
     assert gradient_buckets.CAPACITY["cuda"] == calculated.CAPACITY
     engine = EngineConfig(zero_stage=1, precision="bf16")  # each gradient in bf16, and its sum

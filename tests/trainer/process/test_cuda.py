@@ -1,4 +1,4 @@
-"""The engine on a GPU. Run with `pytest -m gpu` on a machine that has one."""
+"""The engine on a GPU. Run with `pytest -m gpu` on a machine with a GPU."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
 ]
 
-# A separate process: DeepSpeed chooses its accelerator when it is imported.
+# A separate process, because DeepSpeed chooses its accelerator on import.
 PROGRAM = """
 import json, sys
 sys.path[:0] = {path!r}
@@ -32,7 +32,7 @@ print(json.dumps(answer))
 
 def answer_on(device: str, expression: str) -> Any:
     program = PROGRAM.format(path=sys.path, device=device, expression=expression)
-    done = run_python(program, DS_ACCELERATOR=device)  # before the helpers import DeepSpeed
+    done = run_python(program, DS_ACCELERATOR=device)  # set before the helpers import DeepSpeed
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -44,22 +44,22 @@ def losses_on(device: str, stage: int, precision: str) -> list[float]:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_cuda_is_close_to_the_cpu(stage):
-    """The results are not closer, because dropout draws other numbers on a GPU."""
+def test_losses_on_a_gpu_are_close_to_those_on_a_cpu(stage):
+    """They are not closer, because dropout draws different random numbers on a GPU."""
     assert losses_on("cuda", stage, "fp32") == pytest.approx(
         losses_on("cpu", stage, "fp32"), rel=5e-2
     )
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_bf16_on_cuda_is_close_to_fp32(stage):
+def test_bf16_losses_on_a_gpu_are_close_to_fp32(stage):
     bf16, fp32 = (losses_on("cuda", stage, precision) for precision in ("bf16", "fp32"))
     assert bf16 == pytest.approx(fp32, rel=2e-2)
 
 
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_step_that_is_not_finite_leaves_no_trace(stage, poison):
+def test_a_non_finite_step_on_a_gpu_changes_neither_state_nor_losses(stage, poison):
     bad_slots, unchanged, losses, expected = answer_on(
         "cuda", f"poison_jobs.compared(placement, Shape({stage}), '{poison}')"
     )

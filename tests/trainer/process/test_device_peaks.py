@@ -1,4 +1,4 @@
-"""Peaks by the names that drivers give to GPUs."""
+"""Peak performance by the names that drivers give to GPUs."""
 
 import pytest
 
@@ -23,14 +23,14 @@ from trainer.process.placement import Placement
         ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
     ],
 )
-def test_peaks_are_dense_ones(device, precision, teraflops):
+def test_peaks_are_those_of_dense_products(device, precision, teraflops):
     assert peak_flops(device, precision) == pytest.approx(teraflops * 1e12)
 
 
 @pytest.mark.parametrize(
     "device",
     [
-        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",  # a slice computes a part of it
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",  # a slice has a part of the peak
         "NVIDIA A100-SXM4-40GB MIG 3g.20gb",
         "NVIDIA GeForce RTX 4090 Laptop GPU",
         "NVIDIA A10G",
@@ -39,11 +39,11 @@ def test_peaks_are_dense_ones(device, precision, teraflops):
         "AMD Instinct MI300X",
     ],
 )
-def test_names_that_are_like_a_known_one_are_unknown(device):
+def test_device_names_that_only_resemble_known_names_have_no_peak(device):
     assert peak_flops(device, "bf16") is None
 
 
-def test_a_device_without_products_of_a_precision_has_no_peak_in_it():
+def test_a_device_that_lacks_products_in_a_precision_has_no_peak_in_it():
     assert peak_flops("Tesla V100-SXM2-16GB", "bf16") is None
 
 
@@ -54,11 +54,11 @@ def test_no_device_has_two_entries():
     assert all(peaks.source for peaks in _DEVICES)
 
 
-def test_a_cpu_has_no_peak_and_nothing_is_said_of_it():
+def test_a_cpu_has_no_peak_and_no_message():
     assert peak_of_rank(EngineConfig(), Placement()) == (None, None)
 
 
-def test_an_unknown_gpu_is_named(monkeypatch):
+def test_an_unknown_gpu_is_named_in_the_message(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Z900")
@@ -68,7 +68,7 @@ def test_an_unknown_gpu_is_named(monkeypatch):
     assert "bf16" in peak.unknown
 
 
-def test_fp32_products_have_the_peak_of_the_units_that_torch_uses(monkeypatch):
+def test_the_peak_of_fp32_products_depends_on_torchs_matmul_precision(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")

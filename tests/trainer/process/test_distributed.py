@@ -1,4 +1,4 @@
-"""Choice of the network interface for the ranks of several nodes."""
+"""Choice of the network interface for ranks on several nodes."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ def _unset(monkeypatch):
 
 @pytest.fixture
 def interfaces(monkeypatch):
-    """A machine with two interfaces, the name of one of which begins with that of the other."""
+    """Patch the interfaces of the machine: two, and the name of one is a prefix of the other's."""
 
     def entry(address):
         return psutil._ntuples.snicaddr(socket.AF_INET, address, None, None, None)
@@ -42,7 +42,7 @@ def interfaces(monkeypatch):
 @pytest.mark.parametrize(
     ("address", "name"), [("10.0.0.1", "eth1"), ("10.0.0.11", "eth10"), ("127.0.0.1", "lo")]
 )
-def test_the_interface_that_has_the_address_of_the_node_is_taken(address, name):
+def test_the_interface_with_the_address_of_the_node_is_chosen(address, name):
     cpu = Placement(**ONE_OF_TWO, node_address=address)
     assert network_interface(cpu) == {"GLOO_SOCKET_IFNAME": name}
     gpu = Placement(**ONE_OF_TWO, node_address=address, device="cuda")
@@ -50,25 +50,25 @@ def test_the_interface_that_has_the_address_of_the_node_is_taken(address, name):
 
 
 @pytest.mark.usefixtures("interfaces")
-def test_ranks_of_one_node_talk_over_loopback():
+def test_ranks_of_one_node_communicate_over_loopback():
     placement = Placement(world_size=2, local_world_size=2, node_address="10.0.0.1")
     assert network_interface(placement) == {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "192.0.2.77"])
 @pytest.mark.usefixtures("interfaces")
-def test_a_variable_that_is_set_counts(monkeypatch, address):
+def test_an_interface_set_by_the_user_is_kept(monkeypatch, address):
     placement = Placement(**ONE_OF_TWO, node_address=address)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth10")
     assert network_interface(placement) == {}
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # gloo and NCCL take that for unset, too
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth10")  # of the other backend
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # gloo and NCCL take an empty value for unset, too
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth10")  # the variable of the other backend
     if address == "10.0.0.1":
         assert network_interface(placement) == {"GLOO_SOCKET_IFNAME": "eth1"}
 
 
 @pytest.mark.usefixtures("interfaces")
-def test_an_address_without_interface_is_reported_with_the_known_ones():
+def test_an_address_without_an_interface_is_reported_with_the_known_ones():
     with pytest.raises(NetworkError) as error:
         network_interface(Placement(**ONE_OF_TWO, node_address="192.0.2.77"))
     assert "has the address 192.0.2.77," in str(error.value)
@@ -76,18 +76,18 @@ def test_an_address_without_interface_is_reported_with_the_known_ones():
     assert "Set GLOO_SOCKET_IFNAME to" in str(error.value)
 
 
-def test_the_variable_is_gone_when_the_group_is(monkeypatch):
-    """Processes that this one starts later, such as an embedded Ray, do not inherit it."""
+def test_the_interface_variable_is_unset_when_the_group_ends(monkeypatch):
+    """Processes started later, such as an embedded Ray, do not inherit it."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE"):
-        monkeypatch.setenv(name, "")  # so that they are put back
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores them
     with process_group(Placement(), timedelta(seconds=60)):
         assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in os.environ
 
 
 @pytest.mark.parametrize(("device", "index"), [("cpu", "2"), ("cuda", "0")])
-def test_the_local_rank_is_that_of_the_device_that_the_process_sees(device, index):
-    """On CUDA, DeepSpeed takes it for the index of the GPU, and a rank sees one."""
+def test_the_local_rank_is_the_index_of_the_device_that_the_process_sees(device, index):
+    """On CUDA, DeepSpeed uses the local rank as the GPU's index, and a rank sees one GPU."""
     placement = Placement(rank=5, world_size=8, local_rank=2, local_world_size=3, device=device)
     assert rank_variables(placement) == {
         "RANK": "5",
@@ -115,8 +115,8 @@ with process_group(placement, timedelta(seconds=60)):
 
 @pytest.mark.long
 @pytest.mark.needs("namespaces")
-def test_hosts_whose_names_lead_to_themselves_meet(tmp_path):
-    """Two hosts in namespaces; the long form, with Ray, is in tests/lab."""
+def test_ranks_on_hosts_whose_names_resolve_to_loopback_connect(tmp_path):
+    """Two hosts in namespaces; a longer test with Ray is in tests/lab."""
     program = [sys.executable, "-c", MEETING]
     environment = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
     with Hosts(2, Names.DEBIAN, tmp_path) as hosts:

@@ -1,4 +1,4 @@
-"""The record of collectives of a rank whose main thread waits in one."""
+"""The record of collectives of a rank whose main thread waits in a collective."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from trainer.process.placement import Placement
 
 
 def record_with_pending(count: int) -> bytes:
-    """Return the record once this number of collectives is incomplete: torch marks them late."""
+    """Return the record once it has `count` incomplete collectives; torch updates it late."""
     while True:
         record = collectives_record()
         entries = json.loads(record)["torch"].get("entries", [])
@@ -31,7 +31,7 @@ def record_with_pending(count: int) -> bytes:
 
 
 def records_while_rank_0_waits(placement: Placement, folder: Path) -> bytes:
-    """Rank 1 enters the last collective only after rank 0's thread has read its record."""
+    """Return a record; rank 1 enters the last collective after rank 0's record is read."""
     group = dist.new_group([0, 1])
     dist.all_reduce(torch.ones(3))
     dist.broadcast(torch.ones(2, 5, dtype=torch.float64), 0, group=group)
@@ -39,7 +39,7 @@ def records_while_rank_0_waits(placement: Placement, folder: Path) -> bytes:
     if placement.rank == 0:
 
         def read() -> None:
-            time.sleep(0.5)  # the main thread has entered the collective by then
+            time.sleep(0.5)  # by then the main thread has entered the collective
             records.append(record_with_pending(1))
             done.touch()
 
@@ -55,7 +55,7 @@ def records_while_rank_0_waits(placement: Placement, folder: Path) -> bytes:
     return records[0]
 
 
-def test_a_thread_names_the_collective_in_which_the_main_thread_waits(tmp_path):
+def test_a_thread_finds_the_collective_in_which_the_main_thread_waits(tmp_path):
     with closing(RankPool(2, "spawn")) as pool:
         records = pool.run(records_while_rank_0_waits, tmp_path)
     positions = [Position("step", 4), Position("data", 4)]
@@ -66,7 +66,7 @@ def test_a_thread_names_the_collective_in_which_the_main_thread_waits(tmp_path):
     )
 
 
-def test_a_process_without_a_group_has_an_empty_record_and_imports_nothing(monkeypatch):
+def test_a_process_without_a_group_has_an_empty_record_and_does_not_import_torch(monkeypatch):
     monkeypatch.delenv("TORCH_FR_BUFFER_SIZE", raising=False)
     assert collectives_record() == flight_recorder.NO_COLLECTIVES
     monkeypatch.setattr(flight_recorder.sys, "modules", {})
@@ -74,7 +74,7 @@ def test_a_process_without_a_group_has_an_empty_record_and_imports_nothing(monke
 
 
 @pytest.mark.parametrize("name", ["TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"])
-def test_the_size_of_the_buffer_that_a_user_sets_counts(monkeypatch, name):
+def test_a_buffer_size_that_the_user_sets_is_kept(monkeypatch, name):
     for variable in flight_recorder._VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv(name, "0")
@@ -87,8 +87,8 @@ def test_the_size_of_the_buffer_that_a_user_sets_counts(monkeypatch, name):
     monkeypatch.delenv("TORCH_FR_BUFFER_SIZE")
 
 
-def test_a_record_beyond_the_limit_has_only_what_is_active(monkeypatch, tmp_path):
-    """Torch's function still has the private name and the options."""
+def test_a_record_beyond_the_limit_is_reduced_to_active_collectives(monkeypatch, tmp_path):
+    """This also checks that torch's private function still has its name and options."""
     calls = []
 
     def dump(**options):

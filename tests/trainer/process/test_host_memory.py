@@ -1,4 +1,4 @@
-"""The host's report of its memory."""
+"""Memory of the host and of the process."""
 
 import os
 import platform
@@ -13,8 +13,8 @@ from trainer.process import host_memory
 MEGABYTE = 1_000_000
 
 
-def test_the_peak_counts_from_its_restart():
-    host_memory.release_freed_memory()  # which a test before this one may have asked to be kept
+def test_the_peak_memory_is_measured_since_its_restart():
+    host_memory.release_freed_memory()  # an earlier test may have retained freed memory
     before = host_memory.resident_bytes()
     taken = np.ones(100 * MEGABYTE, dtype=np.uint8)
     assert host_memory.peak_resident_bytes() >= before + taken.nbytes * 0.9
@@ -24,9 +24,9 @@ def test_the_peak_counts_from_its_restart():
     assert host_memory.peak_resident_bytes() < before + 50 * MEGABYTE
 
 
-def test_memory_freed_within_the_heap_is_given_back():
+def test_memory_freed_within_the_heap_is_returned_to_the_host():
     blocks = [np.ones(100_000, dtype=np.uint8) for _ in range(1000)]
-    top = np.ones(100_000, dtype=np.uint8)  # below which glibc keeps what is freed
+    top = np.ones(100_000, dtype=np.uint8)  # glibc keeps freed memory below this block
     taken = host_memory.resident_bytes()
     blocks.clear()
     host_memory.release_freed_memory()
@@ -48,7 +48,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_kept_memory_is_not_requested_again():
+def test_retained_memory_is_not_requested_from_the_host_again():
     faults = [
         int(subprocess.check_output([sys.executable, "-c", code]))
         for code in (
@@ -56,18 +56,18 @@ def test_kept_memory_is_not_requested_again():
             FREED_AGAIN_AND_AGAIN.format(first="retain_freed_memory()"),
         )
     ]
-    # Huge pages are few for as much memory.
+    # Half, because few huge pages cover the same memory.
     assert faults[1] < faults[0] / 2, faults
 
 
-def test_a_container_leaves_what_is_neither_taken_nor_mere_cache(tmp_path):
+def test_available_memory_of_a_container_includes_its_file_cache(tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 400\nactive_file 200\ninactive_file 50\n")
     assert host_memory.available_in_cgroup(tmp_path) == 350
 
 
-def test_without_a_container_there_is_no_such_limit(tmp_path):
+def test_a_missing_or_unlimited_container_has_no_limit(tmp_path):
     assert host_memory.available_in_cgroup(tmp_path) == sys.maxsize
     (tmp_path / "memory.max").write_text("max\n")
     assert host_memory.available_in_cgroup(tmp_path) == sys.maxsize
@@ -96,7 +96,7 @@ print(libc.sbrk(0) - end)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
-def test_a_larger_tensor_fits_into_what_smaller_ones_have_left():
-    """glibc cuts a few bytes off each of them; kept apart, these would lie between free blocks."""
+def test_a_larger_tensor_fits_into_freed_blocks_of_smaller_ones():
+    """glibc cuts a few bytes off each block; these must not remain between the free blocks."""
     environment = {**os.environ, **host_memory.ALLOCATOR_ENVIRONMENT}
     assert int(subprocess.check_output([sys.executable, "-c", GROWTH], env=environment)) == 0

@@ -1,4 +1,4 @@
-"""Variables of network libraries: what is recorded, and which of them can change sums."""
+"""Variables of network libraries: which are recorded, and which can change sums."""
 
 import json
 
@@ -18,7 +18,7 @@ TWO_GPUS = Placement(world_size=2, local_world_size=2, device="cuda")
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch):
-    """A machine without such variables, with a GPU and NCCL 2.27.5."""
+    """Simulate a machine with a GPU, NCCL 2.27.5 and no network variables."""
     for name in network_variables():
         monkeypatch.delenv(name)
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 5))
@@ -39,19 +39,19 @@ def _machine(monkeypatch):
         ("NCCL_TOPO_FILE", "x" * 5000, "x" * network.MAX_CHARACTERS),
     ],
 )
-def test_variables_are_recorded_without_secrets(monkeypatch, name, value, recorded):
+def test_network_variables_are_recorded_without_secrets(monkeypatch, name, value, recorded):
     monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     assert network_variables() == {name: recorded}
 
 
-def test_bytes_that_are_no_text_do_not_reach_a_checkpoint(monkeypatch):
+def test_undecodable_bytes_of_a_variable_are_replaced(monkeypatch):
     monkeypatch.setenv("NCCL_NET", "\udcff")  # as Python decodes the byte 0xFF
     assert network_variables() == {"NCCL_NET": "?"}
     assert "NCCL_NET=?" in summation(TWO_GPUS)
 
 
-def test_the_number_of_variables_is_limited(monkeypatch):
+def test_the_number_of_recorded_variables_is_limited(monkeypatch):
     for number in range(2 * network.MAX_VARIABLES):
         monkeypatch.setenv(f"NCCL_X{number}", "1")
     assert len(network_variables()) == network.MAX_VARIABLES
@@ -83,7 +83,7 @@ def test_only_variables_that_can_change_the_order_of_sums_are_in_the_fingerprint
     assert ("engine.numerics=exact avoids this" in promise) == counts
 
 
-def test_checkpoints_of_earlier_versions_have_no_difference(monkeypatch):
+def test_a_fingerprint_without_the_summation_field_has_no_difference(monkeypatch):
     now = numerics.fingerprint(EngineConfig(), TWO_GPUS)
     before = {name: value for name, value in now.items() if name != "summation"}
     assert numerics.differences(before, now) == {}
@@ -93,14 +93,14 @@ def test_checkpoints_of_earlier_versions_have_no_difference(monkeypatch):
     assert numerics.differences(now, later) == {"summation": ["NCCL 2.27.5", "NCCL 2.28.0"]}
 
 
-def test_cpus_and_single_ranks_have_the_fingerprint_of_earlier_versions(monkeypatch):
+def test_the_fingerprint_of_cpus_and_single_ranks_has_no_summation_field(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
     for placement in (Placement(), Placement(world_size=2), Placement(device="cuda")):
         assert "summation" not in numerics.fingerprint(EngineConfig(), placement)
     assert summation(Placement()) == f"gloo of torch {torch.__version__}"
 
 
-def test_nodes_with_other_variables_may_check_each_other(monkeypatch):
+def test_kernel_fingerprints_do_not_depend_on_network_variables(monkeypatch):
     one = kernel_fingerprint(EngineConfig(), TWO_GPUS)
     monkeypatch.setenv("NCCL_IB_HCA", "mlx5_1")
     assert kernel_fingerprint(EngineConfig(), TWO_GPUS) == one
@@ -114,7 +114,7 @@ def record_with_other_variables(placement, file):
         record_network(file, placement)
 
 
-def test_the_variables_of_each_rank_are_in_one_file(rank_pools, tmp_path):
+def test_network_json_groups_the_ranks_by_their_variables(rank_pools, tmp_path):
     pool: RankPool = rank_pools(3)
     pool.run(record_with_other_variables, tmp_path / "network.json")
     assert json.loads((tmp_path / "network.json").read_text()) == {
@@ -127,7 +127,7 @@ def test_the_variables_of_each_rank_are_in_one_file(rank_pools, tmp_path):
     }
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path):
+def test_recording_the_network_into_a_missing_folder_does_not_fail(tmp_path):
     file = tmp_path / "missing" / "network.json"
     record_network(file, Placement())
     assert not file.exists()

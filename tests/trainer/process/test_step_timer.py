@@ -1,4 +1,4 @@
-"""Time that a rank computes, and time that it waits for other ranks, in every ZeRO stage."""
+"""Compute time of a rank and its time waiting for other ranks, in each ZeRO stage."""
 
 import time
 
@@ -11,19 +11,20 @@ from trainer.process.placement import Placement
 from trainer.process.step_timer import StepTimer
 
 TWO = Placement(world_size=2)
-# Stage 3 gathers weights in each layer, asynchronously, and stage 1 in bf16 sums gradients itself.
+# Stage 3 gathers weights in each layer, asynchronously; stage 1 in bf16 sums gradients without
+# DeepSpeed.
 SHAPES = [Shape(0), Shape(1), Shape(1, "bf16"), Shape(2), Shape(3)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_rank_that_waits_does_not_compute(rank_pools, shape, tmp_path):
+def test_a_rank_that_waits_for_another_has_no_compute_time(rank_pools, shape, tmp_path):
     fast, slow = rank_pools(2).run(slow_jobs.times_of_steps, shape, 1, 8.0, tmp_path)
     assert fast == (0.0, 8.0)
     assert slow == (8.0, 0.0)
 
 
 class Clock:
-    """A clock that a test sets."""
+    """Clock with a time that the test sets."""
 
     def __init__(self):
         self.moment = 0.0
@@ -47,11 +48,11 @@ def timer(clock):
     return timer
 
 
-def test_waits_are_part_of_no_pass_and_count_once(timer, clock):
+def test_waits_are_excluded_from_compute_time_and_counted_once(timer, clock):
     with timer.step():
-        with timer.wait():  # the exchange of the step before
+        with timer.wait():  # the exchange of the previous step
             clock.moment += 2
-        clock.moment += 100  # the update
+        clock.moment += 100  # the optimizer's update
         with timer.compute():
             clock.moment += 4
         with timer.compute():
@@ -74,8 +75,8 @@ def test_an_error_in_a_collective_leaves_the_timer_usable(timer, clock):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_one_rank_and_other_work_than_a_step_are_not_measured(device):
-    """No event is created, so this needs no GPU."""
+def test_single_ranks_and_work_outside_of_steps_are_not_measured(device):
+    """No CUDA event is created, so this needs no GPU."""
     for timer in (StepTimer(Placement(device=device)), StepTimer(Placement(1, 2, device=device))):
         if timer._is_needed:
             with timer.compute(), timer.wait():
@@ -88,7 +89,7 @@ def test_one_rank_and_other_work_than_a_step_are_not_measured(device):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_events_measure_the_stream_and_not_the_host():
+def test_cuda_events_measure_the_stream_and_not_the_host():
     timer = StepTimer(Placement(world_size=2, device="cuda"))
     matrix = torch.randn(4096, 4096, device="cuda")
     matrix @ matrix  # initializes cuBLAS

@@ -1,4 +1,4 @@
-"""Optimizers that an extension registers: what a recipe says of them, and what is refused."""
+"""Optimizers registered by an extension: their options in a recipe, and what is refused."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from trainer.zero.settings import build_optimizer
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads a recipe with an optimizer."""
+    """Return a function that loads a recipe with an optimizer, and returns its configuration."""
 
     def loaded(engine=None, **optimizer):
         values = tiny_values(tmp_path / "dataset", optimizer=optimizer)
@@ -29,7 +29,7 @@ def load(tmp_path):
     return loaded
 
 
-def test_its_options_are_those_of_its_kind(load):
+def test_options_of_a_registered_optimizer_are_passed_and_have_defaults(load):
     config = load(type=RMSPROP, options={"alpha": 0.5})
     _, optimizer = build_optimizer([{"params": [torch.zeros(1)]}], config, EngineConfig())
     assert optimizer.param_groups[0]["alpha"] == 0.5
@@ -63,13 +63,13 @@ def test_its_options_are_those_of_its_kind(load):
         ),
     ],
 )
-def test_a_mistake_is_named_when_the_recipe_is_loaded(load, optimizer, message):
+def test_an_invalid_optimizer_is_refused_when_the_recipe_is_loaded(load, optimizer, message):
     with pytest.raises(RecipeError, match=message):
         load(**optimizer)
 
 
-def test_a_run_of_before_had_adamw(tmp_path):
-    """Runs that began when there was no other keep their identity."""
+def test_a_run_without_optimizer_settings_has_the_identity_of_adamw(tmp_path):
+    """Runs that began before other optimizers existed keep their identity."""
     now = identity_of(tiny_recipe(tmp_path))
     new = ("trainer.optimizer.type", "trainer.optimizer.options", "trainer.schedule.options")
     before = {name: value for name, value in now.items() if name not in new}
@@ -77,7 +77,7 @@ def test_a_run_of_before_had_adamw(tmp_path):
     assert identity_differences(before, now) == []
 
 
-def test_a_run_does_not_go_on_with_another_optimizer(untrained_run, phrasebook):
+def test_a_run_cannot_continue_with_another_optimizer(untrained_run, phrasebook):
     recipe = tiny_recipe(phrasebook)
     _, manifest = open_dataset(recipe.data)
     check_folder(untrained_run, recipe, manifest)
@@ -88,7 +88,7 @@ def test_a_run_does_not_go_on_with_another_optimizer(untrained_run, phrasebook):
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_its_moments_are_what_a_checkpoint_holds(rank_pools, stage):
+def test_checkpoints_contain_the_moments_of_a_registered_optimizer(rank_pools, stage):
     job = optimizer_jobs.kinds_after_training
     losses, kinds, steps = rank_pools(1).run(job, Shape(stage), RMSPROP)[0]
     assert kinds == {"master", "square_avg"}
@@ -96,7 +96,7 @@ def test_its_moments_are_what_a_checkpoint_holds(rank_pools, stage):
     assert losses[-1] < losses[0]
 
 
-def test_a_moment_that_its_kind_does_not_name_is_not_lost_silently(rank_pools):
+def test_a_moment_that_the_optimizer_kind_does_not_name_is_an_error(rank_pools):
     message = (
         r"state has exp_avg, exp_avg_sq, max_exp_avg_sq, step, but its OptimizerKind names exp_a"
     )
@@ -104,7 +104,7 @@ def test_a_moment_that_its_kind_does_not_name_is_not_lost_silently(rank_pools):
         rank_pools(1).run(optimizer_jobs.kinds_after_training, Shape(1), FORGETFUL)
 
 
-def test_exact_numerics_take_an_exact_optimizer_only(rank_pools):
+def test_exact_numerics_refuse_an_optimizer_that_is_not_exact(rank_pools):
     shape = Shape(1, numerics="exact")
     with pytest.raises(
         AssertionError, match="'test_rounding' builds Adam, which is not an ExactOptim"

@@ -1,4 +1,4 @@
-"""Schedules that an extension registers: what a recipe says of them, and what is refused."""
+"""Schedules registered by an extension: their options in a recipe, and what is refused."""
 
 import pytest
 from pydantic import ValidationError
@@ -35,7 +35,7 @@ SCHEDULES.register("test_wrong", Wrong)
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads a recipe with a schedule."""
+    """Return a function that loads a recipe with a schedule, and returns its configuration."""
 
     def loaded(**schedule):
         values = tiny_values(tmp_path / "dataset", schedule=schedule)
@@ -45,7 +45,7 @@ def load(tmp_path):
     return loaded
 
 
-def test_its_rate_follows_from_its_options(load):
+def test_the_rate_of_a_registered_schedule_follows_its_options(load):
     schedule = load(type="test_halving", options={"first": 0.5})
     assert schedule.options == {"first": 0.5, "steps": 10}
     assert [learning_rate(schedule, step, 128) for step in (1, 11, 21)] == [0.5, 0.25, 0.125]
@@ -86,7 +86,7 @@ def test_its_rate_follows_from_its_options(load):
         ),
     ],
 )
-def test_a_mistake_is_named_when_the_recipe_is_loaded(load, schedule, message):
+def test_an_invalid_schedule_is_refused_when_the_recipe_is_loaded(load, schedule, message):
     with pytest.raises(RecipeError, match=message):
         load(**schedule)
 
@@ -94,17 +94,17 @@ def test_a_mistake_is_named_when_the_recipe_is_loaded(load, schedule, message):
 @pytest.mark.parametrize(
     ("options", "rate"), [({"gives": -0.5}, -0.5), ({"gives": 1e200, "times": 1e200}, "inf")]
 )
-def test_an_invalid_rate_is_refused_before_it_is_used(options, rate):
+def test_a_negative_or_infinite_rate_is_refused(options, rate):
     schedule = ScheduleConfig(type="test_wrong", options=options)
     with pytest.raises(ScheduleError, match=f"Wrong returns the rate {rate} for step 3"):
         learning_rate(schedule, 3, 128)
 
 
-def test_a_rate_of_zero_is_one():
+def test_a_rate_of_zero_is_accepted():
     assert learning_rate(ScheduleConfig(type="test_wrong"), 3, 128) == 0
 
 
-def test_a_type_that_is_no_name_is_said_alone():
+def test_options_of_an_unknown_schedule_type_add_no_further_error():
     with pytest.raises(ValidationError) as caught:
         ScheduleConfig(type="cosin", options={"first": 1})
     assert [problem["loc"] for problem in caught.value.errors()] == [("type",)]

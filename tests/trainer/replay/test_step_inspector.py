@@ -1,4 +1,4 @@
-"""Parts of the inspector: sums of gradients, ranges of activations, merged snapshots."""
+"""Parts of the step inspector: sums of gradients, ranges of activations, merged reports."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ from transloom.observe.replay.inspected_steps import inspected_step
 from transloom.observe.replay.loss_jumps import largest_jump
 
 
-def test_a_repeated_step_forgets_its_first_passes():
+def test_gradients_of_a_repeated_step_replace_those_of_its_first_passes():
     sums = GradientSums(passes=2)
     for values in ([9.0, 9.0], [9.0, 9.0], [1.0, 0.0], [2.0, 4.0]):
         sums.add("w", torch.tensor(values))
     assert sums.squares(["w", "frozen"], Placement()) == {"w": 25.0}
 
 
-def test_a_gradient_is_not_changed_by_what_is_added():
+def test_summing_gradients_does_not_change_the_gradient_in_place():
     sums, gradient = GradientSums(passes=2), torch.tensor([1.0])
     sums.add("w", gradient)
     sums.add("w", gradient)
@@ -29,7 +29,7 @@ def test_a_gradient_is_not_changed_by_what_is_added():
     assert sums.squares(["w"], Placement()) == {"w": 4.0}
 
 
-def test_activations_are_those_of_every_call_of_every_module():
+def test_activations_are_recorded_from_each_call_of_each_module():
     network = nn.Sequential(nn.Identity(), nn.ReLU())
     with activations_of(network) as seen:
         network(torch.tensor([-2.0, 4.0]))
@@ -38,7 +38,7 @@ def test_activations_are_those_of_every_call_of_every_module():
         "0": RankActivationReport(minimum=-2, maximum=4, total=4, count=4),
         "1": RankActivationReport(minimum=0, maximum=4, total=6, count=4),
     }
-    network(torch.tensor([100.0]))  # no hook stays behind
+    network(torch.tensor([100.0]))  # no hook remains
     assert seen["0"].maximum == 4
 
 
@@ -50,7 +50,7 @@ def test_activations_that_are_not_finite_are_reported():
     assert seen == {"0": None}
 
 
-def test_ranges_and_norms_of_ranks_are_put_together():
+def test_ranges_and_norms_of_all_ranks_are_merged():
     parts = [
         RankStepReport(
             examples=[],
@@ -76,7 +76,7 @@ def test_a_skipped_step_has_no_loss():
 
 
 def record(loss=None, norm=None):
-    """A falling loss and a restless norm, with special values at some steps."""
+    """Return lines with a falling loss and a fluctuating norm, with given values at some steps."""
     return [
         train_line(
             step,
@@ -87,7 +87,7 @@ def record(loss=None, norm=None):
     ]
 
 
-def test_a_small_jump_of_a_smooth_loss_counts_for_more_than_a_restless_norm():
+def test_a_small_jump_of_a_smooth_loss_outweighs_a_larger_one_of_a_fluctuating_norm():
     jump = largest_jump(record(loss={40: 5 * 0.98**40 * 1.3}, norm={20: 2.0}), StepRange(1, 60))
     assert (jump.step, jump.what) == (40, "loss")
     jump = largest_jump(record(norm={20: 20.0}), StepRange(1, 60))
@@ -95,7 +95,7 @@ def test_a_small_jump_of_a_smooth_loss_counts_for_more_than_a_restless_norm():
     assert "step 20: gradient norm 20, after 1" in str(jump)
 
 
-def test_the_worst_of_some_steps():
+def test_the_largest_jump_is_searched_in_the_given_range_of_steps():
     lines = record(loss={30: 9.0, 50: 4.0})
     assert largest_jump(lines, StepRange(1, 60)).step == 30
     assert largest_jump(lines, StepRange(40, 60)).step == 50
@@ -103,6 +103,6 @@ def test_the_worst_of_some_steps():
         largest_jump(lines, StepRange(1, 5))
 
 
-def test_the_beginning_of_a_run_is_no_jump():
-    """A loss falls steeply at first, and nothing lies before it."""
+def test_the_steep_beginning_of_a_loss_is_not_a_jump():
+    """A loss falls steeply at first, and has no earlier values to compare with."""
     assert largest_jump(record(), StepRange(1, 60)).spreads < 5

@@ -1,4 +1,4 @@
-"""Files of a Marian model's folder that a run pins."""
+"""Files of a Marian model's folder that a run pins by their hash."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def manifest(phrasebook, folder):
-    """Settings of a dataset with the folder's tokenizers."""
+    """Return the manifest of a dataset with the folder's tokenizers."""
     _, manifest = open_dataset(tiny_recipe(phrasebook).data)
     sha256 = hashlib.sha256(pack(folder)).hexdigest()
     infos = {
@@ -39,13 +39,13 @@ def manifest(phrasebook, folder):
     return manifest.model_copy(update={"tokenizers": infos})
 
 
-def test_a_run_is_no_model_folder(untrained_run, folder):
+def test_a_run_folder_is_not_a_model_folder(untrained_run, folder):
     assert is_model_folder(folder)
     assert not is_model_folder(untrained_run.path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_config_and_weights_are_pinned(phrasebook, folder, manifest, tmp_path, name):
+def test_config_and_weights_are_pinned_by_their_hash(phrasebook, folder, manifest, tmp_path, name):
     recipe = tiny_recipe(phrasebook, init_from=str(folder)).training()
     run = RunFolder(tmp_path / "new")
     found = warm_start_of(recipe, run, manifest, None)
@@ -58,8 +58,8 @@ def test_config_and_weights_are_pinned(phrasebook, folder, manifest, tmp_path, n
         warm_start_of(recipe, run, manifest, found.parent)
 
 
-def test_several_files_are_pinned_with_their_index(folder, manifest):
-    """These files are read, even if the folder has a file of the usual name."""
+def test_several_weight_files_are_pinned_with_their_index(folder, manifest):
+    """With an index, its files are read, even if the folder has a file of the usual name."""
     alone = origin_of(folder, manifest)
     names = ["model-1.safetensors", "model-2.safetensors"]
     for name in names:
@@ -81,7 +81,7 @@ def test_several_files_are_pinned_with_their_index(folder, manifest):
         origin_of(folder, manifest)
 
 
-def test_other_tokenizers_than_the_datasets_are_refused(folder, manifest):
+def test_tokenizers_that_differ_from_the_datasets_are_refused(folder, manifest):
     write_tokenizer(folder, (WORDS, WORDS[::2]), 40)
     with pytest.raises(RunMismatchError, match=r"tokenizer\.model=.*opus and tokenizer\.model_sha"):
         origin_of(folder, manifest)

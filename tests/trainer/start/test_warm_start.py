@@ -1,4 +1,4 @@
-"""Choice of the checkpoint from which a new run takes its weights, and checks that it fits."""
+"""Selection of the checkpoint whose weights a new run starts from, and checks that it fits."""
 
 import shutil
 
@@ -20,13 +20,13 @@ from trainer.start.warm_start import warm_start_of
 
 @pytest.fixture
 def old_run(untrained_run, tmp_path):
-    """A run with checkpoints of steps 1 and 2, to be spoilt."""
+    """Copy a run with checkpoints of steps 1 and 2, which a test may damage."""
     return RunFolder(shutil.copytree(untrained_run.path, tmp_path / "old"))
 
 
 @pytest.fixture
 def inherit(phrasebook, tmp_path):
-    """Asks for the weights that a new run starts from."""
+    """Return a function that selects the weights that a new run starts from."""
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
     new = RunFolder(tmp_path / "new")
@@ -43,7 +43,7 @@ def inherit(phrasebook, tmp_path):
     return ask
 
 
-def test_the_newest_checkpoint_or_that_of_a_step(old_run, inherit):
+def test_the_newest_checkpoint_or_that_of_a_named_step_is_selected(old_run, inherit):
     newest, first = inherit(old_run.path), inherit(f"{old_run.path}@1")
     assert (newest.parent.step, first.parent.step) == (2, 1)
     assert newest.parent.run_id == old_run.card().id
@@ -51,7 +51,7 @@ def test_the_newest_checkpoint_or_that_of_a_step(old_run, inherit):
     assert newest.path.is_absolute()
 
 
-def test_an_average_is_no_checkpoint_to_start_from(old_run, inherit):
+def test_an_average_is_refused_as_a_start(old_run, inherit):
     of = [Checkpoint(path) for path in list_checkpoints(old_run.checkpoints)]
     average(old_run.checkpoints, of)
     for checkpoint in of:
@@ -60,19 +60,19 @@ def test_an_average_is_no_checkpoint_to_start_from(old_run, inherit):
         inherit(old_run.path)
 
 
-def test_a_run_that_asks_for_none_gets_none(phrasebook, inherit, tmp_path):
+def test_a_run_without_init_from_has_no_warm_start(phrasebook, inherit, tmp_path):
     recipe = tiny_recipe(phrasebook).training()
     assert warm_start_of(recipe, RunFolder(tmp_path / "new"), inherit.manifest, None) is None
 
 
-def test_it_is_pinned_before_the_first_step(old_run, inherit):
-    """A start may wait for its place while the old run trains on."""
+def test_a_checkpoint_is_pinned_before_the_first_step(old_run, inherit):
+    """A run may wait for a slot in the cluster while the old run trains on."""
     pinned = inherit(f"{old_run.path}@1", start=True)
     assert inherit(old_run.path) == pinned
 
 
-def test_it_is_pinned_when_the_run_starts(old_run, inherit):
-    """A newer checkpoint of the old run does not change what the new run began with."""
+def test_a_pinned_checkpoint_is_used_although_a_newer_one_exists(old_run, inherit):
+    """A newer checkpoint of the old run does not change where the new run started."""
     pinned = inherit(old_run.path, start=True)
     newer = shutil.copytree(pinned.path, pinned.path.with_name("step-00000003"))
     rewrite_header(newer, step=3)
@@ -83,7 +83,7 @@ def test_it_is_pinned_when_the_run_starts(old_run, inherit):
         inherit(old_run.path)
 
 
-def test_missing_inputs_are_named(old_run, inherit, tmp_path):
+def test_a_missing_run_and_a_missing_step_are_reported(old_run, inherit, tmp_path):
     with pytest.raises(RunMismatchError):
         inherit(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 7.*with a checkpoint: 1, 2"):
@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_refused(old_run, inherit):
         inherit(f"{old_run.path}@1")
 
 
-def test_another_vocabulary_is_refused(old_run, inherit):
+def test_a_checkpoint_with_another_vocabulary_is_refused(old_run, inherit):
     tokenizers = {
         side: info.model_copy(update={"sha256": "0" * 64})
         for side, info in inherit.manifest.tokenizers.items()
@@ -107,7 +107,7 @@ def test_another_vocabulary_is_refused(old_run, inherit):
         inherit(old_run.path, other)
 
 
-def test_a_run_of_another_task_needs_the_one_tokenizer_that_all_fields_share(old_run, inherit):
+def test_a_run_of_another_task_must_share_its_single_tokenizer(old_run, inherit):
     (pieces,) = set(inherit.manifest.tokenizers.values())
 
     def of_documents(**changed):
@@ -119,7 +119,7 @@ def test_a_run_of_another_task_needs_the_one_tokenizer_that_all_fields_share(old
         inherit(old_run.path, of_documents(sha256="0" * 64))
 
 
-def test_nor_does_it_begin_with_one_of_two_tokenizers(old_run, inherit, monkeypatch):
+def test_a_run_of_another_task_cannot_use_one_of_two_tokenizers(old_run, inherit, monkeypatch):
     theirs = {
         side: info.model_copy(update={"sha256": side * 8})
         for side, info in inherit.manifest.tokenizers.items()

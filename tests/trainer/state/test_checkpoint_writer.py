@@ -1,4 +1,4 @@
-"""Saving during training: the files written, the processes notified, and a full disk."""
+"""Saving during training: files, reports to the supervisor, and a full disk."""
 
 import shutil
 from contextlib import closing
@@ -28,7 +28,7 @@ def work(tmp_path):
 
 @pytest.fixture
 def state():
-    """Two fragments that a rank owns, which a training would change."""
+    """Return two fragments that a rank owns, and that training would change."""
     return [
         Fragment("master", "a", 0, torch.arange(5.0)),
         Fragment("exp_avg", "b", 3, torch.arange(7.0) + 10),
@@ -51,7 +51,7 @@ def state_of(work, step):
 
 @pytest.fixture
 def slow_disk(monkeypatch):
-    """Hold the writing of files at a gate."""
+    """Hold the writing of files at a gate, and return the gate."""
     gate, write = Gate(), writer_module.write_state_file
 
     def late(*arguments):
@@ -67,7 +67,7 @@ def heard():
     return Listener()
 
 
-def test_a_save_is_written_and_reported(heard, work, state):
+def test_a_save_is_written_and_reported_to_the_supervisor(heard, work, state):
     with closing(make_writer(work, state, heard)) as writer:
         stall = writer.save(make_header(10), final=True)
         assert stall > 0
@@ -82,7 +82,7 @@ def test_a_save_is_written_and_reported(heard, work, state):
     assert heard.notices == heard.failed == []
 
 
-def test_training_goes_on_while_the_copy_is_written(heard, work, state, slow_disk):
+def test_training_continues_while_the_copy_is_written(heard, work, state, slow_disk):
     with closing(make_writer(work, state, heard)) as writer, slow_disk:
         writer.save(make_header(10), final=False)
         state[0].tensor.add_(100)
@@ -92,7 +92,7 @@ def test_training_goes_on_while_the_copy_is_written(heard, work, state, slow_dis
     assert state_of(work, 10)["master:a:0"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_save_waits_for_the_write_before_and_says_so(work, state, slow_disk, monkeypatch):
+def test_a_save_waits_for_the_previous_write_and_reports_it(work, state, slow_disk, monkeypatch):
     times = iter([1.0, 1.4, 1.5])
 
     def now():
@@ -135,7 +135,7 @@ def test_a_failed_save_is_reported_and_the_next_one_succeeds(heard, work, state)
     assert [header.step for _, header in heard.written] == [20]
 
 
-def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(heard, work, state):
+def test_ranks_of_a_former_owner_do_not_recreate_their_work_folder(heard, work, state):
     shutil.rmtree(work)
     with closing(make_writer(work, state, heard)) as writer:
         writer.save(make_header(10), final=False)
@@ -145,14 +145,14 @@ def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(heard, wo
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Return the pauses between the tries of a final save, without sleeping."""
+    """Return the pauses between attempts of a final save, without sleeping."""
     pauses = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
     monkeypatch.setattr(final_save, "time", clock)
     return pauses
 
 
-def test_a_final_save_is_tried_again(heard, work, state, pauses, monkeypatch):
+def test_a_failed_final_save_is_retried(heard, work, state, pauses, monkeypatch):
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
     heard.notice = lambda text: (
@@ -167,7 +167,7 @@ def test_a_final_save_is_tried_again(heard, work, state, pauses, monkeypatch):
     assert heard.failed == []
 
 
-def test_a_final_save_that_never_succeeds_is_an_error(heard, work, state, pauses):
+def test_a_final_save_that_always_fails_is_an_error(heard, work, state, pauses):
     shutil.rmtree(work)
     with (
         closing(make_writer(work, state, heard)) as writer,
@@ -178,7 +178,7 @@ def test_a_final_save_that_never_succeeds_is_an_error(heard, work, state, pauses
 
 
 @pytest.mark.parametrize("then", ["save", "close"])
-def test_no_other_exception_of_the_thread_is_lost(work, state, then):
+def test_an_exception_of_the_writer_thread_is_raised_by_the_next_call(work, state, then):
     class Fenced(Listener):
         def state_written(self, file, header):
             raise LeaseLostError("somebody else's")
@@ -193,7 +193,7 @@ def test_no_other_exception_of_the_thread_is_lost(work, state, then):
     writer.close()
 
 
-def test_too_little_host_memory_is_said_at_the_start(work, state):
+def test_too_little_host_memory_is_reported_at_the_start(work, state):
     ranks = 10**13
     with pytest.raises(
         CheckpointError,
@@ -202,9 +202,9 @@ def test_too_little_host_memory_is_said_at_the_start(work, state):
         require_host_memory(state, Placement(local_world_size=ranks))
 
 
-def test_the_first_copy_finds_its_memory(work):
-    """A page that was never written to is taken from the host when it is."""
-    host_memory.release_freed_memory()  # which a test before this one may have asked to be kept
+def test_memory_for_the_copy_is_allocated_at_the_start(work):
+    """The host allocates a page only when it is first written."""
+    host_memory.release_freed_memory()  # an earlier test may have retained freed memory
     before = host_memory.resident_bytes()
     state = [Fragment("master", "w", 0, torch.zeros(1).expand(20_000_000))]
     with closing(make_writer(work, state, Listener())):
@@ -249,8 +249,8 @@ print(json.dumps([heard.failed, left, steps, newest.step, bool(damaged)]))
 
 @pytest.mark.long
 @pytest.mark.needs("small disks")
-def test_a_really_full_disk(tmp_path):
-    """1,000 kB, of which each checkpoint takes 400."""
+def test_training_survives_a_full_disk_and_the_next_save_succeeds(tmp_path):
+    """The disk has 1,000 kB, of which each checkpoint takes 400."""
     run = tmp_path / "run"
     failed, left, steps, newest, damaged = run_on_small_disk(
         run, 1000, FULL_DISK.format(run=str(run))
@@ -258,14 +258,14 @@ def test_a_really_full_disk(tmp_path):
     ((step, reason),) = failed
     assert step == 20
     assert "No space left on device" in reason
-    assert left == []  # its room is needed
+    assert left == []  # removed, because the space is needed
     assert steps == ["step-00000010", "step-00000030"]
     assert (newest, damaged) == (30, False)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-def test_a_gpus_state_is_copied_through_pinned_memory(work):
+def test_the_state_of_a_gpu_is_copied_through_pinned_memory(work):
     state = [Fragment("master", "w", 0, torch.arange(1_000_003.0, device="cuda"))]
     with closing(make_writer(work, state, Listener(), Placement(device="cuda"))) as writer:
         assert writer._buffer.is_pinned()
@@ -275,7 +275,7 @@ def test_a_gpus_state_is_copied_through_pinned_memory(work):
 
 
 @pytest.mark.parametrize("final", [False, True])
-def test_the_record_is_synced_before_anything_is_written(work, state, final):
+def test_the_record_is_synced_before_each_state_file_is_written(work, state, final):
     events = []
 
     class Told(Listener):
@@ -292,7 +292,7 @@ def test_the_record_is_synced_before_anything_is_written(work, state, final):
     assert events == ["synced, with [] written", "told"] * 2
 
 
-def test_a_record_that_does_not_reach_the_disk_gets_no_checkpoint(work, state):
+def test_no_checkpoint_is_written_if_the_record_cannot_be_synced(work, state):
     def full_disk():
         raise CheckpointError("metrics.jsonl is on a full disk")
 

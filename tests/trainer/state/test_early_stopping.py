@@ -1,4 +1,4 @@
-"""Stop when validation has had no new best for long enough."""
+"""Early stopping: end training when validations have had no new best for long enough."""
 
 from math import nan
 
@@ -11,7 +11,7 @@ from trainer.tasks.translation import translation_scores
 
 
 def stops_after(metric, patience, losses=(), bleus=()):
-    """The number of validations after which the run is over; None if it never is."""
+    """Return the number of validations after which the run stops, or None."""
     config = EarlyStoppingConfig(metric=metric, patience=patience)
     state = EarlyStoppingState()
     values = [(loss, 0.0) for loss in losses] or [(0.0, bleu) for bleu in bleus]
@@ -29,22 +29,22 @@ def stops_after(metric, patience, losses=(), bleus=()):
         (1, [3.0, 2.0, 2.5], 3),
         (2, [3.0, 2.0, 2.5, 1.9, 2.0], None),
         (2, [3.0, 2.0, 2.5, 2.4], 4),
-        (2, [3.0, 3.0, 3.0], 3),  # as good as the best is no new best
+        (2, [3.0, 3.0, 3.0], 3),  # a score equal to the best is no new best
     ],
 )
-def test_it_counts_validations_since_the_lowest_loss(patience, losses, expected):
+def test_a_run_stops_after_enough_validations_without_a_lower_loss(patience, losses, expected):
     assert stops_after("loss", patience, losses=losses) == expected
 
 
-def test_bleu_is_better_when_it_is_higher():
+def test_a_run_stops_after_enough_validations_without_a_higher_bleu():
     assert stops_after("bleu", 2, bleus=[0.0, 5.0, 4.0, 6.0, 5.9, 6.0]) == 6
 
 
-def test_nothing_stops_a_run_that_did_not_ask_for_it():
+def test_a_run_without_early_stopping_is_never_over():
     assert not is_over(EarlyStoppingState(validations_since_best=10**6), None)
 
 
-def test_the_best_is_remembered_with_its_step():
+def test_the_best_score_is_remembered_with_its_step():
     config = EarlyStoppingConfig(metric="loss", patience=3)
     state = EarlyStoppingState()
     for step, loss in [(10, 2.0), (20, 1.0), (30, 1.5)]:
@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_finite_is_never_the_best():
     assert stops_after("loss", 2, losses=[nan, 3.0, nan, 2.0, 2.5, nan]) == 6
 
 
-def test_after_a_change_of_the_metric_the_count_restarts():
+def test_a_change_of_the_metric_restarts_the_count():
     best = EarlyStoppingState(metric="bleu", best=0.5, best_step=10, validations_since_best=2)
     config = EarlyStoppingConfig(metric="loss", patience=3)
     assert after_validation(best, config, 20, translation_scores(2.0, 0.4)) == EarlyStoppingState(

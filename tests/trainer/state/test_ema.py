@@ -1,6 +1,6 @@
-"""The moving average against its formula, and that validation uses it.
+"""The moving average, compared with its formula, and its use by validation.
 
-That it moves between shapes is in test_fragments.py.
+test_fragments.py tests that the average moves between shapes.
 """
 
 import pytest
@@ -15,7 +15,7 @@ from run_store.checkpoints.fragment import EMA, MASTER
 @pytest.mark.parametrize(
     "shape", [Shape(0), Shape(1), Shape(3), Shape(1, "bf16"), Shape(2, "bf16")], ids=str
 )
-def test_it_starts_at_the_weights_and_follows_them(rank_pools, shape):
+def test_the_average_starts_at_the_weights_and_follows_them(rank_pools, shape):
     states = []
     for steps in range(3):
         results = rank_pools(2).run(shape_jobs.train, shape, Network(), steps)
@@ -31,7 +31,7 @@ def test_it_starts_at_the_weights_and_follows_them(rank_pools, shape):
 
 
 @pytest.mark.parametrize("shape", [Shape(0), Shape(3), Shape(2, "bf16")], ids=str)
-def test_every_rank_can_compute_with_all_of_it(rank_pools, shape):
+def test_each_rank_can_compute_with_the_whole_average(rank_pools, shape):
     results = rank_pools(2).run(shape_jobs.train_looking_at_the_average, shape, Network(), 2)
     undisturbed = rank_pools(2).run(shape_jobs.train, shape, Network(), 2)
     state = shape_jobs.whole([owned for _, owned in undisturbed])

@@ -1,4 +1,4 @@
-"""Fine-tuning a Marian model of transformers: its weights come in, and go out again."""
+"""Fine-tuning of a Marian model of transformers: importing and exporting its weights."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from model.hugging_face.files import write_model as write_ours
 from model.hugging_face.marian import from_marian, to_marian
 from trainer.tasks.frozen import frozen_names
 
-# The ids of the jobs' micro-batches.
+# The ids that the jobs' micro-batches use.
 IDS = {"pad_token_id": 0, "decoder_start_token_id": 2, "eos_token_id": 3, "forced_eos_token_id": 3}
 FROZEN = ("target_embedding.weight", "output_bias", "encoder.layers.0.*")
 STEPS = 5
@@ -27,12 +27,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tuned(rank_pools, folder):
-    """By one rank."""
+    """Return first weights, losses and last weights of tuning on one rank."""
     shape = Shape(1, numerics="exact")
     return rank_pools(1).run(marian_jobs.tune, shape, folder, FROZEN, STEPS)[0]
 
 
-def test_a_run_begins_with_the_folders_weights(tuned, folder):
+def test_tuning_starts_with_the_folders_weights_and_keeps_frozen_ones(tuned, folder):
     theirs = dict(from_marian(*read_model(folder)).named_parameters())
     first, _, last = tuned
     frozen = frozen_names(theirs, FROZEN)
@@ -44,7 +44,7 @@ def test_a_run_begins_with_the_folders_weights(tuned, folder):
 
 
 @pytest.mark.long
-def test_any_number_of_ranks_has_the_same_bits(rank_pools, tuned, folder):
+def test_tuning_on_two_ranks_has_the_same_bits(rank_pools, tuned, folder):
     _, losses, weights = tuned
     assert len(set(losses)) == STEPS
     shape = Shape(3, numerics="exact")
@@ -56,8 +56,8 @@ def test_any_number_of_ranks_has_the_same_bits(rank_pools, tuned, folder):
 
 
 @torch.no_grad()
-def test_tuned_weights_are_exported_to_transformers(tuned, folder, tmp_path):
-    """The logits of the exported model equal ours."""
+def test_a_tuned_model_exported_to_transformers_has_equal_logits(tuned, folder, tmp_path):
+    """Compare logits of the exported model with those of our network."""
     network = from_marian(*read_model(folder)).eval()
     network.load_state_dict(tuned[2])
     write_ours(tmp_path / "back", to_marian(network))

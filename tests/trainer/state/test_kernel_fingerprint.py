@@ -19,11 +19,11 @@ def fingerprint(path, text):
     return kernel_fingerprint(ENGINE, Placement(), path)
 
 
-def test_equal_ranks_are_accepted(rank_pools):
+def test_ranks_with_equal_kernels_are_accepted(rank_pools):
     assert rank_pools(3).run(verify_jobs.compare_kernels, {}) == [""] * 3
 
 
-def test_another_environment_is_refused_on_all_ranks(rank_pools):
+def test_a_rank_with_other_kernel_variables_is_refused_on_all_ranks(rank_pools):
     variables = {2: {"ONEDNN_MAX_CPU_ISA": "AVX2", "ONEDNN_VERBOSE": "0"}, 1: {"MKL_VERBOSE": "0"}}
     (said,) = set(rank_pools(3).run(verify_jobs.compare_kernels, variables))
     for part in (
@@ -39,13 +39,13 @@ def test_another_environment_is_refused_on_all_ranks(rank_pools):
     ("before", "after"),
     [("GenuineIntel", "AuthenticAMD"), ("143", "106"), (" amx_tile", ""), ("avx512f", "")],
 )
-def test_another_processor_has_another_fingerprint(tmp_path, before, after):
+def test_another_processor_changes_the_fingerprint(tmp_path, before, after):
     one = fingerprint(tmp_path / "one", INTEL)
     other = fingerprint(tmp_path / "other", INTEL.replace(before, after))
     assert {name for name in one if one[name] != other[name]} == {"processor"}
 
 
-def test_flags_that_select_no_kernel_do_not_count(tmp_path):
+def test_processor_flags_that_select_no_kernel_do_not_change_the_fingerprint(tmp_path):
     one = fingerprint(tmp_path / "one", INTEL)
     assert fingerprint(tmp_path / "two", INTEL.replace("fpu", "fpu rdtscp")) == one
     assert fingerprint(tmp_path / "three", INTEL + "\nvendor_id : another core\n") == one

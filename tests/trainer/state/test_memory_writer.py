@@ -1,4 +1,4 @@
-"""The state in a node's memory: two slots, of which the confirmed one is never overwritten."""
+"""The state in a node's memory: two slots, of which the confirmed one is not overwritten."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from trainer.state.memory_writer import MemoryWriter, memory_tier_problem
 
 
 class Supervisor:
-    """Remembers reports, and confirms what a test confirms."""
+    """Supervisor that records reports, and confirms the steps that a test sets."""
 
     def __init__(self) -> None:
         self.steps = MemorySteps()
@@ -80,7 +80,7 @@ def first_element(file):
     return load_file(file.path)["master:a:0"][0].item()
 
 
-def test_a_saved_file_is_a_state_file_with_its_checksum(writer, supervisor):
+def test_a_saved_memory_file_is_a_state_file_with_a_checksum(writer, supervisor):
     assert save(writer, 5) > 0
     ((step, file),) = supervisor.written
     assert step == 5
@@ -91,7 +91,7 @@ def test_a_saved_file_is_a_state_file_with_its_checksum(writer, supervisor):
     assert file.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_confirmed_step_stays_while_later_steps_are_written(writer, supervisor, state):
+def test_the_confirmed_step_is_kept_while_later_steps_are_written(writer, supervisor, state):
     for step in range(1, 6):
         save(writer, step)
         state[0].tensor.add_(100)
@@ -105,7 +105,7 @@ def test_the_confirmed_step_stays_while_later_steps_are_written(writer, supervis
     assert [step for step, _ in supervisor.written] == [1, 2, 3, 4, 5]
 
 
-def test_a_save_is_skipped_while_the_one_before_it_is_not_settled(writer, supervisor, state):
+def test_a_save_is_skipped_while_the_previous_step_is_not_settled(writer, supervisor, state):
     save(writer, 5)
     state[0].tensor.add_(100)
     assert save(writer, 10) == save(writer, 15) == 0
@@ -131,7 +131,7 @@ def test_the_second_slot_is_allocated_once_the_first_step_is_confirmed(state, su
     assert [step for step, _ in supervisor.written] == [1, 3]
 
 
-def test_a_full_memory_switches_the_writer_off(state, supervisor, tmp_path, monkeypatch):
+def test_the_writer_switches_off_if_the_memory_is_full(state, supervisor, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -145,7 +145,7 @@ def test_a_full_memory_switches_the_writer_off(state, supervisor, tmp_path, monk
     assert supervisor.written == []
 
 
-def test_a_record_that_cannot_be_synced_fails_the_step_alone(state, supervisor, tmp_path):
+def test_a_record_that_cannot_be_synced_fails_only_its_step(state, supervisor, tmp_path):
     results = iter([CheckpointError("the disk is full"), None])
 
     def sync():
@@ -161,7 +161,7 @@ def test_a_record_that_cannot_be_synced_fails_the_step_alone(state, supervisor, 
     assert "the disk is full" in supervisor.notices[0]
 
 
-def test_a_torn_file_is_found(writer, supervisor):
+def test_a_damaged_memory_file_is_detected(writer, supervisor):
     save(writer, 5)
     ((_, file),) = supervisor.written
     with file.path.open("r+b") as opened:
@@ -178,7 +178,7 @@ def test_a_torn_file_is_found(writer, supervisor):
     ("space", "memory", "problem"),
     [(10**9, 10**9, ""), (10, 10**9, "/dev/shm"), (10**9, 10, "of memory on the node of rank 0")],
 )
-def test_too_little_memory_is_named(state, tmp_path, monkeypatch, space, memory, problem):
+def test_memory_that_is_too_small_is_named(state, tmp_path, monkeypatch, space, memory, problem):
     monkeypatch.setattr(memory_writer, "free_bytes", lambda folder: space)
     monkeypatch.setattr(memory_writer, "available_bytes", lambda: memory)
     placement = Placement(memory_folder=tmp_path / "attempt", memory_neighbor_ranks=1)
@@ -195,7 +195,7 @@ def test_too_little_memory_is_named(state, tmp_path, monkeypatch, space, memory,
 def test_the_slots_of_all_ranks_of_a_node_and_of_its_neighbour_must_fit(
     state, tmp_path, monkeypatch, own, neighbors
 ):
-    """Exactly the slots fit, and one byte less does not."""
+    """Space for the slots is enough, and one byte less is not."""
     needed = SLOTS * share_bytes(iter(state)) * (own + neighbors)
     placement = Placement(
         local_world_size=own,
@@ -208,7 +208,7 @@ def test_the_slots_of_all_ranks_of_a_node_and_of_its_neighbour_must_fit(
         assert bool(memory_tier_problem(iter(state), placement)) == (space < needed)
 
 
-def test_memory_that_the_run_uses_now_is_available_to_it(state, tmp_path, monkeypatch):
+def test_memory_that_the_run_already_uses_counts_as_available(state, tmp_path, monkeypatch):
     needed = SLOTS * share_bytes(iter(state))
     monkeypatch.setattr(memory_writer, "free_bytes", lambda folder: needed)
     monkeypatch.setattr(memory_writer, "available_bytes", lambda: needed - 4096)

@@ -1,4 +1,4 @@
-"""Differences that the fingerprint of numerics detects."""
+"""Differences that the numerics fingerprint detects."""
 
 import pytest
 from support.recipes import tiny_recipe
@@ -24,18 +24,18 @@ from trainer.tasks.network import build_network
         ({"attention": "varlen"}, "varlen"),
     ],
 )
-def test_the_kernels_of_attention_are_the_measured_ones_unless_named(settings, expected):
+def test_the_fingerprint_has_the_named_attention_or_the_default(settings, expected):
     fingerprint = numerics.fingerprint(EngineConfig(**settings), Placement())
     assert fingerprint["attention"] == expected
 
 
-def test_its_values_are_plain():
-    """The supervisor unpickles them, and a class of torch would make it import torch."""
+def test_values_of_a_fingerprint_are_plain_types():
+    """The supervisor unpickles them; a class of torch would make it import torch."""
     fingerprint = numerics.fingerprint(EngineConfig(numerics="exact"), Placement())
     assert {type(value) for value in fingerprint.values()} <= {str, int}
 
 
-def test_another_backend_is_a_difference():
+def test_another_attention_backend_is_a_difference():
     ours, theirs = (
         numerics.fingerprint(EngineConfig(attention=name), Placement())
         for name in (AttentionBackend.SDPA, AttentionBackend.MATMUL)
@@ -43,16 +43,16 @@ def test_another_backend_is_a_difference():
     assert numerics.differences(ours, theirs) == {"attention": ["sdpa", "matmul"]}
 
 
-def test_products_of_onednn_are_named():
+def test_fp32_products_of_onednn_are_in_the_fingerprint():
     fp32, bf16 = (
         numerics.fingerprint(EngineConfig(precision=name), Placement()) for name in ("fp32", "bf16")
     )
     from_where = f"oneDNN from {ONEDNN_FROM}" if "AVX512" in fp32["device"] else None
     assert fp32.get("products") == from_where
-    assert "products" not in bf16  # torch takes those from oneDNN anyway
+    assert "products" not in bf16  # torch always uses oneDNN for these
 
 
-def test_a_softmax_in_another_precision_is_named():
+def test_a_softmax_in_another_precision_is_in_the_fingerprint():
     named = {
         (precision, attention): numerics.fingerprint(
             EngineConfig(precision=precision, attention=attention), Placement()
@@ -65,7 +65,7 @@ def test_a_softmax_in_another_precision_is_named():
 
 
 @pytest.mark.parametrize("name", [None, "matmul"])
-def test_every_attention_of_the_model_is_computed_by_the_one_named(phrasebook, name):
+def test_all_attention_layers_of_a_model_use_the_configured_backend(phrasebook, name):
     recipe = tiny_recipe(phrasebook).training()
     recipe = recipe.model_copy(update={"engine": EngineConfig(attention=name)})
     model = build_network(recipe, load_tokenizers(*open_dataset(recipe.data)))
@@ -82,7 +82,7 @@ def test_every_attention_of_the_model_is_computed_by_the_one_named(phrasebook, n
         ("AVX2", "bf16", "cuda", False),
     ],
 )
-def test_bf16_on_a_cpu_without_avx512_is_called_slow(
+def test_bf16_on_a_cpu_without_avx512_is_reported_as_slow(
     capability, precision, device, slow, monkeypatch
 ):
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)

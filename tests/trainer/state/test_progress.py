@@ -1,4 +1,4 @@
-"""A run's state besides its tensors survives a checkpoint; a score belongs to one step alone."""
+"""Training progress survives a checkpoint; scores belong to a single step."""
 
 from dataclasses import fields
 
@@ -10,7 +10,7 @@ from data_pipeline.batching.plan import Cursor
 from run_store.checkpoints.format import guard_fields
 from trainer.state.progress import Progress
 
-# The next step begins without scores.
+# The fields that a resumed run restores; the next step begins without scores.
 KEPT = [field.name for field in fields(Progress) if field.name not in ("scores", "cursor")]
 
 
@@ -20,22 +20,22 @@ def restored(cursor: Cursor = FAR.cursor) -> Progress:
     return Progress.of_checkpoint(make_header(values.pop("step"), **values), cursor)
 
 
-def test_no_value_is_that_of_a_beginning():
-    """Or the tests here would not notice that it is lost."""
+def test_the_example_differs_from_the_defaults_in_each_field():
+    """Otherwise the tests here would not detect that a field is lost."""
     start = Progress()
     assert [f.name for f in fields(FAR) if getattr(FAR, f.name) == getattr(start, f.name)] == []
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_nothing_is_lost_on_resuming(name):
+def test_each_field_is_restored_on_resuming(name):
     assert getattr(restored(), name) == getattr(FAR, name)
 
 
-def test_a_checkpoints_scores_are_not_those_of_the_steps_after_it():
+def test_scores_of_a_checkpoint_are_not_restored():
     header = make_header(FAR.step, scores=FAR.scores)
     assert Progress.of_checkpoint(header, Cursor()).scores == {}
 
 
-def test_data_continues_at_the_given_cursor():
-    """After a shard was lost for good that is not where the checkpoint left it."""
+def test_a_resumed_run_continues_at_the_given_data_cursor():
+    """It differs from the checkpoint's cursor after a shard was lost."""
     assert restored(Cursor(4, 0, 0)).cursor == Cursor(4, 0, 0)

@@ -1,4 +1,4 @@
-"""Content of a checkpoint's header; no checkpoint is ahead of the record."""
+"""Content of a checkpoint's header; the record is synced before a checkpoint."""
 
 import os
 from pathlib import Path
@@ -26,11 +26,11 @@ from trainer.zero import fragments
 
 class Supervisor(Listener):
     def line(self, line):
-        """The display has no part in this."""
+        """Do nothing, because nothing is displayed."""
 
 
 def save(placement, folder, final):
-    """A header as the supervisor gets it, and what was written through to the disk, in order."""
+    """Return the header that the supervisor gets, and the files synced to the disk, in order."""
     run = RunFolder(folder)
     card = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
@@ -64,16 +64,16 @@ def save(placement, folder, final):
 
 
 @pytest.mark.parametrize("final", [False, True])
-def test_the_record_is_on_the_disk_before_the_state(rank_pools, tmp_path, final):
+def test_the_record_is_synced_before_the_state_file(rank_pools, tmp_path, final):
     ((_, synced),) = rank_pools(1).run(save, tmp_path, final)
     assert synced == [("metrics.jsonl", [70]), ("state-00000-of-00001.safetensors", [])]
 
 
-def test_all_that_a_run_knows_is_in_the_header(rank_pools, tmp_path):
+def test_the_header_contains_all_fields_of_the_progress(rank_pools, tmp_path):
     ((text, _),) = rank_pools(1).run(save, tmp_path, True)
     header = CheckpointHeader.model_validate_json(text)
     resumed = Progress.of_checkpoint(header, Cursor.from_json(header.cursor))
     resumed.scores = header.scores
     assert resumed == FAR
-    assert header.optimizer_step == 64  # fewer than steps, since some were skipped
+    assert header.optimizer_step == 64  # fewer than steps, because some were skipped
     assert header.dataset_identity == IDENTITY

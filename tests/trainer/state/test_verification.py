@@ -1,4 +1,4 @@
-"""A checkpoint that all ranks hash at once."""
+"""Verification of a checkpoint, with its files distributed over the ranks."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_each_file_is_read_once(rank_pools, checkpoint, ranks):
+def test_each_file_of_a_checkpoint_is_read_by_one_rank(rank_pools, checkpoint, ranks):
     answers = rank_pools(ranks).run(verify, checkpoint.path)
     assert [error for _, error in answers] == [""] * ranks
     read = [name for names, _ in answers for name in names]
@@ -24,7 +24,7 @@ def test_each_file_is_read_once(rank_pools, checkpoint, ranks):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_damage_that_one_rank_finds_ends_all(rank_pools, checkpoint, ranks):
+def test_damage_found_by_one_rank_is_an_error_on_all_ranks(rank_pools, checkpoint, ranks):
     damaged = checkpoint.file_paths()[-1]
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1

@@ -15,7 +15,7 @@ SHAPES = {name: tuple(p.shape) for name, p in make_labelled().named_parameters()
 
 
 def saved(folder, network, kind="encoder_only", average=False):
-    """A checkpoint of a network's weights, or of those weights as a moving average."""
+    """Save a checkpoint of a network's weights, optionally also as a moving average."""
     weights = dict(network.named_parameters())
     owned = [
         Fragment(name, parameter, 0, (factor * weight.detach()).flatten())
@@ -33,7 +33,7 @@ def saved(folder, network, kind="encoder_only", average=False):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Checkpoint of a masked model: its weights, and an average in addition."""
+    """Return two checkpoints of a masked model, without and with a moving average."""
     folder = tmp_path_factory.mktemp("masked")
     return {
         average: saved(folder / str(average), make_masked(), average=average).path
@@ -53,7 +53,7 @@ def checkpoints(tmp_path_factory):
     ],
     ids=str,
 )
-def test_the_encoder_is_the_checkpoints_and_the_head_is_as_it_was_built(
+def test_the_encoder_is_loaded_and_the_head_keeps_its_initial_weights(
     rank_pools, checkpoints, ranks, shape, frozen, average
 ):
     theirs, ours = dict(make_masked().named_parameters()), make_labelled().named_parameters()
@@ -72,7 +72,7 @@ def test_the_encoder_is_the_checkpoints_and_the_head_is_as_it_was_built(
             for kind in {kind for kind, n, *_ in pieces if n == name}
         }
         master = of_kind.pop(MASTER)
-        fresh = not name.startswith("encoder.")  # of bf16 weights, DeepSpeed's master is rounded
+        fresh = not name.startswith("encoder.")  # DeepSpeed's master of bf16 weights is rounded
         rounded = rounds and fresh and name not in frozen
         read = weight.bfloat16().float() if rounded else weight
         assert torch.equal(master, read.flatten()), name
@@ -85,10 +85,10 @@ def test_the_encoder_is_the_checkpoints_and_the_head_is_as_it_was_built(
         ]
 
 
-def test_the_same_network_must_fit_whole(tmp_path):
+def test_a_checkpoint_of_the_same_network_must_fit_as_a_whole(tmp_path):
     masked = make_masked()
     shapes = {name: tuple(p.shape) for name, p in masked.named_parameters()}
-    for kind in ("encoder_only", None):  # a checkpoint from before networks had names
+    for kind in ("encoder_only", None):  # None: from before networks had names
         checkpoint = saved(tmp_path / str(kind), masked, kind)
         found = plan_weight_transfer(checkpoint, "encoder_only", shapes)
         assert found == WeightTransfer(tuple(shapes))
@@ -107,14 +107,14 @@ def test_the_same_network_must_fit_whole(tmp_path):
     ],
     ids=str,
 )
-def test_an_encoder_that_fits_in_part_is_refused(tmp_path, change, message):
+def test_an_encoder_that_fits_only_in_part_is_refused(tmp_path, change, message):
     config = CONFIG.model_validate({**CONFIG.model_dump(), "feed_forward_width": None, **change})
     checkpoint = saved(tmp_path, make_masked(config))
     with pytest.raises(CheckpointError, match=message):
         plan_weight_transfer(checkpoint, "labelled", SHAPES)
 
 
-def test_networks_without_an_encoder_in_common_are_refused(tmp_path):
+def test_networks_without_a_common_encoder_are_refused(tmp_path):
     checkpoint = saved(tmp_path, make_masked().head, "heads")
     with pytest.raises(CheckpointError, match=r"is heads in .* and labelled in the recipe\."):
         plan_weight_transfer(checkpoint, "labelled", SHAPES)

@@ -1,4 +1,4 @@
-"""The input of forward, and the digest that proves it."""
+"""Tensors of a translation batch, and the digest of its content."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def example(first_pair: int = 7, token: int = 11) -> MicroBatch:
     )
 
 
-def test_padding_and_shifting():
+def test_a_batch_is_padded_and_its_target_input_shifted():
     batch = to_device(example(), VOCABULARY, CPU)
     assert batch.source.tolist() == [[10, 11, 3], [12, 3, 0]]
     assert batch.inputs[2].tolist() == [[20, 3, 0, 0], [21, 22, 23, 3]]
@@ -45,7 +45,7 @@ def test_padding_and_shifting():
     assert_close([*map(list, twice)], [*map(list, doubled)], rtol=0, atol=0)
 
 
-def test_read_only_arrays_are_copied():
+def test_read_only_arrays_are_copied_into_tensors():
     """Arrays from Ray's object store are read-only, and torch must not write through them."""
     micro_batch = example()
     for arrays in micro_batch.fields.values():
@@ -56,27 +56,27 @@ def test_read_only_arrays_are_copied():
 
 
 @pytest.mark.parametrize("changed", [example(first_pair=6), example(token=13)])
-def test_the_digest_sees_another_pair_and_another_token(changed):
+def test_another_pair_and_another_token_change_the_digest(changed):
     same = to_device(example(), VOCABULARY, CPU).digest
     assert same == to_device(example(), VOCABULARY, CPU).digest
     assert same != to_device(changed, VOCABULARY, CPU).digest
 
 
-def test_the_digest_sees_where_one_sequence_ends_and_the_next_begins():
+def test_the_boundary_between_sequences_changes_the_digest():
     one = MicroBatch(np.array([0, 1]), {"src": field([5, 6], [7]), "tgt": field([3], [3])})
     two = MicroBatch(np.array([0, 1]), {"src": field([5], [6, 7]), "tgt": field([3], [3])})
     assert to_device(one, VOCABULARY, CPU).digest != to_device(two, VOCABULARY, CPU).digest
 
 
-def test_the_running_digest_sees_swapped_slots():
+def test_swapped_slots_change_the_running_digest():
     slots = [to_device(example(n), VOCABULARY, CPU).digest for n in range(4)]
     swapped = [slots[0], slots[2], slots[1], slots[3]]
     assert len(fold(START, slots)) == len(START)
     assert fold(START, slots) != fold(START, swapped)
-    assert fold(fold(START, slots[:2]), slots[2:]) != fold(START, slots)  # steps count too
+    assert fold(fold(START, slots[:2]), slots[2:]) != fold(START, slots)  # folded as two steps
 
 
-def test_a_dummy_is_one_real_token_each():
+def test_a_dummy_batch_has_one_real_token_per_side():
     batch = to_device(TASK.dummy(SpecialIds(pad=0, unk=1, bos=2, eos=3)), VOCABULARY, CPU)
     assert batch.source.tolist() == [[3]]
     assert batch.target_input.tolist() == [[2]]

@@ -1,4 +1,4 @@
-"""Language modelling: what is fed, and that its scores are those of each document by itself."""
+"""Language modelling: tensors of a batch, and scores equal to those of each document alone."""
 
 import hashlib
 import math
@@ -32,7 +32,7 @@ TASK = CausalLanguageModel(
 
 
 def micro_batch(rows, documents=None, starts=None):
-    """Rows of parts, each given by its ids: the token before it, and those that it predicts."""
+    """Return rows of parts, each given by its ids: a previous token and the tokens to predict."""
     parts = [part for row in rows for part in row]
     return MicroBatch(
         np.array(documents or range(len(parts)), dtype=np.int64),
@@ -48,7 +48,7 @@ def micro_batch(rows, documents=None, starts=None):
 
 
 def plainly(rows):
-    """Inputs, targets and parts of the rows, by lists."""
+    """Return inputs, targets and part numbers of the rows, computed with lists."""
     width = max(sum(len(part) - 1 for part in row) for row in rows)
     arrays = []
     for padding, of_part in (
@@ -65,7 +65,7 @@ parts = st.lists(st.integers(0, 8), min_size=2, max_size=6)
 
 
 @given(st.lists(st.lists(parts, min_size=1, max_size=4), min_size=1, max_size=4))
-def test_rows_parts_padding_and_targets_one_token_later(rows):
+def test_batches_have_rows_parts_padding_and_targets_one_token_later(rows):
     batch = TASK.collate(micro_batch(rows), CPU)
     expected = plainly(rows)
     assert [tensor.tolist() for tensor in batch.inputs] == expected
@@ -94,14 +94,14 @@ ROWS = [[[2, 5, 6], [2, 7, 3]], [[1, 4, 4]]]
     ],
     ids=["document", "start", "row", "target", "input", "cut"],
 )
-def test_the_digest_sees_another(changed):
+def test_another_content_or_layout_changes_the_digest(changed):
     same = TASK.collate(micro_batch(ROWS), CPU).digest
     assert same == TASK.collate(micro_batch(ROWS), CPU).digest
     assert same != TASK.collate(changed, CPU).digest
 
 
-def test_the_digest_is_of_what_is_no_padding():
-    """A promise to records: the documents, their starts, their rows, and what is fed of them."""
+def test_the_digest_does_not_include_padding():
+    """Records rely on its content: documents, their starts and rows, inputs and targets."""
     numbers = [[0, 1, 2], [0, 0, 0], [0, 0, 1]]
     fed = [[2, 5, 2, 7, 1, 4], [5, 6, 7, 3, 4, 4], [0, 0, 1, 1, 0, 0]]
     state = hashlib.blake2b(digest_size=32)
@@ -118,7 +118,7 @@ def test_the_digest_is_of_what_is_no_padding():
 
 @pytest.fixture(scope="module")
 def untrained(phrasebook_documents):
-    """The task with an untrained network, and the validation set."""
+    """Return the task, an untrained network, and the validation set."""
     recipe = Recipe.of(language_model_values(phrasebook_documents)).training()
     task, (store, manifest) = opened_task(recipe)
     heldout = load_heldout(store, manifest, "validation")
@@ -126,14 +126,14 @@ def untrained(phrasebook_documents):
 
 
 def nll_of(network, ids):
-    """Return the loss of a part by itself: the token before it, and its tokens."""
+    """Return the loss of a part alone, given by a previous token and its tokens."""
     given, expected = torch.tensor([ids[:-1]]), torch.tensor(ids[1:])
     with torch.no_grad():
         logits = network.logits(network.hidden(given, torch.zeros_like(given)))[0]
     return float(torch.nn.functional.cross_entropy(logits.double(), expected, reduction="sum"))
 
 
-def test_the_loss_is_that_of_each_document_by_itself(untrained, phrasebook_documents):
+def test_the_validation_loss_equals_that_of_each_document_alone(untrained, phrasebook_documents):
     task, network, heldout = untrained
     tokenizer, context = task.tokenizers["text"], task.recipe.batching.context_length
     nll, tokens = 0.0, 0
@@ -151,16 +151,16 @@ def test_the_loss_is_that_of_each_document_by_itself(untrained, phrasebook_docum
     assert not any(score.more_is_better for score in scores.values())
 
 
-def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook_documents):
+def test_scores_are_the_same_on_any_number_of_ranks(rank_pools, phrasebook_documents):
     (alone,) = rank_pools(1).run(validate_language_model, phrasebook_documents)
     for ranks in (2, 3):
         first, *others = rank_pools(ranks).run(validate_language_model, phrasebook_documents)
         assert first == alone
         assert all(other.scores == alone.scores for other in others)
-        assert not any(other.examples for other in others)  # samples are made once
+        assert not any(other.examples for other in others)  # only one rank makes samples
 
 
-def test_the_loss_of_an_example_is_that_of_its_part_alone(untrained):
+def test_the_loss_of_an_example_equals_that_of_its_part_alone(untrained):
     task, network, heldout = untrained
     batches = task.data.heldout_micro_batches(heldout, task.tokenizers, task.recipe.data_settings)
     assert len(batches) >= 3
@@ -171,7 +171,7 @@ def test_the_loss_of_an_example_is_that_of_its_part_alone(untrained):
         assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_samples_go_on_from_the_beginning_of_documents(untrained):
+def test_samples_continue_the_beginning_of_documents(untrained):
     task, network, heldout = untrained
     scoring = task.scoring(heldout)
     for sample, text in zip(scoring.samples(network), heldout.texts["text"], strict=False):
@@ -180,7 +180,7 @@ def test_samples_go_on_from_the_beginning_of_documents(untrained):
     assert scoring.samples(network) == scoring.samples(network)
 
 
-def test_a_sample_has_half_of_a_short_document_and_the_beginning_of_a_long_one(untrained):
+def test_a_sample_is_given_half_of_a_short_document_or_the_start_of_a_long_one(untrained):
     task, network, _ = untrained
     context = task.recipe.batching.context_length
     texts = ["the cat", "a", "a dog and a cat and a bird are in the house of Marie", "left out"]
@@ -196,7 +196,7 @@ def test_a_sample_has_half_of_a_short_document_and_the_beginning_of_a_long_one(u
         assert sample.given == tokenizer.decode([ids[: max(1, min(32, len(ids) // 2))]])[0]
         assert len(given) <= 33
         assert len(expected) <= context // 2 + 1
-        # The same greedily, by itself.
+        # Generate the same greedily from this prompt alone.
         prompt = [tokenizer.bos_id, *ids[: max(1, min(32, len(ids) // 2))]][:context]
         sampling = SamplingConfig(temperature=0, max_new_tokens=context // 2)
         (made,) = generate(network, [prompt], sampling, tokenizer.eos_id)

@@ -1,4 +1,4 @@
-"""Operations of micro-batches of each task, against those that torch counts in its network."""
+"""Operations of micro-batches of each task, compared with those that torch counts."""
 
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ VALUES = {
     "sentence_embedding": embedding_values,
 }
 PAIRS = ("translation", "sentence_embedding")
-LENGTHS = (5, 9, 2, 7)  # of parts, or of sources
+LENGTHS = (5, 9, 2, 7)  # of parts, or of source sentences
 TARGET_LENGTHS = (6, 3, 3, 11)
-ROWS = (0, 1, 1, 2)  # of parts: the second row has two
+ROWS = (0, 1, 1, 2)  # row of each part: the second row has two parts
 
 
 def field(lengths, value=5):
@@ -48,7 +48,7 @@ def field(lengths, value=5):
 
 
 def micro_batch_of(task):
-    """Sentences or parts of several lengths, so that there is padding."""
+    """Return sentences or parts of different lengths, which need padding."""
     numbers = np.arange(len(LENGTHS))
     if task in PAIRS:
         return MicroBatch(numbers, {SOURCE: field(LENGTHS), TARGET: field(TARGET_LENGTHS)})
@@ -95,17 +95,17 @@ def test_flops_of_a_batch_equal_those_that_its_network_computes(task_of, name, a
     assert batch.flops.model < batch.flops.hardware
 
 
-def test_both_passes_of_r_drop_are_counted(task_of):
+def test_both_passes_of_r_drop_are_counted_in_flops(task_of):
     one, two = task_of("translation"), task_of("translation", trainer={"r_drop": 5.0})
     batch = two.collate_for_training(micro_batch_of("translation"), CPU)
     assert batch.flops.hardware == measured(two, batch)
     assert batch.flops.model == 2 * one.flops(micro_batch_of("translation")).model
 
 
-# The loss of sentence embedding compares all pairs of a batch.
+# Without sentence embedding, whose loss compares all pairs of a batch.
 @pytest.mark.parametrize("name", sorted(VALUES.keys() - {"sentence_embedding"}))
-def test_the_model_needs_what_its_sentences_need_one_by_one(task_of, name):
-    """The model's operations do not depend on batching, and packed rows compute them alone."""
+def test_model_flops_of_a_batch_are_the_sum_over_its_sentences(task_of, name):
+    """Batching does not change the model's operations, and packed rows compute only these."""
     task = task_of(name)
     whole = micro_batch_of(name)
     bounds = {n: np.cumsum([0, *f.lengths]) for n, f in whole.fields.items()}
@@ -127,7 +127,7 @@ def test_the_model_needs_what_its_sentences_need_one_by_one(task_of, name):
     assert packed.hardware == sum(flops.hardware for flops in each)
 
 
-def test_frozen_weights_have_no_products_of_their_gradients(task_of):
+def test_gradients_of_frozen_weights_are_not_counted_in_flops(task_of):
     frozen = task_of("translation", trainer={"frozen": ["encoder.*"]})
     batch = frozen.collate_for_training(micro_batch_of("translation"), CPU)
     network = frozen.build_network().train()
@@ -138,7 +138,7 @@ def test_frozen_weights_have_no_products_of_their_gradients(task_of):
     assert batch.flops.model < task_of("translation").flops(micro_batch_of("translation")).model
 
 
-def test_a_task_that_counts_nothing_has_none(phrasebook_documents, monkeypatch):
+def test_batches_of_a_task_without_flops_have_none(phrasebook_documents, monkeypatch):
     monkeypatch.syspath_prepend(EXTENSIONS)
     recipe = Recipe.of(copy_values(phrasebook_documents)).training()
     task, _ = opened_task(recipe)

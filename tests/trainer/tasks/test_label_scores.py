@@ -1,4 +1,4 @@
-"""Scores of labels, held to their definitions, counted one by one."""
+"""Scores of labels, compared with direct counting by their definitions."""
 
 import re
 
@@ -15,7 +15,7 @@ tags = st.lists(st.sampled_from(TAGS), max_size=9)
 
 
 @given(pairs)
-def test_accuracy_and_macro_f1_by_counting(given):
+def test_accuracy_and_macro_f1_equal_direct_counts(given):
     expected, told = (np.array(side) for side in zip(*given, strict=True))
     assert accuracy(expected, told) == pytest.approx(
         100 * sum(a == b for a, b in given) / len(given)
@@ -32,14 +32,14 @@ def test_accuracy_and_macro_f1_by_counting(given):
 
 
 def spans_by_pattern(given):
-    """Runs of one kind: X goes on at I-X, and begins wherever else B-X or I-X stands."""
+    """Return runs of one kind: I-X continues X; elsewhere B-X or I-X starts a run."""
     letters = "".join({"O": "o", "B-A": "A", "I-A": "a", "B-B": "B", "I-B": "b"}[t] for t in given)
     found = re.finditer(r"[Aa]a*|[Bb]b*", letters)
     return [(match.start(), match.end(), match.group()[0].upper()) for match in found]
 
 
 @given(tags)
-def test_spans_are_those_of_a_pattern(given):
+def test_spans_equal_those_of_a_regular_expression(given):
     assert list(spans(given)) == spans_by_pattern(given)
 
 
@@ -52,7 +52,7 @@ def test_spans_are_those_of_a_pattern(given):
         max_size=5,
     )
 )
-def test_span_f1_by_counting(sentences):
+def test_span_f1_equals_a_direct_count(sentences):
     expected, told = zip(*sentences, strict=True)
     there, found = (
         {(number, *span) for number, of_one in enumerate(side) for span in spans_by_pattern(of_one)}
@@ -62,7 +62,7 @@ def test_span_f1_by_counting(sentences):
     assert span_f1(expected, told) == pytest.approx(200 * right / total if total else 0.0)
 
 
-def test_the_border_and_the_kind_of_a_span_count():
+def test_span_f1_requires_the_same_boundaries_and_kind():
     expected = [["B-A", "I-A", "O", "B-B"]]
     assert span_f1(expected, expected) == 100
     assert span_f1(expected, [["B-A", "O", "O", "B-B"]]) == 50

@@ -1,4 +1,4 @@
-"""Labels of texts and words: what is fed, and that scores are those of each text by itself."""
+"""Labels of texts and words: content of batches, and scores equal to those of each text alone."""
 
 from itertools import pairwise
 
@@ -22,13 +22,13 @@ from trainer.tasks.network import build_network
 
 CPU = torch.device("cpu")
 VALUES = {"text_classification": language_values, "token_classification": case_values}
-# A held-out text of more than the 24 tokens of a context, and one without any.
+# The held-out texts are this one, longer than the context of 24 tokens, an empty and a short one.
 LONG = "Le petit chat noir de Marie est sous la grande table du jardin."
 
 
 @pytest.fixture(scope="module", params=VALUES)
 def opened(request, tmp_path_factory):
-    """The settings, the dataset, and the task with an untrained network."""
+    """Return the data settings, the dataset, and the task with an untrained network."""
     folder = tmp_path_factory.mktemp(request.param)
     values = VALUES[request.param](folder / "dataset")
     values["data"]["train"][0]["part"] = [0, 0.005]
@@ -38,26 +38,26 @@ def opened(request, tmp_path_factory):
         values["data"]["validation"] = {"files": [str(folder / "heldout.txt")], "derived": "case"}
     task, dataset = prepared_task(values)
     network = task.build_network().eval()
-    with torch.no_grad():  # so that some are labelled right and some wrong
+    with torch.no_grad():  # so that some labels are predicted right and some wrong
         network.classifier.weight.normal_(generator=torch.Generator().manual_seed(0))
     return task.recipe.data_settings, dataset, task, network
 
 
 def parts_of(batch):
-    """Return the tokens of each part, with their labels."""
+    """Yield the tokens of each part, with their labels."""
     bounds = pairwise([0, *np.cumsum(batch.fields["text"].lengths).tolist()])
     for a, b in bounds:
         yield tuple(batch.fields[name].ids[a:b].tolist() for name in ("text", LABELS_FIELD))
 
 
 def labels_in_shards(store, manifest):
-    """The labels of each example, by name, as a person reads them in the shards."""
+    """Return the label names of each example, as written in the shards."""
     field = manifest.fields[1].name
     shards = (unpack_shard(store.read(s.name, s.sha256, s.bytes), s) for s in manifest.shards)
     return [line.split(" ") for blocks in shards for b in blocks for line in b.sentences(field)]
 
 
-def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
+def test_an_epoch_has_each_label_once_and_cuts_no_text_that_fits(opened):
     settings, (store, manifest), task, _ = opened
     reader = WindowReader(store, manifest, settings)
     found = {}
@@ -85,7 +85,7 @@ def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
         assert [task.labels[label] for label in told] == names
         ids = [token for seen, _ in parts for token in seen]
         if settings.task == "text_classification":
-            assert parts[0][1][0] == told[0]  # at BOS, which the rest of a long text has not
+            assert parts[0][1][0] == told[0]  # the label is at BOS, which only the first part has
             assert len(ids) <= 24
         if len(ids) <= 24:
             assert len(parts) == 1
@@ -94,7 +94,7 @@ def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
 
 
 def alone(network, seen):
-    """Log-probabilities of all labels at each token of a part by itself."""
+    """Return log-probabilities of all labels at each token of a part alone."""
     ids = torch.tensor([seen])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def alone(network, seen):
         return network.logits(hidden)[0].double().log_softmax(-1)
 
 
-def test_scores_are_those_of_each_text_by_itself(opened):
+def test_scores_equal_those_of_each_text_alone(opened):
     _, (store, manifest), task, network = opened
     heldout = load_heldout(store, manifest, "validation")
     scoring = task.scoring(heldout)
@@ -110,7 +110,7 @@ def test_scores_are_those_of_each_text_by_itself(opened):
     told = {}
     for number, batch in enumerate(scoring.batches):
         for row, values in scoring.score(network, batch, number, CPU):
-            assert np.isnan(table[row]).all()  # a row has one writer
+            assert np.isnan(table[row]).all()  # each row is written once
             table[row] = values
         sums = []
         for text, start, (seen, labels) in zip(
@@ -147,7 +147,7 @@ def test_scores_are_those_of_each_text_by_itself(opened):
         assert shown.made == " ".join(made)
 
 
-def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
+def test_the_widest_batch_and_the_dummy_batch_can_be_trained_on(opened):
     settings, (_, manifest), task, network = opened
     (shape,) = task.data.widest(manifest, settings)
     most = 120 if settings.task == "text_classification" else 48
@@ -162,7 +162,7 @@ def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
         network.zero_grad()
 
 
-def test_pieces_of_words_are_those_of_the_whole_text(opened):
+def test_pieces_of_words_equal_those_of_the_whole_text(opened):
     *_, task, _ = opened
     tokenizer = task.tokenizers["text"]
     (words,) = encode_words(tokenizer, [LONG.split()])
@@ -172,7 +172,7 @@ def test_pieces_of_words_are_those_of_the_whole_text(opened):
     assert all(encode_words(tokenizer, [["\u200b", "\U0001f600"]])[0])
 
 
-def test_the_manifest_names_the_labels_and_no_text_of_theirs_is_in_the_vocabulary(opened):
+def test_label_names_are_in_the_manifest_and_not_in_the_vocabulary(opened):
     settings, (_, manifest), task, _ = opened
     text, labels = manifest.fields
     assert (text.name, text.labels, labels.labels) == ("text", (), settings.data.labels)
@@ -196,7 +196,7 @@ sleeps O
 """
 
 
-def test_spans_of_conll_are_scored(tmp_path):
+def test_span_f1_of_conll_data_is_scored(tmp_path):
     (tmp_path / "a.conll").write_text(SENTENCES * 5)
     corpus = {"files": [str(tmp_path / "a.conll")]}
     values = case_values(tmp_path / "dataset")
@@ -215,15 +215,15 @@ def test_spans_of_conll_are_scored(tmp_path):
     right = [task.labels.index(line.split()[1]) for line in (SENTENCES * 5).split("\n") if line]
     table = np.array([right, right], dtype=np.float64).T
     assert scoring.summarise(table).scores["span_f1"].value == 100
-    table[0, 1], table[2, 1] = 0, 1  # half a name, and one that is none
+    table[0, 1], table[2, 1] = 0, 1  # cut a name in half, and add a false one
     scores = scoring.summarise(table).scores
-    # Of 20 spans 19 are there: I-PER alone is another span, and one more is made up.
+    # 19 of 20 spans are right: I-PER alone is a different span, and there is a false one.
     assert scores["span_f1"].value == pytest.approx(200 * 19 / (20 + 21))
     assert scores["accuracy"].value == 95
     assert scores["span_f1"].more_is_better
 
 
-def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
+def test_best_by_span_f1_is_refused_if_no_label_marks_spans(tmp_path):
     values = case_values(tmp_path / "dataset")
     values["checkpoints"]["best_by"] = "span_f1"
     with pytest.raises(ValidationError, match=r"best_by is span_f1, but data\.labels do not"):
@@ -231,7 +231,7 @@ def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("values_of", [*VALUES.values(), masked_values])
-def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
+def test_a_network_whose_predictions_do_not_fit_the_task_is_refused(tmp_path, values_of):
     if values_of is masked_values:
         recipe = Recipe.of(values_of(tmp_path, network="label_texts")).training()
         with pytest.raises(
@@ -253,7 +253,7 @@ def test_a_heldout_set_without_words_is_refused(opened):
         task.scoring(HeldOut({"text": ["", ""], "tags": ["", ""]}, {}))
 
 
-def test_a_dataset_of_other_labels_is_refused(opened):
+def test_a_dataset_with_other_labels_is_refused(opened):
     settings, (store, manifest), *_ = opened
     text, labels = manifest.fields
     more = labels.model_copy(update={"labels": (*labels.labels, "more")})
@@ -262,7 +262,7 @@ def test_a_dataset_of_other_labels_is_refused(opened):
         WindowReader(store, other, settings)
 
 
-def test_an_unknown_label_stops_preparing_where_it_stands(tmp_path):
+def test_prepare_refuses_an_unknown_label_and_names_its_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "z"}\n')
     values = language_values(tmp_path / "dataset")
     corpus = {"files": [str(tmp_path / "a.jsonl")]}

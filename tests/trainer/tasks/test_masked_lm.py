@@ -1,4 +1,4 @@
-"""Masked language modelling: what is fed, and that its scores are those of each text by itself."""
+"""Masked language modelling: content of batches, and scores equal to those of each text alone."""
 
 import math
 from itertools import pairwise
@@ -36,7 +36,7 @@ def flat(parts):
 
 
 def micro_batch(rows, told=None, documents=None, starts=None):
-    """Return rows of parts, given by their input ids; every other one is to be predicted."""
+    """Return rows of parts, given by their input ids; every other token is to be predicted."""
     parts = [part for row in rows for part in row]
     told = told or [[t + 1 if n % 2 else IGNORE_INDEX for n, t in enumerate(p)] for p in parts]
     return MicroBatch(
@@ -51,7 +51,7 @@ parts = st.lists(st.integers(0, 8), min_size=1, max_size=6)
 
 
 @given(st.lists(st.lists(parts, min_size=1, max_size=4), min_size=1, max_size=4))
-def test_rows_positions_parts_padding_and_places(rows):
+def test_batches_have_rows_positions_parts_padding_and_masked_places(rows):
     batch = TASK.collate(micro_batch(rows), CPU)
     width = max(sum(map(len, row)) for row in rows)
     expected = []
@@ -94,7 +94,7 @@ ROWS = [[[2, 5, 6], [2, 7, 3]], [[1, 4, 4]]]
     ],
     ids=["document", "start", "row", "seen", "told", "cut"],
 )
-def test_the_digest_sees_another(changed):
+def test_another_content_or_layout_changes_the_digest(changed):
     same = TASK.collate(micro_batch(ROWS), CPU).digest
     assert same == TASK.collate(micro_batch(ROWS), CPU).digest
     assert same != TASK.collate(changed, CPU).digest
@@ -102,9 +102,9 @@ def test_the_digest_sees_another(changed):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """The settings, the dataset, and the task with an untrained network."""
+    """Return the data settings, the dataset, and the task with an untrained network."""
     values = masked_values(tmp_path_factory.mktemp("masked") / "dataset")
-    values["data"]["train"] = [  # little text, of which a part is passed over often
+    values["data"]["train"] = [  # little text, of which a part is repeated within an epoch
         {**corpus, "part": part}
         for corpus, part in zip(values["data"]["train"], ([0, 0.005], [0, 0.02]), strict=True)
     ]
@@ -113,7 +113,7 @@ def opened(tmp_path_factory):
 
 
 def windows(opened, epochs=1):
-    """Return all micro-batches of epochs."""
+    """Yield all micro-batches of the epochs."""
     settings, dataset, task, _ = opened
     reader = WindowReader(*dataset, settings)
     for epoch in range(epochs):
@@ -125,7 +125,7 @@ def windows(opened, epochs=1):
 
 
 def hidden_by_example(batches):
-    """For each example the sets of positions that were hidden, one for each time it was read."""
+    """Return for each example the sets of its masked positions, one for each time it was read."""
     found = {}
     for batch in batches:
         told, ends = batch.fields[LABELS_FIELD], np.cumsum(batch.fields[LABELS_FIELD].lengths)
@@ -136,9 +136,9 @@ def hidden_by_example(batches):
     return found
 
 
-def test_an_example_that_recurs_within_an_epoch_has_another_mask(opened):
+def test_an_example_repeated_within_an_epoch_has_another_mask(opened):
     masks = hidden_by_example(windows(opened))
-    # Longer ones may be cut, so that of one pass there are several parts.
+    # Only examples read whole: longer ones may be cut into several parts.
     again = [found for found in masks.values() if len(found) == 2 and all(map(len, found))]
     assert len(again) > 20
     assert sum(len(set(found)) == 2 for found in again) > 0.9 * len(again)
@@ -146,7 +146,7 @@ def test_an_example_that_recurs_within_an_epoch_has_another_mask(opened):
 
 
 def nll_and_right(task, network, seen, told):
-    """Return the summed loss, right tokens and number of tokens of a text by itself."""
+    """Return the summed loss and the numbers of right and of predicted tokens of a text alone."""
     ids = torch.tensor([seen])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def nll_and_right(task, network, seen, told):
     return float(nll), int((logits[places].argmax(-1) == wanted).sum()), len(places)
 
 
-def test_scores_are_those_of_each_text_by_itself(opened):
+def test_scores_equal_those_of_each_text_alone(opened):
     _, (store, manifest), task, network = opened
     heldout = load_heldout(store, manifest, "validation")
     scoring, again = task.scoring(heldout), task.scoring(heldout)
@@ -186,13 +186,13 @@ def test_scores_are_those_of_each_text_by_itself(opened):
     assert scores["accuracy"].value == pytest.approx(100 * right / tokens)
     assert scores["accuracy"].more_is_better
     samples = scoring.samples(network)
-    assert len(samples) == 2  # the first batch has two rows
+    assert len(samples) == 2  # because the first batch has two rows
     assert all("[MASK]" in sample.given for sample in samples)
     for sample in samples:
         assert any(text.startswith(sample.expected) for text in heldout.texts["text"])
 
 
-def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
+def test_the_widest_batch_and_the_dummy_batch_can_be_trained_on(opened):
     settings, (_, manifest), task, network = opened
     (shape,) = task.data.widest(manifest, settings)
     assert str(shape) == "2 × 24 tokens"
@@ -202,20 +202,20 @@ def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
     assert all(batch.fields["text"].lengths.sum() <= 48 for batch in windows(opened))
 
 
-def test_a_person_writes_and_reads_masks(opened):
+def test_a_text_with_masks_is_encoded_and_decoded(opened):
     *_, task, _ = opened
     tokenizer = task.tokenizers["text"]
     text = "the [MASK]at is[MASK] here[MASK]"
     ids = masked_ids(tokenizer, text)
     assert ids.count(tokenizer.tag_id(MASK)) == 3
-    assert len(ids) == len(text) - 3 * (len("[MASK]") - 1)  # a piece is a character
+    assert len(ids) == len(text) - 3 * (len("[MASK]") - 1)  # because a piece is one character
     assert masked_text(tokenizer, ids) == text
     plain = masked_ids(tokenizer, "the cat")
     assert plain == tokenizer.encode(["the cat"])[0].tolist()
     assert tokenizer.tag_id(MASK) not in tokenizer.encode([f"a {MASK} b"])[0]
 
 
-def test_examples_are_shown_with_their_masks_and_targets(opened):
+def test_examples_are_shown_with_masks_and_the_pieces_to_predict(opened):
     task, batch = opened[2], next(windows(opened))
     texts, tokenizer = task.example_texts(batch), task.tokenizers["text"]
     seen, told = batch.fields["text"].rows(), batch.fields[LABELS_FIELD].rows()

@@ -1,4 +1,4 @@
-"""A probe holds what search and trace say, within its limits."""
+"""Probes of a sentence, compared with search and trace, and their size limits."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def probed(translator, sentence=SENTENCE, **settings):
     return probe(translator.model, tokenizers[0], tokenizers[-1], sentence, **settings)
 
 
-def test_it_has_the_pieces_predictions_and_weights_of_search_and_trace(translator_of):
+def test_a_probe_has_the_pieces_and_predictions_of_search_and_weights_of_trace(translator_of):
     translator = translator_of(seed=1)
     model = translator.model
     found = probed(translator)
@@ -44,14 +44,14 @@ def test_it_has_the_pieces_predictions_and_weights_of_search_and_trace(translato
         assert (torch.tensor(weights) - expected).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_a_long_sentence_is_cut_and_says_so(translator_of):
+def test_a_long_sentence_is_cut_and_its_full_length_reported(translator_of):
     found = probed(translator_of(), "elle " * 60)
     assert len(found.source) == limits.MAX_PIECES < found.source_pieces == 61
     assert found.source[-1] == "</s>"
     assert len(found.target) <= limits.MAX_PIECES
 
 
-def test_the_mean_of_many_heads_is_kept_at_each_step(translator_of, monkeypatch):
+def test_weights_of_too_many_heads_are_stored_as_their_mean(translator_of, monkeypatch):
     translator = translator_of()
     whole = probed(translator)
     assert {one.mean_of_heads for one in whole.attention} == {1}
@@ -63,7 +63,7 @@ def test_the_mean_of_many_heads_is_kept_at_each_step(translator_of, monkeypatch)
                 assert abs(one.bytes_hts[0] - each.bytes_hts.mean(axis=0)).max() <= 1
 
 
-def test_the_last_layers_of_many_are_kept(translator_of, monkeypatch):
+def test_only_the_last_layers_of_a_deep_network_are_probed(translator_of, monkeypatch):
     monkeypatch.setattr(probing, "MAX_LAYERS", 1)
     places = [one.place for one in probed(translator_of()).attention]
     assert [place.split(".part")[0].rsplit(".", 1)[0] for place in places] == [
@@ -73,7 +73,7 @@ def test_the_last_layers_of_many_are_kept(translator_of, monkeypatch):
     ]
 
 
-def test_nothing_is_drawn_and_nothing_stays_behind(translator_of):
+def test_probing_draws_no_random_numbers_and_leaves_no_hooks(translator_of):
     translator = translator_of()
     before = torch.random.get_rng_state()
     assert probed(translator) == probed(translator)

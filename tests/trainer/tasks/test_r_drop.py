@@ -1,4 +1,4 @@
-"""R-Drop in training: what is fed, what is recorded, and where it is refused."""
+"""R-Drop in training: content of batches, recorded sums, and refusals."""
 
 import io
 import math
@@ -32,13 +32,13 @@ def recipe_file(phrasebook, tmp_path):
 
 
 @pytest.mark.parametrize("backend", AttentionBackend)
-def test_rows_of_both_passes_stand_for_the_same_tokens(phrasebook, recipe_file, backend):
+def test_rows_of_both_passes_belong_to_the_same_tokens(phrasebook, recipe_file, backend):
     recipe = load_recipe(recipe_file, [f"engine.attention={backend}"]).training()
     task, (_, manifest) = opened_task(recipe)
     (shape, *_) = task.data.widest(manifest, recipe.data_settings)
     micro_batch = task.data.synthetic(shape, manifest.special_ids)
     once, twice = task.collate(micro_batch, CPU), task.collate_for_training(micro_batch, CPU)
-    assert twice.digest == once.digest  # of the data, which both passes have in common
+    assert twice.digest == once.digest  # of the data, which is the same for both passes
 
     network = task.build_network()
     seed_torch(1, "dropout")
@@ -53,7 +53,7 @@ def test_rows_of_both_passes_stand_for_the_same_tokens(phrasebook, recipe_file, 
 
 
 @pytest.mark.long
-def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
+def test_a_run_records_the_divergence_of_the_two_passes(recipe_file, tmp_path):
     runs = Runs(recipe_file, tmp_path, address="")
     runs.train("two", inline=True)
     runs.train("one", "trainer.r_drop=0", inline=True)
@@ -63,13 +63,13 @@ def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
         assert two["other_sums"]["divergence"] > 0
         assert "other_sums" not in one
         assert two["target_tokens"] == one["target_tokens"]
-        # Untrained, both passes are far from the targets, and near each other.
+        # An untrained network has a large loss in both passes, and a small divergence between them.
         assert two["nll"] == pytest.approx(one["nll"], rel=0.05)
         assert two["loss"] > two["nll"]
 
 
 @pytest.mark.long
-def test_a_step_that_is_looked_at_again_has_the_losses_of_both_passes(recipe_file, tmp_path):
+def test_an_inspected_step_has_the_losses_of_both_passes(recipe_file, tmp_path):
     runs = Runs(recipe_file, tmp_path, address="")
     runs.train("run", inline=True)
     wish = ReplayRequest(StepRange(2, 3), look=True)
@@ -83,7 +83,7 @@ def test_a_step_that_is_looked_at_again_has_the_losses_of_both_passes(recipe_fil
         assert total / line["target_tokens"] == pytest.approx(line["nll"], rel=1e-5)
 
 
-def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
+def test_r_drop_changes_the_identity_of_a_run_and_requires_dropout(recipe_file):
     ours, other = (
         identity_of(load_recipe(recipe_file, [f"trainer.r_drop={weight}"])) for weight in (5, 0)
     )
@@ -97,7 +97,7 @@ def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
     load_recipe(recipe_file, ["model.dropout=0", "model.attention_dropout=0.1"])
 
 
-def test_tasks_that_cannot_feed_a_batch_twice_refuse_it(phrasebook_documents, tmp_path):
+def test_a_task_that_cannot_duplicate_its_batches_refuses_r_drop(phrasebook_documents, tmp_path):
     values = language_model_values(phrasebook_documents)
     values["trainer"] |= {"r_drop": R_DROP}
     path = write_yaml(tmp_path / "recipe.yaml", values)

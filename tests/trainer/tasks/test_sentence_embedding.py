@@ -1,4 +1,4 @@
-"""Sentence embeddings: what is fed, and that scores are those of pairs found by hand."""
+"""Sentence embeddings: content of batches, and scores compared with a direct search of pairs."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ sentence = st.lists(st.integers(0, 8), min_size=1, max_size=6)
 
 
 @given(st.lists(st.tuples(sentence, sentence), min_size=1, max_size=5))
-def test_each_sentence_has_a_row_and_sources_come_first(pairs):
+def test_each_sentence_is_one_row_and_sources_come_first(pairs):
     sources, targets = zip(*pairs, strict=True)
     given_batch = micro_batch(sources, targets)
     batch = TASK.collate(given_batch, CPU)
@@ -77,7 +77,7 @@ PAIR = [[2, 5, 6], [2, 7]], [[2, 1], [2, 8, 3]]
     ],
     ids=["pair", "token", "border", "sides"],
 )
-def test_the_digest_sees_another(changed):
+def test_another_content_or_order_changes_the_digest(changed):
     same = TASK.collate(micro_batch(*PAIR), CPU).digest
     assert same == TASK.collate(micro_batch(*PAIR), CPU).digest
     assert same != TASK.collate(changed, CPU).digest
@@ -85,13 +85,13 @@ def test_the_digest_sees_another(changed):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """The settings, the dataset, and the task with an untrained network."""
+    """Return the data settings, the dataset, and the task with an untrained network."""
     values = embedding_values(tmp_path_factory.mktemp("embedding") / "dataset")
     task, dataset = prepared_task(values)
     return task.recipe.data_settings, dataset, task, task.build_network().eval()
 
 
-def test_every_micro_batch_has_its_number_of_pairs_each_with_bos_and_eos(opened):
+def test_each_micro_batch_has_the_same_number_of_pairs_with_bos_and_eos(opened):
     settings, (store, manifest), task, _ = opened
     reader, special = WindowReader(store, manifest, settings), manifest.special_ids
     seen = []
@@ -120,7 +120,7 @@ def test_every_micro_batch_has_its_number_of_pairs_each_with_bos_and_eos(opened)
         ("max_tokens_per_micro_batch", 100, r"One side of 12 pairs .* may have \d+ tok.* most 100"),
     ],
 )
-def test_wrong_batching_settings_are_refused(opened, field, value, message):
+def test_batching_settings_that_do_not_fit_the_dataset_are_refused(opened, field, value, message):
     settings, (_, manifest), task, _ = opened
     batching = settings.batching.model_copy(update={field: value})
     other = replace(settings, batching=batching)
@@ -128,7 +128,7 @@ def test_wrong_batching_settings_are_refused(opened, field, value, message):
         task.data.check(manifest, other)
 
 
-def test_long_sentences_are_cut_and_end_in_eos(opened):
+def test_long_sentences_are_cut_and_still_end_with_eos(opened):
     *_, task, _ = opened
     tokenizer = task.tokenizers[SOURCE]
     text = "il détestait la salade"
@@ -147,7 +147,7 @@ def encoded(tokenizer, texts, longest):
 
 
 def vectors_of(task, network, texts):
-    """Return the vector of each sentence by itself, without padding."""
+    """Return the vector of each sentence, computed alone and without padding."""
     tokenizer = task.tokenizers[SOURCE]
     found = []
     for text in texts:
@@ -162,7 +162,7 @@ def vectors_of(task, network, texts):
 @pytest.mark.parametrize(
     "pairs", [2 * GROUP + 30, 30], ids=["groups and a rest", "one that is less"]
 )
-def test_scores_are_those_of_pairs_found_by_hand(opened, pairs):
+def test_scores_equal_those_of_a_direct_search_for_the_nearest_sentence(opened, pairs):
     _, (store, manifest), task, network = opened
     whole = load_heldout(store, manifest, "validation")
     heldout = HeldOut({name: texts[:pairs] for name, texts in whole.texts.items()}, {})
@@ -198,7 +198,7 @@ def test_scores_are_those_of_pairs_found_by_hand(opened, pairs):
     assert np.mean(losses_of_pairs) == pytest.approx(scores["loss"].value, rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_is_no_score(opened):
+def test_a_loss_that_is_nan_is_recorded_without_a_value(opened):
     _, (store, manifest), task, _ = opened
     scoring = task.scoring(load_heldout(store, manifest, "validation"))
     table = np.full((scoring.rows, scoring.columns), np.nan)
@@ -206,7 +206,7 @@ def test_a_loss_that_is_no_number_is_no_score(opened):
     assert scoring.summarise(table).scores["loss"].value is None
 
 
-def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
+def test_the_widest_batch_and_the_dummy_batch_can_be_trained_on(opened):
     settings, (_, manifest), task, network = opened
     (shape,) = task.data.widest(manifest, settings)
     longest = manifest.longest()

@@ -1,4 +1,4 @@
-"""Translation language modelling: pairs or their sides alone, with the same tokens hidden."""
+"""Translation language modelling: pairs, or each side alone, with the same tokens masked."""
 
 import math
 from dataclasses import replace
@@ -25,9 +25,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """The recipe, the dataset, and the task with an untrained network."""
+    """Return the recipe, the dataset, and the task with an untrained network."""
     values = pair_masked_values(tmp_path_factory.mktemp("tlm") / "dataset")
-    # No held-out pair is cut either.
+    # Long enough that held-out pairs are not cut.
     values["batching"] |= {"context_length": 160, "max_tokens_per_micro_batch": 320}
     task, dataset = prepared_task(values)
     return task.recipe, dataset, task, task.build_network().eval()
@@ -39,7 +39,7 @@ def settings_with(recipe, **batching):
 
 
 def parts_of(batches):
-    """Return each part's example, its offset there, its inputs, its targets, and its segments."""
+    """Yield each part's example, its offset there, its inputs, its targets, and its segments."""
     for batch in batches:
         arrays = (batch.fields[name].rows() for name in (TEXT, LABELS_FIELD, SEGMENTS))
         for number, start, *part in zip(batch.pair_ids, batch.starts, *arrays, strict=True):
@@ -57,7 +57,7 @@ def windows(opened, count=2, **batching):
 
 
 def stored_pairs(opened):
-    """The ids of each pair's two sides, by its number in the manifest's order."""
+    """Return the ids of both sides of each pair, by its number in the manifest's order."""
     recipe, dataset, *_ = opened
     reader = WindowReader(*dataset, replace(recipe.data_settings, task="translation"))
     found = {}
@@ -69,7 +69,7 @@ def stored_pairs(opened):
     return found
 
 
-def test_pairs_are_whole_or_their_sides_are_alone(opened):
+def test_each_pair_is_whole_or_split_into_its_two_sides(opened):
     stored, bos, whole, alone = stored_pairs(opened), opened[2].tokenizers[SOURCE].bos_id, 0, 0
     for number, start, seen, told, segments in parts_of(windows(opened)):
         source, target = ([bos, *side] for side in stored[number])
@@ -85,7 +85,7 @@ def test_pairs_are_whole_or_their_sides_are_alone(opened):
 
 
 @pytest.mark.parametrize(("alone", "sides"), [(0.0, 2), (1.0, 1)])
-def test_all_may_be_whole_or_alone_and_the_same_tokens_are_hidden(opened, alone, sides):
+def test_all_pairs_whole_or_all_sides_alone_have_the_same_masked_tokens(opened, alone, sides):
     def hidden(batches):
         return {
             (number, start + place)
@@ -98,7 +98,7 @@ def test_all_may_be_whole_or_alone_and_the_same_tokens_are_hidden(opened, alone,
     assert hidden(batches) == hidden(windows(opened, 1))
 
 
-def test_masks_follow_from_seed_pass_example_side_and_position(opened):
+def test_masks_depend_on_seed_pass_example_side_and_position(opened):
     recipe, *_ = opened
     share, checked = recipe.batching.masking.share, 0
     for number, start, _, told, segments in parts_of(windows(opened, 1)):
@@ -112,7 +112,7 @@ def test_masks_follow_from_seed_pass_example_side_and_position(opened):
                     example_seeds(MASKED_TOKENS, recipe.seed, of_pass, segment, np.array([number])),
                     lengths,
                 )
-                for of_pass in (0, 1)  # the corpora's weights let one recur in an epoch
+                for of_pass in (0, 1)  # corpora's weights can repeat a pair in an epoch
             ]
             wanted = (ids != IGNORE_INDEX).nonzero()[0].tolist()
             ordinary = slice(1, -1)
@@ -125,7 +125,7 @@ def test_masks_follow_from_seed_pass_example_side_and_position(opened):
     assert checked > 2000
 
 
-def test_a_heldout_set_hides_the_tokens_that_a_masked_model_predicts(opened):
+def test_a_heldout_set_has_the_masks_of_a_masked_language_model(opened):
     recipe, (store, manifest), task, _ = opened
     heldout, settings = load_heldout(store, manifest, "validation"), recipe.data_settings
     together = task.data.heldout_micro_batches(heldout, task.tokenizers, settings)
@@ -135,7 +135,7 @@ def test_a_heldout_set_hides_the_tokens_that_a_masked_model_predicts(opened):
     theirs = masked_lm.TASK.heldout_micro_batches(lines, {TEXT: tokenizer}, settings)
 
     def texts(batches):
-        """Show inputs and targets side by side."""
+        """Return the inputs of each text next to its targets, sorted."""
         arrays = [concatenate([b.fields[name] for b in batches]) for name in (TEXT, LABELS_FIELD)]
         both = zip(*(array.rows() for array in arrays), strict=True)
         found = np.concatenate([np.stack(pair, axis=1) for pair in both])
@@ -147,7 +147,7 @@ def test_a_heldout_set_hides_the_tokens_that_a_masked_model_predicts(opened):
 
 
 def of_texts(network, seen, told, segments):
-    """The loss and the right answers of one part, from the network's logits."""
+    """Return the loss, right answers and number of predictions of a part."""
     ids, segments = torch.tensor([seen]), torch.tensor(segments)
     begins = segments.diff().nonzero().flatten().tolist()
     positions = torch.cat([torch.arange(n) for n in split_sizes(len(seen), begins)])
@@ -165,11 +165,11 @@ def split_sizes(length, begins):
     return [b - a for a, b in pairwise([0, *(n + 1 for n in begins), length])]
 
 
-def test_scores_are_those_of_each_pair_and_of_each_side_by_itself(opened):
+def test_scores_equal_those_of_each_pair_and_of_each_side_alone(opened):
     _, (store, manifest), task, network = opened
     heldout = load_heldout(store, manifest, "validation")
     heldout = HeldOut({name: texts[:60] for name, texts in heldout.texts.items()}, {})
-    # Weights that make segments and positions matter.
+    # With these weights, segments and positions change the output.
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -196,7 +196,7 @@ def test_scores_are_those_of_each_pair_and_of_each_side_by_itself(opened):
         assert (source, target) in set(zip(*heldout.texts.values(), strict=True))
 
 
-def test_the_digest_sees_which_side_a_token_is_on(opened):
+def test_the_digest_depends_on_the_side_of_a_token(opened):
     *_, task, _ = opened
     (batch, *_) = windows(opened, 1)
     first = task.collate(batch, CPU).digest
@@ -204,7 +204,7 @@ def test_the_digest_sees_which_side_a_token_is_on(opened):
     assert task.collate(batch, CPU).digest != first
 
 
-def test_the_input_of_a_step_is_shown_as_pairs(opened):
+def test_examples_of_a_step_are_shown_as_pairs(opened):
     *_, task, _ = opened
     (batch, *_) = windows(opened, 1, alone=0.0)
     shown = task.example_texts(batch)
@@ -216,7 +216,7 @@ def test_the_input_of_a_step_is_shown_as_pairs(opened):
     assert masks == (batch.fields[TEXT].ids == mask).sum()
 
 
-def test_a_pair_that_is_longer_than_the_context_is_refused(opened):
+def test_a_pair_longer_than_the_context_is_refused(opened):
     recipe, (_, manifest), task, _ = opened
     longest = sum(manifest.longest().values()) + 2
     task.data.check(manifest, settings_with(recipe, context_length=longest))
@@ -226,7 +226,7 @@ def test_a_pair_that_is_longer_than_the_context_is_refused(opened):
         task.data.check(manifest, settings_with(recipe, context_length=longest - 1))
 
 
-def test_the_widest_batch_and_the_dummy_can_be_trained_on(opened):
+def test_the_widest_batch_and_the_dummy_batch_can_be_trained_on(opened):
     recipe, (_, manifest), task, network = opened
     (shape,) = task.data.widest(manifest, recipe.data_settings)
     assert str(shape) == "2 × 160 tokens"

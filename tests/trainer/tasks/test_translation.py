@@ -1,4 +1,4 @@
-"""Translation: losses and validations against each pair alone."""
+"""Translation: losses and validations compared with those of each pair alone."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def task(phrasebook):
     return opened_task(recipe)[0]
 
 
-def test_the_loss_of_an_example_is_that_of_its_pair_alone(task):
+def test_the_loss_of_an_example_equals_that_of_its_pair_alone(task):
     network = task.build_network().eval()
     store, manifest = open_dataset(task.recipe.data)
     texts = load_heldout(store, manifest, "validation").texts
@@ -38,12 +38,12 @@ def test_the_loss_of_an_example_is_that_of_its_pair_alone(task):
         assert loss == pytest.approx(float(expected), rel=1e-5)
 
 
-# Batches are sorted by the longer side: the last one has not the longest source.
+# Batches are sorted by the longer side, so the longest source is not in the last batch.
 SOURCES = ["il est là . " * 4, "non", "oui , elle est ici", "elle", "je suis là"]
 TARGETS = ["yes", "no no no " * 9, "she is here", "she", "no , i am not there"]
 
 
-def test_a_validation_shows_the_translation_of_each_sentence_alone(task):
+def test_a_validation_translates_each_sentence_as_if_it_were_alone(task):
     network = task.build_network().eval()
     store, manifest = open_dataset(task.recipe.data)
     texts = load_heldout(store, manifest, "validation").texts

@@ -17,7 +17,7 @@ from trainer.tracking.recorder import Recorder
 
 
 class Heard:
-    """Takes the part of the supervisor."""
+    """Supervisor that collects lines and notices."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
 
 
 def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: range) -> Heard:
-    """Record one start of the ranks that trains some steps, of 2 s each and 3 s apart."""
+    """Record one start with some steps of 2 s, 3 s apart; return the supervisor."""
     heard = Heard()
     recipe = tiny_recipe(Path("/dataset")).training()
     recorder = Recorder(
@@ -60,7 +60,7 @@ def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: 
     return heard
 
 
-def test_every_train_line_has_the_totals_of_the_run(run):
+def test_each_train_line_has_the_totals_of_the_run(run):
     record(run, 0, 1000.0, range(1, 8))
     record(run, 5, 1000.0, range(6, 10))
     lines = read_metrics(run.metrics)
@@ -75,7 +75,7 @@ def test_every_train_line_has_the_totals_of_the_run(run):
     assert [line for line in lines if isinstance(line, Event)] == [Preempted(step=7)]
 
 
-def test_repeated_steps_are_shown_and_neither_recorded_nor_counted(run):
+def test_repeated_steps_are_displayed_but_neither_recorded_nor_counted(run):
     record(run, 0, 1000.0, range(1, 8))
     before = run.metrics.read_text()
     heard = record(run, 5, 1000.0, range(6, 8))
@@ -85,27 +85,27 @@ def test_repeated_steps_are_shown_and_neither_recorded_nor_counted(run):
     assert [line.kind for line in read_metrics(run.metrics)[7:]] == ["event"]
 
 
-def test_a_long_record_is_read_from_its_end(run, monkeypatch):
+def test_only_the_end_of_a_long_record_is_read(run, monkeypatch):
     line = train_line(7, restarts=3).to_json().replace('"step": 7', '"step": %d') + "\n"
     run.metrics.write_text("".join(line % step for step in range(1, 300_001)))
     read = count_reads(monkeypatch)
     heard = record(run, 300_000, 2.0, range(300_001, 300_002))
-    # For a torn line, for the lines after the checkpoint, and for the totals.
+    # One block each for a torn line, the lines after the checkpoint, and the totals.
     assert 0 < read[run.metrics] <= 3 * BLOCK_BYTES
     assert heard.lines[1].restarts == 4
 
 
-def test_a_wandb_that_does_not_start_refuses_a_new_run(run, monkeypatch):
+def test_a_new_run_is_refused_if_wandb_does_not_start(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "no-such-mode")
     with pytest.raises(RunError, match="no-such-mode"):
         record(run, 0, 1000.0, range(1, 2))
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    record(run, 0, 1000.0, range(1, 2))  # the record was left unlocked
+    record(run, 0, 1000.0, range(1, 2))  # succeeds, because the record was unlocked
 
 
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
-def test_a_clock_that_is_set_during_a_run_adds_no_time(run, monkeypatch, jump):
-    """Each step takes 2 s and begins 3 s after the last one; the clock is set before the second."""
+def test_a_clock_that_is_set_during_a_run_does_not_change_the_times(run, monkeypatch, jump):
+    """Each step takes 2 s and begins 3 s after the previous one; the clock is set before step 2."""
     now, steady = 1000.0, 50.0
     monkeypatch.setattr(recorder_module.time, "time", lambda: now)
     monkeypatch.setattr(recorder_module.time, "monotonic", lambda: steady)

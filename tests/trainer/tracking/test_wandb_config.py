@@ -1,4 +1,4 @@
-"""Facts of a run that W&B gets in addition to its recipe."""
+"""Facts of a run that are sent to W&B in addition to its recipe."""
 
 import json
 from functools import partial
@@ -17,7 +17,7 @@ from trainer.tracking.wandb_config import facts_for_wandb
 
 
 def made_run(run, recipe, **card):
-    """Make a run's folder; return its facts as a function of a checkpoint."""
+    """Make a run folder, and return its facts as a function of a checkpoint."""
     run.path.mkdir()
     known = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={}, **card)
     run.card_path.write_text(known.model_dump_json())
@@ -72,7 +72,7 @@ def test_dataset_start_and_lineage_are_reported(tmp_path, phrasebook):
     json.dumps(facts, allow_nan=False)
 
 
-def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
+def test_a_run_with_an_unreadable_status_and_no_checkpoint_still_has_facts(tmp_path, phrasebook):
     run = RunFolder(tmp_path / "run")
     facts_of = made_run(run, tiny_recipe(phrasebook))
     run.status.write_text('{"version": 9}')

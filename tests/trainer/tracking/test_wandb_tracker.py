@@ -1,4 +1,4 @@
-"""W&B over restarts: one history in its files, whatever was killed."""
+"""W&B over restarts: its files have a single history, even after a kill."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def one_start(run, first: int, last: int) -> None:
 
 
 def shown_of(lines, *names):
-    """The rows after nothing, each with its values of these names as far as it has them."""
+    """Return the rows, each with its values of the given names."""
     return [
         (step, {name: row[name] for name in names if name in row})
         for step, row in rows(lines, LastLoggedRow())
@@ -100,14 +100,14 @@ def test_a_row_has_all_lines_of_its_step_under_short_names():
     ]
 
 
-def test_a_train_line_is_shown_whole():
+def test_a_row_has_all_fields_of_its_train_line():
     ((_, row),) = rows([train_line(1, goodput=0.5)], LastLoggedRow())
     line = train_line(1, goodput=0.5).model_dump(exclude_none=True)
     hidden = {"version", "step", "kind"}
     assert row == {f"train/{name}": line[name] for name in line if name not in hidden}
 
 
-def test_a_spike_has_its_cause_and_values_in_its_row():
+def test_the_row_of_a_spike_has_its_cause_and_thresholds():
     names = ("skipped/cause", "skipped/loss", "skipped/loss_threshold")
     assert shown_of([train_line(1), skipped_line(2, **SPIKE_FIELDS)], *names)[-1] == (
         2,
@@ -124,11 +124,11 @@ def test_a_skipped_step_has_a_row():
     ]
 
 
-def test_values_missing_in_a_logged_row_are_in_the_next_one():
+def test_lines_after_a_logged_row_are_in_the_next_row():
     since = [Preempted(step=2), Resumed(step=2, from_step=2)]
     ((_, shown_row),) = rows([train_line(2), since[0]], LastLoggedRow())
     shown = LastLoggedRow(2, frozenset(shown_row))
-    assert list(rows(since, shown)) == []  # there is no row before its train line
+    assert list(rows(since, shown)) == []  # they get no row before the next train line
     ((step, row),) = rows([train_line(2), *since, train_line(3)], shown)
     assert step == 3
     assert row["train/loss"] == 1 / 3
@@ -141,7 +141,7 @@ def test_values_missing_in_a_logged_row_are_in_the_next_one():
     assert not [name for name in row if "event" in name]
 
 
-def test_a_gap_left_by_a_killed_run_is_refilled_from_the_record(run):
+def test_steps_that_a_killed_process_did_not_log_are_logged_from_the_record(run):
     assert in_a_forked_process(wandb_jobs.train_and_be_killed, run) == -signal.SIGKILL
     assert last_logged_step(run.path / "wandb") < 10, "W&B lost nothing: the test shows nothing"
     one_start(run, 9, 12)
@@ -153,7 +153,7 @@ def test_events_and_validations_at_a_restart_do_not_repeat_a_step(run):
     start.train(1, 3)
     start.append(validation_line(3), Preempted(step=3))
     start.end()
-    for last in (3, 5):  # the first of these trains nothing
+    for last in (3, 5):  # the first start trains nothing
         start = Start(run, 3)
         start.append(Resumed(step=3, from_step=3, restarts=1))
         start.train(4, last)
@@ -166,7 +166,7 @@ def test_events_and_validations_at_a_restart_do_not_repeat_a_step(run):
     assert not [key for key in row_4 if "validation" in key or "preempted" in key]
 
 
-def test_the_summary_shows_goodput_restarts_and_lost_steps(run):
+def test_the_wandb_summary_has_goodput_restarts_and_lost_steps(run):
     start = Start(run)
     for step in (1, 2):
         totals = {"restarts": step, "lost_steps": 3 * step, "goodput": 0.4 * step}
@@ -178,8 +178,8 @@ def test_the_summary_shows_goodput_restarts_and_lost_steps(run):
     assert shown["train/goodput"] == 0.8
 
 
-def test_a_row_of_a_version_without_samples_is_complete():
-    """Otherwise its validation would be shown again in the next row."""
+def test_a_row_of_a_version_without_samples_counts_as_complete():
+    """Otherwise the validation would be logged again in the next row."""
     scores = validation_line(2)
     ((_, row),) = rows([train_line(2), scores], LastLoggedRow())
     shown = LastLoggedRow(2, frozenset(row) - {"validation/samples"})
@@ -188,11 +188,11 @@ def test_a_row_of_a_version_without_samples_is_complete():
     assert not [name for name in row if "validation" in name]
 
 
-def test_config_tags_and_samples_of_every_start_are_shown(run, tmp_path, monkeypatch):
+def test_config_tags_and_samples_of_each_start_are_logged(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
     tracking = {"group": "seeds", "tags": ["tiny", "fr-en"], "notes": "is it \u202e?"}
-    for first, ranks in ((1, 2), (3, 5)):  # the second start goes on in another folder of W&B
+    for first, ranks in ((1, 2), (3, 5)):  # the second start writes another folder of W&B
         facts = {"start": {"ranks": ranks, "resumed_from": {"step": 2}}, "dataset": {"pairs": 7}}
         start = Start(run, first - 1, tracking, facts)
         start.train(first, first + 1)
@@ -218,8 +218,8 @@ def test_config_tags_and_samples_of_every_start_are_shown(run, tmp_path, monkeyp
     assert steps_of(run) == [1, 2, 3, 4]
 
 
-def test_probe_sentences_are_a_table_of_all_moments_so_far(run, tmp_path, monkeypatch):
-    """A moment is written after its step's line; that of step 0 is in the table of step 1."""
+def test_probe_sentences_are_logged_as_a_table_of_all_frames_so_far(run, tmp_path, monkeypatch):
+    """A frame is written after the line of its step; that of step 0 is in the table of step 1."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
     write_moments(run.time_lapse, {0: "the the"})
@@ -243,8 +243,8 @@ def test_probe_sentences_are_a_table_of_all_moments_so_far(run, tmp_path, monkey
     assert not [path for path in tmp_path.rglob("*") if "artifact" in path.name]
 
 
-def test_a_long_history_is_read_to_its_end(run):
-    """Records that cross the 32 KiB blocks of W&B's files."""
+def test_a_long_history_of_wandb_is_read_to_its_end(run):
+    """The records cross the 32 KiB blocks of W&B's files."""
     start = Start(run)
     for step in range(1, 201):
         start.append(train_line(step), Resumed(step=step, from_step=0, promise="x" * (step * 7)))
@@ -256,11 +256,11 @@ def test_a_long_history_is_read_to_its_end(run):
     assert steps_of(run) == list(range(1, 203))
 
 
-def test_no_folder_means_nothing_logged(tmp_path):
+def test_without_a_folder_no_step_is_logged(tmp_path):
     assert last_logged_step(tmp_path / "wandb") == 0
 
 
-def test_a_torn_file_is_mended(run):
+def test_a_torn_wandb_file_is_repaired(run):
     one_start(run, 1, 300)
     (file,) = wandb_files(run.path)
     for torn_bytes in (1, 40, 2000, 40_000):
@@ -275,8 +275,8 @@ def test_a_torn_file_is_mended(run):
         assert file.read_bytes() == whole
 
 
-def test_a_file_with_wrong_bytes_is_cut_before_them(run):
-    """As after a loss of power."""
+def test_a_wandb_file_with_damaged_bytes_is_cut_before_them(run):
+    """The bytes are zero, as after a power failure."""
     one_start(run, 1, 100)
     (file,) = wandb_files(run.path)
     content = bytearray(file.read_bytes())
@@ -287,7 +287,7 @@ def test_a_file_with_wrong_bytes_is_cut_before_them(run):
     assert file.stat().st_size <= middle
 
 
-def test_a_file_without_a_row_is_removed(run):
+def test_a_wandb_file_without_a_row_is_removed(run):
     one_start(run, 1, 2)
     (file,) = wandb_files(run.path)
     whole = file.read_bytes()
@@ -298,7 +298,7 @@ def test_a_file_without_a_row_is_removed(run):
 
 
 @pytest.mark.long
-def test_wandb_sync_uploads_what_a_kill_left(run):
+def test_wandb_sync_uploads_a_history_that_was_killed_twice(run):
     one_start(run, 1, 10)
     (file,) = wandb_files(run.path)
     os.truncate(file, 7)
@@ -319,8 +319,8 @@ def test_wandb_sync_uploads_what_a_kill_left(run):
 
 
 @pytest.mark.long
-def test_the_servers_last_step_counts_for_an_online_run(run, monkeypatch, capfd):
-    """The second start finds no files: it is on another machine, or they were removed."""
+def test_an_online_run_continues_after_the_last_step_of_the_server(run, monkeypatch, capfd):
+    """The second start has no files, because it is on another machine or they were removed."""
     with WandbServer() as server:
         for name, value in {**server.environment, "WANDB_MODE": "online"}.items():
             monkeypatch.setenv(name, value)
@@ -337,12 +337,12 @@ def test_the_servers_last_step_counts_for_an_online_run(run, monkeypatch, capfd)
 
 @pytest.mark.long
 @pytest.mark.parametrize("answers", [False, True], ids=["refuses", "hangs"])
-def test_a_server_that_cannot_be_reached_delays_the_first_start_and_no_more(
+def test_an_unreachable_wandb_server_delays_the_first_start_and_the_run_is_offline(
     run, monkeypatch, answers
 ):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if answers:  # connections, but never a request
+        if answers:  # accepts connections, but answers no request
             server.listen(100)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -353,7 +353,7 @@ def test_a_server_that_cannot_be_reached_delays_the_first_start_and_no_more(
 
 
 @pytest.mark.long
-def test_training_goes_on_without_wandb_and_the_end_shows_the_rest(run):
+def test_training_continues_if_wandb_dies_and_the_rest_is_logged_at_the_end(run):
     assert in_a_process(wandb_jobs.train_while_wandb_dies, run) == 0
     assert steps_of(run) == list(range(1, 31))
 
@@ -367,7 +367,7 @@ def test_training_does_not_wait_for_a_wandb_that_hangs(run):
 
 @pytest.mark.needs("small disks")
 @pytest.mark.long
-def test_a_full_disk_does_not_reach_training_through_wandb(tmp_path):
+def test_a_full_disk_stops_wandb_but_not_training(tmp_path):
     disk = tmp_path / "disk"
     program = textwrap.dedent(
         f"""
@@ -382,7 +382,7 @@ def test_a_full_disk_does_not_reach_training_through_wandb(tmp_path):
     behind = found["the disk stayed full"]
     assert behind == list(range(1, behind[-1] + 1))
     assert behind[-1] <= found["recorded"] < 1300
-    if behind[-1] < found["recorded"]:  # W&B's last block may have had room for as many
+    if behind[-1] < found["recorded"]:  # W&B's last block may have had space for all rows
         assert f"end at step {behind[-1]}" in found["notices"][-1]
     assert found["in the end"] == list(range(1, 1401))
     assert "Traceback" not in found["stderr"]

@@ -1,4 +1,4 @@
-"""Observers and guards: their order, their exceptions, what they add to lines and checkpoints."""
+"""Observers and guards: their order, exceptions, numbers in lines, and state in checkpoints."""
 
 import ast
 import math
@@ -30,7 +30,7 @@ OPTIONAL = ("step_profiler", "prober", "slow_ranks", "spike_guard")
 
 
 class Noting(StepObserver):
-    """Notes each call in a story."""
+    """Observer that appends each call to the events of a story."""
 
     def __init__(self, name, story, numbers=None):
         self.name, self.story, self.numbers = name, story, numbers or {}
@@ -49,7 +49,7 @@ class Noting(StepObserver):
 
 
 class Refusing(StepGuard):
-    """Refuses some steps, and knows which were applied."""
+    """Guard that refuses some steps, and remembers which were applied."""
 
     def __init__(self, refused=(), decision=Skip, asks=True):
         self.refused, self.decision, self.asks = refused, decision, asks
@@ -80,8 +80,8 @@ def imports_of(file):
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_an_optional_behaviour_is_named_by_its_file_and_the_builders_alone(name):
-    """To remove it, only these files and the config must change."""
+def test_an_optional_callback_is_imported_only_by_the_builders(name):
+    """To remove a callback, only its file, the builders and the configuration must change."""
     module = f"trainer.training.{name}"
     users = {
         str(file.relative_to(ROOT))
@@ -107,10 +107,10 @@ def test_callbacks_are_called_in_order_around_the_step_and_its_line(tmp_path):
         ("leaves", 1, "second"),
         ("leaves", 1, "first"),
     ]
-    assert names[-1][0] == "validated"  # between the steps
+    assert names[-1][0] == "validated"  # validation is not part of a step
 
 
-def test_a_view_is_frozen_and_has_the_numbers_of_the_line(tmp_path):
+def test_a_step_view_is_frozen_and_has_the_numbers_of_the_line(tmp_path):
     story, training = Story(bad={2}), recipe(max_steps=3)
     observer = Noting("one", story)
     make_trainer(story, training, tmp_path, observers=[observer]).train()
@@ -132,7 +132,7 @@ def test_a_view_is_frozen_and_has_the_numbers_of_the_line(tmp_path):
         view.sums["nll"] = 0.0
 
 
-def test_numbers_of_observers_are_in_the_lines_of_applied_and_skipped_steps(tmp_path):
+def test_numbers_of_observers_are_in_lines_of_applied_and_skipped_steps(tmp_path):
     story = Story(bad={2})
     numbers = {"a": {"x": 1, "y": 0.5}, "b": {"x": 2.0}}
     observers = [ExtensionObserver(n, Noting(n, story, added)) for n, added in numbers.items()]
@@ -155,7 +155,7 @@ def test_numbers_of_observers_are_in_the_lines_of_applied_and_skipped_steps(tmp_
         (7, "TypeError"),
     ],
 )
-def test_other_values_of_an_observer_end_the_run_with_its_name(tmp_path, numbers, message):
+def test_invalid_numbers_of_an_observer_end_the_run_and_name_it(tmp_path, numbers, message):
     story = Story()
     observer = ExtensionObserver("odd", Noting("odd", story, numbers))
     trainer = make_trainer(story, recipe(max_steps=3), tmp_path, observers=[observer])
@@ -164,7 +164,7 @@ def test_other_values_of_an_observer_end_the_run_with_its_name(tmp_path, numbers
 
 
 class Failing(StepObserver, StepGuard):
-    """Fails in one of its methods."""
+    """Callback that fails in one of its methods."""
 
     def __init__(self, method):
         self.method = method
@@ -194,7 +194,7 @@ class Failing(StepObserver, StepGuard):
 
 
 @pytest.mark.parametrize("method", ["enter", "leave", "after_step", "decide", "applied", "state"])
-def test_an_exception_names_the_extension_and_is_not_retried(tmp_path, method):
+def test_an_exception_of_a_callback_names_the_extension_and_is_permanent(tmp_path, method):
     story, failing = Story(), Failing(method)
     trainer = make_trainer(
         story,
@@ -209,8 +209,8 @@ def test_an_exception_names_the_extension_and_is_not_retried(tmp_path, method):
     assert is_permanent(error.value)
 
 
-def test_an_error_of_the_step_is_not_one_of_the_extension(tmp_path):
-    """The loss of another rank in a collective is such an error; the ranks then restart."""
+def test_an_exception_of_the_step_is_not_attributed_to_an_extension(tmp_path):
+    """An example is the loss of another rank in a collective, after which the ranks restart."""
 
     class LostError(Exception):
         pass
@@ -246,7 +246,7 @@ def test_an_error_of_the_step_is_not_one_of_the_extension(tmp_path):
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_a_refused_step_is_not_applied_and_recorded_with_the_guards_name(tmp_path, asks):
+def test_a_step_refused_by_a_guard_is_discarded_and_recorded_with_its_name(tmp_path, asks):
     story, guard = Story(), Refusing({2}, asks=asks)
     norms = []
     trainer = make_trainer(
@@ -258,7 +258,7 @@ def test_a_refused_step_is_not_applied_and_recorded_with_the_guards_name(tmp_pat
     compute = trainer.engine.gradient_norm
     trainer.engine.gradient_norm = lambda amax: norms.append(story.step) or compute(amax)
     trainer.train()
-    assert norms == ([1, 2, 3, 4] if asks else [1, 3, 4])  # once a step
+    assert norms == ([1, 2, 3, 4] if asks else [1, 3, 4])  # computed once per step
     assert story.of("discarded") == [("discarded", 2)]
     assert guard.seen == [(1, 1.5), (3, 1.5), (4, 1.5)]
     (line,) = (line for line in story.lines if isinstance(line, SkippedLine))
@@ -268,11 +268,11 @@ def test_a_refused_step_is_not_applied_and_recorded_with_the_guards_name(tmp_pat
     (notice,) = story.notices
     assert "step 2 is skipped, because the guard strict refused it" in notice
     states = {saved.step: saved.guard_states["callbacks.strict"] for saved, _ in story.saved}
-    assert states[2] == {"seen": [[1, 1.5]]}  # a copy
+    assert states[2] == {"seen": [[1, 1.5]]}  # the saved state is a copy
     assert states[4] == {"seen": [[1, 1.5], [3, 1.5], [4, 1.5]]}
 
 
-def test_a_row_of_refused_steps_ends_the_run_and_so_does_a_stop(tmp_path):
+def test_too_many_refused_steps_in_a_row_and_a_stop_end_the_run(tmp_path):
     for guard, part in (
         (Refusing({2, 3, 4}), "3 steps in a row, up to step 4"),
         (Refusing({4}, decision=Stop), "Step 4 was not applied"),
@@ -294,8 +294,8 @@ def test_a_row_of_refused_steps_ends_the_run_and_so_does_a_stop(tmp_path):
             assert words in str(error.value)
 
 
-def test_a_guard_goes_on_with_the_state_of_its_checkpoint(tmp_path):
-    """The guard is asked before the guards after it, of which the first one decides."""
+def test_a_guard_continues_with_the_state_of_its_checkpoint(tmp_path):
+    """Both guards refuse step 3, and the first one decides."""
     first, second = Refusing({3}), Refusing({3})
     story = Story()
     guards = {"callbacks.a": ExtensionGuard("a", first), "callbacks.b": ExtensionGuard("b", second)}
@@ -314,7 +314,7 @@ def test_a_guard_goes_on_with_the_state_of_its_checkpoint(tmp_path):
     [{"x": "y" * MAX_GUARD_STATE_BYTES}, [1], {"x": math.inf}, {"x": object()}],
     ids=["large", "list", "infinite", "object"],
 )
-def test_a_state_that_is_no_small_json_is_refused_by_writer_and_reader(state):
+def test_a_guard_state_that_is_not_small_json_is_refused_on_writing_and_reading(state):
     guard = Refusing()
     guard.state = lambda: state
     with pytest.raises(CallbackError, match="guard 'odd'"):
@@ -323,7 +323,7 @@ def test_a_state_that_is_no_small_json_is_refused_by_writer_and_reader(state):
         make_header(1, guards={"callbacks.odd": state})
 
 
-def test_a_checkpoint_has_the_window_of_spikes_and_the_states_of_extensions(tmp_path):
+def test_a_checkpoint_has_the_states_of_the_spike_guard_and_of_extensions(tmp_path):
     window = {"losses": [2.5, 0.1], "grad_norms": [0.5, 1e-17]}
     (tmp_path / HEADER).write_text(make_header(3, recent_steps=window).to_json())
     header = read_header(tmp_path)

@@ -1,4 +1,4 @@
-"""The loop, step by step: what is counted, kept, forgotten, and in which order."""
+"""The training loop, step by step: what is counted, kept and discarded, and in which order."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def story():
     return Story()
 
 
-def test_validations_and_checkpoints_come_when_they_are_due(story, tmp_path):
+def test_validations_and_checkpoints_are_made_at_their_steps(story, tmp_path):
     trainer = make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path)
     assert trainer.train() == "finished"
     assert [event[:2] for event in story.of("validated", "saved")] == [
@@ -65,10 +65,8 @@ def test_validations_and_checkpoints_come_when_they_are_due(story, tmp_path):
 
 
 @pytest.mark.parametrize(("ema", "weights"), [(False, "weights"), (True, "average")])
-def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkpoint(
-    story, tmp_path, ema, weights
-):
-    """A run that goes on at the checkpoint's step has that step's moment already."""
+def test_probes_use_the_validated_weights_and_precede_the_checkpoint(story, tmp_path, ema, weights):
+    """A run resumed at the checkpoint does not probe its step again."""
     trainer = make_trainer(
         story, recipe(max_steps=6, validate_every_steps=3), tmp_path, ema=ema, probes=True
     )
@@ -84,8 +82,8 @@ def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkp
     assert [event[1] for event in later.of("probed")] == [4, 6]
 
 
-def test_a_score_is_that_of_the_checkpoints_own_step(story, tmp_path):
-    """The checkpoint of step 4 is not as good as what was validated at step 3."""
+def test_a_checkpoint_has_only_scores_of_its_step(story, tmp_path):
+    """The checkpoint of step 4 has no scores of the validation at step 3."""
     make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path).train()
     scores = {p.step: p.scores for p, _ in story.saved}
     assert scores == {
@@ -96,14 +94,14 @@ def test_a_score_is_that_of_the_checkpoints_own_step(story, tmp_path):
     }
 
 
-def test_a_skipped_step_forgets_the_score_too(tmp_path):
+def test_a_skipped_step_discards_the_scores_before_it(tmp_path):
     story = Story(bad={4})
     make_trainer(story, recipe(max_steps=5, validate_every_steps=3), tmp_path).train()
     (progress, _) = story.saved[1]
     assert (progress.step, progress.scores) == (4, {})
 
 
-def test_each_step_adds_to_the_progress(story, tmp_path):
+def test_each_step_adds_to_the_progress_and_is_recorded(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     seen = 0
     for step, line in enumerate(story.lines[:4], 1):
@@ -120,7 +118,7 @@ def test_each_step_adds_to_the_progress(story, tmp_path):
     assert (progress.target_tokens_seen, progress.data_digest) == (seen, digest_after(4))
 
 
-def test_counting_goes_on_where_a_checkpoint_left_it(story, tmp_path):
+def test_a_resumed_run_counts_from_the_progress_of_its_checkpoint(story, tmp_path):
     before = Progress(
         step=4, cursor=Cursor(2, 1, 4 * SLOTS), target_tokens_seen=500, skipped_steps=7
     )
@@ -131,13 +129,13 @@ def test_counting_goes_on_where_a_checkpoint_left_it(story, tmp_path):
     assert story.saved[-1][0].skipped_steps == 7
 
 
-def test_the_time_for_a_checkpoint_is_in_the_line_of_the_next_step_alone(story, tmp_path):
+def test_checkpoint_time_is_recorded_only_in_the_line_of_the_next_step(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     stalls = [line.checkpoint_stall_seconds for line in story.lines if line.kind == "train"]
     assert stalls == [0.0, 0.0, SAVE_SECONDS, 0.0]
 
 
-def test_the_rate_is_that_of_the_step(tmp_path):
+def test_each_step_is_applied_and_recorded_with_its_scheduled_rate(tmp_path):
     story, training = Story(), recipe(max_steps=3)
     make_trainer(story, training, tmp_path).train()
     rates = [learning_rate(training.trainer.schedule, s, training.model.width) for s in (1, 2, 3)]
@@ -145,8 +143,8 @@ def test_the_rate_is_that_of_the_step(tmp_path):
     assert [line.learning_rate for line in story.lines[:3]] == rates
 
 
-def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_path):
-    """A rank with one slot fewer than others computes slots 1 and 2, then a dummy."""
+def test_each_slot_has_its_dropout_seed_and_the_tokens_of_the_whole_step(tmp_path):
+    """A rank with one slot less than others computes slots 1 and 2, then a dummy."""
     story, training = Story(), recipe(max_steps=2)
     make_trainer(story, training, tmp_path, slots=range(1, 3)).train()
     for step in (1, 2):
@@ -160,7 +158,7 @@ def test_every_slot_has_its_dropout_and_the_denominator_of_the_whole_step(tmp_pa
         assert tokens == story.lines[step - 1].target_tokens > OTHER_RANKS_TOKENS
 
 
-def test_skipped_steps_are_counted_and_their_data_is_behind(tmp_path):
+def test_skipped_steps_are_counted_and_their_data_is_not_repeated(tmp_path):
     story = Story(bad={2, 3, 5, 6}, overflows={8})
     make_trainer(story, recipe(max_steps=8, stop_after_skipped_steps=3), tmp_path).train()
     lines = [line for line in story.lines if isinstance(line, StepLine)]
@@ -176,7 +174,7 @@ def test_skipped_steps_are_counted_and_their_data_is_behind(tmp_path):
     assert (progress.skipped_steps, progress.skipped_in_a_row) == (5, 1)
 
 
-def test_too_many_skipped_steps_end_the_run_once_the_last_good_checkpoint_is_written(tmp_path):
+def test_too_many_skipped_steps_end_the_run_after_the_last_checkpoint_is_written(tmp_path):
     story = Story(bad={3, 4, 5})
     trainer = make_trainer(story, recipe(max_steps=9, stop_after_skipped_steps=3), tmp_path)
     with pytest.raises(NonFiniteLossError, match="3 steps in a row, up to step 5"):
@@ -185,7 +183,7 @@ def test_too_many_skipped_steps_end_the_run_once_the_last_good_checkpoint_is_wri
     assert story.lines[-1].step == 5
 
 
-def test_those_that_were_skipped_before_a_restart_count_too(tmp_path):
+def test_steps_skipped_before_a_restart_count_towards_the_limit(tmp_path):
     story = Story(bad={5})
     before = Progress(step=4, skipped_in_a_row=2)
     trainer = make_trainer(story, recipe(max_steps=9, stop_after_skipped_steps=3), tmp_path, before)
@@ -193,8 +191,8 @@ def test_those_that_were_skipped_before_a_restart_count_too(tmp_path):
         trainer.train()
 
 
-def test_the_average_includes_applied_steps_alone(tmp_path):
-    """The average ignores a step whose slot is not finite, and one whose sum is not."""
+def test_the_average_includes_only_applied_steps(tmp_path):
+    """The average ignores a step with a non-finite slot, and one whose sum overflows."""
     story = Story(bad={2}, overflows={4})
     make_trainer(story, recipe(max_steps=5), tmp_path, ema=True).train()
     done = [event[:2] for event in story.of("applied", "discarded", "averaged")]
@@ -204,20 +202,20 @@ def test_the_average_includes_applied_steps_alone(tmp_path):
         ("discarded", 2),
         ("applied", 3),
         ("averaged", 3),
-        ("applied", 4),  # the engine itself does nothing then
+        ("applied", 4),  # the engine ignores this step
         ("applied", 5),
         ("averaged", 5),
     ]
 
 
 @pytest.mark.parametrize(("ema", "model"), [(False, "weights"), (True, "average")])
-def test_the_average_is_validated_where_there_is_one(story, tmp_path, ema, model):
+def test_the_average_is_validated_if_there_is_one(story, tmp_path, ema, model):
     make_trainer(story, recipe(max_steps=1), tmp_path, ema=ema).train()
     assert story.of("validated") == [("validated", 1, model)]
 
 
 def test_a_step_is_repeated_until_its_gradients_fit_their_grids(tmp_path):
-    """A run's first step has no grids yet, which is not reported."""
+    """The first step of a run has no grids yet, so its repetition is not reported."""
     story = Story(refits={1: [[]], 2: [["w"], ["w", "v"]]})
     make_trainer(story, recipe(max_steps=3), tmp_path).train()
     passes = [[done["step"] for done in story.passes].count(step) for step in (1, 2, 3)]
@@ -229,7 +227,7 @@ def test_a_step_is_repeated_until_its_gradients_fit_their_grids(tmp_path):
     ]
 
 
-def test_a_step_whose_sums_are_wrong_is_repeated_once_and_applied_once(tmp_path):
+def test_a_step_with_wrong_sums_is_repeated_and_applied_once(tmp_path):
     story = Story(refits={2: [["w"]]}, wrong={2: [["w", "v"]]})
     make_trainer(story, recipe(max_steps=3), tmp_path).train()
     passes = [[done["step"] for done in story.passes].count(step) for step in (1, 2, 3)]
@@ -240,7 +238,7 @@ def test_a_step_whose_sums_are_wrong_is_repeated_once_and_applied_once(tmp_path)
     assert not details["is_repeated"]
 
 
-def test_sums_that_are_wrong_again_end_the_ranks_without_a_step_or_a_checkpoint_of_it(tmp_path):
+def test_sums_that_are_wrong_twice_end_the_run_without_applying_the_step(tmp_path):
     many = [f"w{number}" for number in range(20)]
     story = Story(wrong={3: [["w"], many]})
     with pytest.raises(ReductionError) as error:
@@ -254,14 +252,14 @@ def test_sums_that_are_wrong_again_end_the_ranks_without_a_step_or_a_checkpoint_
     assert "in step 3 again" in str(error.value)
 
 
-def test_sums_of_a_step_that_is_not_finite_are_not_verified(tmp_path):
+def test_sums_of_a_non_finite_step_are_not_verified(tmp_path):
     story = Story(bad={2}, wrong={2: [["w"]]})
     make_trainer(story, recipe(max_steps=3), tmp_path).train()
     assert story.wrong == {2: [["w"]]}
     assert story.of("wrong_reduction") == []
 
 
-def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
+def test_a_stop_request_saves_a_final_checkpoint_of_its_step(tmp_path):
     story = Story(stops={3})
     assert make_trainer(story, recipe(max_steps=9), tmp_path).train() == "stopped"
     assert [(p.step, final) for p, final in story.saved] == [(2, False), (3, True)]
@@ -273,8 +271,8 @@ def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_an_interrupted_validation_comes_first_after_resuming(tmp_path, interrupted):
-    """Return whether the request came before the validation or while it ran."""
+def test_an_interrupted_validation_is_made_first_after_resuming(tmp_path, interrupted):
+    """The stop request arrives before the validation, or interrupts it."""
     training = recipe(max_steps=9, validate_every_steps=3)
     story = Story(scores={3: None}) if interrupted else Story(stops={3})
     assert make_trainer(story, training, tmp_path).train() == "stopped"
@@ -282,7 +280,7 @@ def test_an_interrupted_validation_comes_first_after_resuming(tmp_path, interrup
     (saved, final) = story.saved[-1]
     assert (saved.step, saved.validation_due, saved.scores, final) == (3, True, {}, True)
 
-    again = Story(scores={3: None})  # the next start has no time for it either
+    again = Story(scores={3: None})  # the next start is stopped during the validation, too
     assert make_trainer(again, training, tmp_path, replace(saved)).train() == "stopped"
     assert again.of("applied", "saved") == []
 
@@ -296,7 +294,7 @@ def test_an_interrupted_validation_comes_first_after_resuming(tmp_path, interrup
     assert not last.saved[0][0].validation_due
 
 
-def test_a_run_without_a_new_best_ends_early_with_a_checkpoint(tmp_path):
+def test_a_run_without_a_new_best_stops_early_with_a_final_checkpoint(tmp_path):
     story = Story(scores={3: 2.0, 6: 1.0, 9: 1.5, 12: 1.1})
     training = recipe(max_steps=99, validate_every_steps=3, early_stopping={"patience": 2})
     assert make_trainer(story, training, tmp_path).train() == "finished"
@@ -306,8 +304,8 @@ def test_a_run_without_a_new_best_ends_early_with_a_checkpoint(tmp_path):
     assert (state.best, state.best_step, state.validations_since_best) == (1.0, 6, 2)
 
 
-def test_a_step_after_a_validation_a_probe_or_a_checkpoint_is_interrupted(tmp_path):
-    """A repeated step is too; checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
+def test_a_step_after_a_validation_a_probe_or_a_checkpoint_counts_as_interrupted(tmp_path):
+    """So does a repeated step. Checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
     interrupted = []
 
     class Observer(StepObserver):

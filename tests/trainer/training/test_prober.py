@@ -1,4 +1,4 @@
-"""Moments of probe sentences on the way: when, on which rank, and without harm to a run."""
+"""Frames of probe sentences during training: steps, ranks, and errors."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from trainer.training.prober import Prober
 
 @pytest.fixture
 def probed(tmp_path):
-    """A prober of two sentences, its folder, what it was asked and what was said."""
+    """Return a factory of probers, their folder, the probed sentences, and the notices."""
     said, asked = [], []
 
     def probe(network, sentence):
@@ -26,7 +26,7 @@ def probed(tmp_path):
     return SimpleNamespace(make=make, folder=tmp_path, said=said, asked=asked)
 
 
-def test_a_moment_has_all_sentences_of_its_step(probed):
+def test_prober_writes_all_sentences_of_a_step_to_one_file(probed):
     probed.make().take("network", 4)
     assert probed.asked == [("network", "one"), ("network", "two")]
     (path,) = probed.folder.iterdir()
@@ -36,13 +36,13 @@ def test_a_moment_has_all_sentences_of_its_step(probed):
     assert probed.said == []
 
 
-def test_moments_are_due_at_some_steps_and_never_without_sentences(probed):
+def test_frames_are_due_at_some_steps_and_never_without_sentences(probed):
     due = [step for step in range(20) if probed.make().is_due(step)]
     assert due == [0, 1, 2, 3, 4, 6, 8, 12, 16]
     assert not any(probed.make(sentences=()).is_due(step) for step in range(20))
 
 
-def test_other_ranks_keep_nothing_but_their_steps_are_due_too(probed):
+def test_ranks_without_a_folder_write_no_frames_at_due_steps(probed):
     prober = probed.make(folder=None)
     assert prober.is_due(4)
     prober.take("network", 4)
@@ -50,7 +50,7 @@ def test_other_ranks_keep_nothing_but_their_steps_are_due_too(probed):
 
 
 @pytest.mark.parametrize("error", [ModelError("too long"), OSError("the disk is full")])
-def test_a_moment_that_cannot_be_saved_ends_no_run(probed, error):
+def test_a_frame_that_cannot_be_saved_does_not_end_the_run(probed, error):
     def fail(network, sentence):
         raise error
 
@@ -59,7 +59,7 @@ def test_a_moment_that_cannot_be_saved_ends_no_run(probed, error):
     assert list(probed.folder.iterdir()) == []
 
 
-def test_a_programmer_s_error_is_not_hidden(probed):
+def test_a_programming_error_in_a_probe_is_raised(probed):
     def fail(network, sentence):
         raise KeyError("bug")
 

@@ -1,4 +1,4 @@
-"""Learning rates against their formulas, and against torch's schedulers."""
+"""Learning rates compared with their formulas and with torch's schedulers."""
 
 import math
 from itertools import pairwise
@@ -35,8 +35,8 @@ def torchs_rates(scheduler, peak, steps):
     return rates
 
 
-def test_the_papers_schedule():
-    """Vaswani et al. 2017, §5.3, for the base model: it peaks after 4,000 steps at 7e-4."""
+def test_the_schedule_of_the_paper_peaks_at_the_end_of_warm_up():
+    """Vaswani et al. 2017, §5.3: the base model's rate peaks after 4,000 steps at 7e-4."""
     schedule = ScheduleConfig(type="paper", warmup_steps=4000)
     rates = {step: learning_rate(schedule, step, 512) for step in (1, 2000, 4000, 16000)}
     assert rates[4000] == pytest.approx(512**-0.5 * 4000**-0.5)
@@ -49,7 +49,7 @@ def test_the_papers_schedule():
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_warm_up_is_torchs(kind):
+def test_rates_during_warm_up_equal_those_of_torch(kind):
     expected = torchs_rates(
         lambda optimizer: lr_scheduler.LinearLR(optimizer, INITIAL / PEAK, 1.0, WARM_UP),
         PEAK,
@@ -80,7 +80,7 @@ def test_warm_up_is_torchs(kind):
         ),
     ],
 )
-def test_rates_after_warm_up_equal_torchs(kind, torchs):
+def test_rates_after_warm_up_equal_those_of_torch(kind, torchs):
     expected = torchs_rates(torchs, PEAK, END - WARM_UP + 1)
     rates = [learning_rate(schedule_of(kind), step, 128) for step in range(WARM_UP, END + 1)]
     assert rates == pytest.approx(expected, rel=1e-9)
@@ -89,7 +89,7 @@ def test_rates_after_warm_up_equal_torchs(kind, torchs):
 @pytest.mark.parametrize(
     ("kind", "halfway", "quarter"), [("linear", 0.5, 0.75), ("cosine", 0.5, (2 + 2**0.5) / 4)]
 )
-def test_a_decay_ends_at_its_given_step_and_stays_there(kind, halfway, quarter):
+def test_a_decay_ends_at_its_given_step_and_the_rate_stays_there(kind, halfway, quarter):
     schedule = schedule_of(kind)
     for step, share in [(WARM_UP, 1), (80, quarter), (120, halfway), (END, 0), (10 * END, 0)]:
         rate = learning_rate(schedule, step, 128)
@@ -101,7 +101,7 @@ def test_a_decay_ends_at_its_given_step_and_stays_there(kind, halfway, quarter):
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_without_warm_up_the_first_step_is_of_what_follows(kind):
+def test_without_warm_up_the_first_step_has_about_the_peak_rate(kind):
     rate = learning_rate(schedule_of(kind, warmup_steps=0), 1, 128)
     assert 0.9 * PEAK < rate <= PEAK
 
@@ -141,20 +141,20 @@ def test_without_warm_up_the_first_step_is_of_what_follows(kind):
         ),
     ],
 )
-def test_settings_that_contradict_each_other(settings, message):
+def test_contradictory_schedule_settings_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         ScheduleConfig(**settings)
 
 
-def test_steps_at_a_rate_of_zero_are_refused():
+def test_max_steps_beyond_a_decay_to_zero_is_refused():
     TrainerConfig(max_steps=END, schedule=schedule_of("cosine", final_learning_rate=0.0))
     TrainerConfig(max_steps=END + 1, schedule=schedule_of("cosine"))
     with pytest.raises(ValidationError, match=r"max_steps is 201, .*is 0: set max_steps to 200 or"):
         TrainerConfig(max_steps=END + 1, schedule=schedule_of("cosine", final_learning_rate=0.0))
 
 
-def test_the_schedules_of_older_runs_are_the_same_bits():
-    """A resumed run repeats its curve bit by bit, so no refactoring may round otherwise."""
+def test_schedules_of_older_runs_have_the_same_bits():
+    """A resumed run must repeat its curve bit by bit, so its rates must be rounded as before."""
     for step in range(1, 3 * WARM_UP):
         inverse = learning_rate(schedule_of("inverse_square_root"), step, 128)
         if step < WARM_UP:

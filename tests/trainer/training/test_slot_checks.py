@@ -1,7 +1,7 @@
-"""Flipped bits of one rank are found and the rank is named; a healthy training is undisturbed.
+"""Flipped bits of a rank are detected and the rank is named; healthy training is unchanged.
 
-Real engines and the real loop on real ranks. Bits flip in memory: in weights, in activations, and
-in gradients as the backward pass has computed them.
+Real engines and the real loop on real ranks. Bits are flipped in memory: in weights, activations,
+and gradients that the backward pass has computed.
 """
 
 import threading
@@ -35,7 +35,7 @@ def name(value):
     return f"stage {value.shape.zero_stage} {value.shape.precision} {value.slots} slots{guarded}"
 
 
-# Ranks, what they train, flips: with an additional pass, and in the passes of dummies.
+# Ranks, setting, number of flips: with an additional pass, and in the passes of dummies.
 SHORT = [
     (2, setting(0, 4), 6),
     (3, setting(1, 5), 6),
@@ -58,7 +58,7 @@ LONG = [
 
 
 def flips(ranks, count):
-    """Return flips of each kind, transient or not, on each rank."""
+    """Return flips of each kind on each rank, some transient and some reproducible."""
     return [
         Flip(rank=seed % ranks, kind=KINDS[seed % 3], sticks=seed % 4 != 3, seed=1000 + seed)
         for seed in range(count)
@@ -70,7 +70,7 @@ def flips(ranks, count):
     [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)],
     ids=name,
 )
-def test_every_flip_that_changes_what_is_checked_is_found(rank_pools, ranks, trained, count):
+def test_each_flip_that_changes_a_checked_digest_is_detected(rank_pools, ranks, trained, count):
     drawn = flips(ranks, count)
     by_rank = rank_pools(ranks).run(verify_jobs.try_flips, trained, drawn)
     changed = 0
@@ -107,8 +107,8 @@ HEALTHY += [(3, setting(3, 3), 50), (3, setting(0, 4), 80)]
     ],
     ids=name,
 )
-def test_checks_raise_no_false_alarm(rank_pools, ranks, trained, steps):
-    """CI makes a thousand comparisons, chaos 10,000: weights and grids move as in training."""
+def test_checks_of_healthy_ranks_raise_no_alarm(rank_pools, ranks, trained, steps):
+    """CI makes a thousand comparisons, chaos 10,000; weights and grids change as in training."""
     results = rank_pools(ranks).run(verify_jobs.count_alarms, trained, steps, cpu_seconds=1200)
     per_step = ranks - trained.slots % ranks
     assert results == [(per_step * steps, 0)] * ranks
@@ -125,7 +125,7 @@ def test_checks_raise_no_false_alarm(rank_pools, ranks, trained, steps):
     ],
     ids=name,
 )
-def test_checks_change_no_bit_of_a_training(rank_pools, ranks, trained):
+def test_checks_do_not_change_a_bit_of_training(rank_pools, ranks, trained):
     pool = rank_pools(ranks)
     checked, plain = (
         pool.run(verify_jobs.train, replace(trained, every=every), STEPS)
@@ -136,7 +136,8 @@ def test_checks_change_no_bit_of_a_training(rank_pools, ranks, trained):
         assert mine["weights"] == other["weights"]
         assert mine["losses"] == other["losses"]
         assert len(mine["losses"]) == STEPS
-    # The first step is repeated, as its passes only measure the gradients for the grids.
+    # The first step has two rounds of passes, because the first one only measures gradients for the
+    # grids.
     checks = STEPS // trained.every + (trained.every == 1)
     more = 0 if trained.slots % ranks else checks
     assert [
@@ -146,7 +147,7 @@ def test_checks_change_no_bit_of_a_training(rank_pools, ranks, trained):
     assert not any(other["digested"] for other in plain)
 
 
-def test_a_step_with_a_flip_is_never_applied(rank_pools):
+def test_a_step_with_a_flip_is_not_applied(rank_pools):
     trained = setting(1, 6, guard=True, node_names=("near", "far", "farther"))
     flip = Flip(rank=1, kind="weight", sticks=True, seed=2)
     pool = rank_pools(3)
@@ -163,12 +164,12 @@ def test_a_step_with_a_flip_is_never_applied(rank_pools):
         assert details["nodes"] == ["far"]
 
 
-def test_a_step_that_is_not_finite_on_a_healthy_rank_is_skipped_as_usual(rank_pools):
+def test_a_non_finite_step_of_healthy_ranks_is_skipped(rank_pools):
     (kinds,) = set(map(tuple, rank_pools(2).run(verify_jobs.train_past_nan, setting(1, 4))))
     assert kinds[:4] == ("train", "train", "skipped", "train")
 
 
-def test_a_finding_is_an_event_of_the_record():
+def test_a_corruption_finding_is_recorded_as_an_event():
     finding = CorruptionFinding(
         checked_step=7,
         slots=(2, 3),
@@ -209,8 +210,8 @@ def test_checks_are_due_at_multiples_of_the_interval():
     assert "single rank" in alone.schedule_text
 
 
-def test_words_cancel_only_if_all_bits_are_equal():
-    """Digests near both ends of 64 bits, of which one differs by one bit."""
+def test_digest_words_of_two_ranks_cancel_only_if_all_bits_are_equal():
+    """Digests near both ends of 64 bits; one of them differs by one bit."""
     digests = torch.tensor([2**63 - 1, -(2**63), -1, 0])
     check = SlotCheck(slot=2, owner=0, verifier=1)
     for bit in (None, 0, 31, 32, 62, 63):
@@ -226,14 +227,14 @@ def test_words_cancel_only_if_all_bits_are_equal():
         assert ranks[2].failed(sum(words)) == ([] if bit is None else [check])
 
 
-def test_the_last_verified_step_of_a_restart_is_the_check_before_it():
+def test_after_a_restart_the_last_verified_step_is_the_check_before_it():
     schedule = SlotChecks(
         4, slots=6, parameters=("a",), placement=Placement(world_size=3), first_step=11
     )
     assert schedule._passed == [8, 8, 8]
 
 
-def test_notices_of_the_schedule():
+def test_the_schedule_is_described_by_passes_and_interval():
     assert "each rank repeats a slot" in checks(0).schedule_text
     uneven = checks(0, slots=8).schedule_text
     assert "no additional pass" in uneven
@@ -241,7 +242,7 @@ def test_notices_of_the_schedule():
     assert checks(0, every=0).schedule_text is None
 
 
-def test_ranks_and_slots_take_turns_by_the_number_of_the_check():
+def test_ranks_and_slots_are_rotated_by_the_number_of_the_check():
     placement = Placement(rank=1, world_size=3)
     schedule = SlotChecks(10, slots=7, parameters=["w"], placement=placement)
     for number in range(1, 6):
@@ -254,7 +255,7 @@ HEALTHY = torch.arange(len(NAMES) + 1)
 
 
 class Ranks:
-    """The schedules of three ranks in threads, of which rank 2 only repeats slots of the others."""
+    """The schedules of three ranks in threads; rank 2 only repeats slots of the other two."""
 
     def __init__(self, monkeypatch):
         self._barrier = threading.Barrier(3)
@@ -275,7 +276,7 @@ class Ranks:
             schedule.passed(step, schedule.of_step(step))
 
     def finding(self, step, in_step, repeated):
-        """The finding of a failed check, equal on all ranks, from digests of each rank."""
+        """Return a failed check and its finding, made from the digests of each rank."""
         (check,) = self.schedules[0].of_step(step).checks
 
         def error(rank):
@@ -294,7 +295,7 @@ def ranks(monkeypatch):
 
 
 @pytest.mark.parametrize("faulty", ["owner", "verifier"])
-def test_a_transient_fault_is_that_of_the_rank_whose_digest_differs(ranks, faulty):
+def test_a_transient_fault_is_attributed_to_the_rank_whose_digest_differs(ranks, faulty):
     (check,) = ranks.schedules[0].of_step(10).checks
     assert check.verifier == 2
     wrong = HEALTHY.clone()
@@ -307,8 +308,8 @@ def test_a_transient_fault_is_that_of_the_rank_whose_digest_differs(ranks, fault
     assert finding.parameter_count == MAX_PARAMETERS + 2
 
 
-def test_checkpoints_are_trusted_until_the_last_check_of_each_suspect(ranks):
-    """Rank 2 takes part in all checks, ranks 0 and 1 in turn."""
+def test_the_last_verified_step_is_the_last_check_of_all_suspects(ranks):
+    """Rank 2 takes part in all checks, ranks 0 and 1 alternate."""
     first, second = (ranks.schedules[0].of_step(step).checks[0].owner for step in (10, 20))
     assert {first, second} == {0, 1}
     ranks.pass_check(10)

@@ -1,4 +1,4 @@
-"""Find slow ranks and the cause: against brute force, with noise, and in real runs."""
+"""Slow ranks and their causes: compared with brute force, with noise, and in real runs."""
 
 from statistics import median
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ def times_of(compute, data=None, wait=0.0):
 
 
 def events_of(steps, detector=None):
-    """The events of a detector that has seen its first step, each with the number of its step."""
+    """Return the events of a detector after its first step, each with the number of its step."""
     if detector is None:
         detector = SlowRankDetector()
         detector.add(times_of(steps[0][0]), 0)
@@ -50,7 +50,7 @@ def events_of(steps, detector=None):
 
 
 def by_brute_force(steps):
-    """The same events, computed by definition from all steps so far."""
+    """Return the same events, computed by definition from all steps so far."""
     found, slow = [], set()
     ratios = []
     for number, (compute, data) in enumerate(steps, 1):
@@ -74,7 +74,7 @@ def by_brute_force(steps):
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4, 7])
-def test_the_median_of_the_others_is_that_of_a_list_without_the_rank(ranks):
+def test_the_median_of_the_others_excludes_the_rank(ranks):
     draw = np.random.default_rng(ranks)
     for _ in range(50):
         values = draw.integers(0, 4, ranks).astype(float)  # with ties
@@ -83,8 +83,8 @@ def test_the_median_of_the_others_is_that_of_a_list_without_the_rank(ranks):
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
-def test_slow_and_recovered_ranks_are_those_of_brute_force(ranks):
-    """Ranks become slow and normal at random, by compute or by data, with noise."""
+def test_slow_and_recovered_ranks_equal_those_of_brute_force(ranks):
+    """Ranks become slow and normal at random, by compute or data time, with noise."""
     draw = np.random.default_rng(10 + ranks)
     steps = []
     factors, waits = np.ones(ranks), np.zeros(ranks)
@@ -105,7 +105,7 @@ def test_slow_and_recovered_ranks_are_those_of_brute_force(ranks):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("ranks", [2, 3, 8])
-def test_noise_of_a_fifth_is_no_alarm(ranks):
+def test_noise_of_a_fifth_raises_no_alarm(ranks):
     draw = np.random.default_rng(20 + ranks)
     steps = [(draw.uniform(0.8, 1.2, ranks), draw.exponential(0.02, ranks)) for _ in range(5000)]
     assert events_of(steps) == []
@@ -113,7 +113,7 @@ def test_noise_of_a_fifth_is_no_alarm(ranks):
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 @pytest.mark.parametrize("cause", ["compute", "data"])
-def test_a_rank_of_twice_the_time_is_named_within_the_window_with_its_cause(ranks, cause):
+def test_a_rank_that_takes_twice_the_time_is_named_within_the_window_with_its_cause(ranks, cause):
     draw = np.random.default_rng(30 + ranks)
     slow, first, last = ranks - 1, 201, 400
     steps = []
@@ -133,20 +133,20 @@ def test_a_rank_of_twice_the_time_is_named_within_the_window_with_its_cause(rank
     assert recovered.factor < NORMAL_FACTOR
 
 
-def test_a_stalled_step_and_a_short_delay_are_no_alarm():
+def test_a_single_stalled_step_and_a_short_delay_raise_no_alarm():
     steps = [([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]) for _ in range(300)]
     steps[100] = ([1.0, 500.0, 1.0], [0.0, 0.0, 0.0])
     steps[200:225] = [([1.0, 1.0, 3.0], [0.0, 0.0, 0.0])] * 25
     assert events_of(steps) == []
 
 
-def test_a_rank_near_the_limit_is_named_once():
+def test_a_rank_near_the_limit_is_reported_once():
     steps = [([1.0, SLOW_FACTOR + 0.1 * (-1) ** (n // 60)], [0, 0]) for n in range(1000)]
     assert [event.event for event in events_of(steps)] == ["slow_rank"]
 
 
-def test_all_ranks_of_a_slow_node_are_named_slowest_first():
-    """Three of seven: the median of the others is still that of the good ranks."""
+def test_all_ranks_of_a_slow_node_are_listed_slowest_first():
+    """Three of seven ranks are slow, so the median of the others is that of normal ranks."""
     detector = SlowRankDetector(("a", "a", "a", "a", "b", "b", "b"))
     detector.add(times_of([1.0] * 7), 0)
     found = events_of([([1, 1, 1, 1, 2, 3, 2.5], [0] * 7)] * WINDOW, detector)
@@ -163,7 +163,7 @@ def test_all_ranks_of_a_slow_node_are_named_slowest_first():
     assert len(many.slow_ranks) == MAX_NAMED
 
 
-def test_left_out_steps_do_not_count():
+def test_steps_that_are_left_out_are_not_compared():
     """Two of three steps follow a checkpoint, and are slow."""
     detector = SlowRankDetector()
     detector.add(times_of([1, 9]), 0)  # the first step of an attempt
@@ -175,8 +175,8 @@ def test_left_out_steps_do_not_count():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_observer_records_events_once_the_line_of_their_step_is_there(rank):
-    """Interrupted steps and the first one are not compared; skipped steps get no fields."""
+def test_the_observer_records_events_after_the_line_of_their_step(rank):
+    """The first step and interrupted ones are not compared; skipped steps get no fields."""
     recorded = []
     recorder = SimpleNamespace(last_step=0, append=recorded.append)
     observer = SlowRanks(Placement(rank=rank, world_size=2), recorder)
@@ -190,7 +190,7 @@ def test_the_observer_records_events_once_the_line_of_their_step_is_there(rank):
                 gradient_norm=None if step == 5 else 1.5,
             )
             fields.append(observer.after_step(view))
-            recorder.last_step = step  # by the line
+            recorder.last_step = step  # as if the line of the step was recorded
     if rank:
         assert (recorded, any(fields)) == ([], False)
         return
@@ -203,7 +203,7 @@ def test_the_observer_records_events_once_the_line_of_their_step_is_there(rank):
     assert fields[0] == {**time_fields(times), "slow_ranks": None}
 
 
-def test_a_step_without_time_is_no_error():
+def test_steps_without_time_cause_no_event_and_no_error():
     assert events_of([([0.0, 0.0], [0.0, 0.0])] * WINDOW) == []
     assert time_fields(times_of([0.0, 0.0]))["compute_imbalance"] == 0.0
     fields = time_fields(times_of([0.25, 0.5, 0.75], [0.0, 0.125, 0.0625], wait=0.5))
@@ -222,14 +222,14 @@ def test_a_step_without_time_is_no_error():
 
 @pytest.mark.parametrize(("ranks", "slots"), [(1, 3), (2, 5), (3, 4), (3, 6), (5, 12)])
 @pytest.mark.parametrize("counted", [True, False])
-def test_uneven_slots_and_lengths_do_not_matter(ranks, slots, counted):
-    """A slot's time is its work: then all ranks have the same time for the mean work of a rank."""
+def test_uneven_slots_and_lengths_do_not_change_comparable_times(ranks, slots, counted):
+    """With times proportional to work, all ranks need the same time for the mean work."""
     draw = np.random.default_rng(slots)
     rows = np.zeros((slots, step_exchange._SUMS + 2))
     positions = draw.integers(100, 1000, slots)
     rows[:, step_exchange._POSITIONS] = positions
     rows[:, step_exchange._COMPUTE] = positions / 1000
-    if counted:  # then only operations count
+    if counted:  # operations, if counted, replace positions
         rows[:, step_exchange._POSITIONS] = 7
         rows[:, step_exchange._HARDWARE_FLOPS] = positions * 10**9
     for rank in range(ranks):
@@ -250,7 +250,7 @@ DELAYS = (Delay(1, "compute", 3.0, 12, 30), Delay(0, "data", 3.0, 44, 62))
 
 @pytest.fixture(scope="module")
 def runs(rank_pools, tmp_path_factory):
-    """Folders of two runs of one recipe: by one rank, and by two of which one is slow at times."""
+    """Return the folder of two runs of a recipe: on one rank, and on two with delays."""
     folder = tmp_path_factory.mktemp("slow")
     values = tiny_values(folder / "dataset", max_steps=STEPS)
     values["model"] |= {"width": 16, "feed_forward_width": 32, "heads": 2}
@@ -271,8 +271,8 @@ def lines_of(run):
 
 @pytest.mark.long
 @pytest.mark.parametrize("delay", DELAYS, ids=lambda delay: delay.cause)
-def test_a_slow_rank_of_a_real_run_is_named_and_recovers(runs, delay):
-    """The ranks have three and two slots; a delay triples the usual time of a pass."""
+def test_a_slow_rank_of_a_real_run_is_reported_and_recovers(runs, delay):
+    """The ranks have three and two slots; a delay makes a pass three times as long."""
     events = [line for line in read_metrics(runs / "2" / "metrics.jsonl") if line.kind == "event"]
     found, recovered = [event for event in events if event.rank == delay.rank]
     assert isinstance(found, SlowRankFound)
@@ -288,7 +288,7 @@ def test_a_slow_rank_of_a_real_run_is_named_and_recovers(runs, delay):
 
 
 @pytest.mark.long
-def test_the_times_of_a_real_run_are_those_of_its_delays(runs):
+def test_recorded_times_of_a_real_run_show_its_delays(runs):
     lines = lines_of(runs / "2")
     computing, fetching = (lines[d.first : d.last - 1] for d in DELAYS)
     assert median(line.compute_slowest_rank for line in computing) == 1
@@ -302,7 +302,7 @@ def test_the_times_of_a_real_run_are_those_of_its_delays(runs):
 
 
 @pytest.mark.long
-def test_one_rank_has_nothing_to_compare_and_the_same_curve(runs):
+def test_a_run_on_one_rank_has_no_compared_times_and_the_same_curve(runs):
     lines = lines_of(runs / "1")
     assert len(lines) == STEPS
     ones = np.ones(1)
@@ -311,7 +311,7 @@ def test_one_rank_has_nothing_to_compare_and_the_same_curve(runs):
     assert compare_runs(runs / "1", runs / "2").is_same
 
 
-def test_the_events_survive_the_file():
+def test_slow_rank_events_are_read_back_as_written():
     state = SlowRankState(rank=3, node="node-2", cause="data", factor=1.875)
     for line in (
         SlowRankFound(step=7, **state.model_dump(), seconds=0.5, other_seconds=0.25),

@@ -1,4 +1,4 @@
-"""Thresholds of the spike guard against brute force, and the loop's steps around a spike."""
+"""Thresholds of the spike guard compared with brute force, and the loop's steps around a spike."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def by_numpy(window, deviations):
 
 
 @given(st.lists(values, min_size=1, max_size=30), st.floats(0.1, 100))
-def test_a_threshold_is_median_and_mad_of_its_window(window, deviations):
+def test_a_threshold_is_derived_from_median_and_mad_of_its_window(window, deviations):
     found = threshold(window, deviations)
     if found == math.inf:
         assert by_numpy(window, deviations) == np.median(window) == 0
@@ -47,20 +47,20 @@ def test_a_threshold_is_median_and_mad_of_its_window(window, deviations):
     assert found >= np.median(window)
 
 
-def test_the_order_of_the_window_does_not_matter():
+def test_a_threshold_does_not_depend_on_the_order_of_the_window():
     window = [float(number) for number in np.random.default_rng(1).normal(3, 1, size=101)]
     assert threshold(window, 10) == threshold(sorted(window), 10) == threshold(window[::-1], 10)
 
 
 @pytest.mark.parametrize("deviations", [1.0, 10.0])
-def test_quiet_steps_do_not_make_a_small_difference_a_spike(deviations):
+def test_after_quiet_steps_a_small_difference_is_not_a_spike(deviations):
     assert threshold([2.0] * 50, deviations) == pytest.approx(
         2 * (1 + deviations * MIN_RELATIVE_DEVIATION)
     )
     assert threshold([0.0] * 50, deviations) == math.inf
 
 
-def test_no_single_value_of_the_window_moves_the_threshold_far():
+def test_a_single_value_of_the_window_moves_the_threshold_little():
     steady = [2.0, 2.1, 1.9, 2.05, 1.95, 2.0, 2.1]
     assert threshold([*steady, 1e9], 10) < 2 * threshold(steady, 10)
 
@@ -70,7 +70,7 @@ def spike_of(losses, loss, norm=1.0, config=GUARD):
     return find_spike(config, window, loss, norm)
 
 
-def test_the_guard_acts_once_it_has_seen_the_minimum_of_steps():
+def test_the_guard_acts_after_the_minimum_number_of_steps():
     assert spike_of([2.0] * 2, 1e9) is None
     assert spike_of([2.0] * 3, 1e9) == (1e9, 1.0, 2 * 1.05, 1.08)
 
@@ -79,16 +79,16 @@ def test_the_guard_acts_once_it_has_seen_the_minimum_of_steps():
     ("loss", "norm", "spikes"),
     [(2.0, 1.0, False), (2.1, 1.08, False), (2.2, 1.0, True), (2.0, 1.1, True), (0.0, 0.0, False)],
 )
-def test_only_what_is_above_a_threshold_is_a_spike(loss, norm, spikes):
+def test_only_a_value_above_a_threshold_is_a_spike(loss, norm, spikes):
     assert (spike_of([2.0] * 4, loss, norm) is not None) == spikes
 
 
 @pytest.mark.parametrize("norm", [math.inf, math.nan])
-def test_a_norm_that_is_not_finite_is_left_to_the_engine(norm):
+def test_a_non_finite_norm_is_left_to_the_engine(norm):
     assert spike_of([2.0] * 4, 1e9, norm) is None
 
 
-def test_a_window_has_the_last_steps_alone():
+def test_a_window_has_only_the_last_steps():
     window = RecentSteps()
     for step in range(7):
         window = with_step(window, 4, float(step), 10.0 * step)
@@ -102,14 +102,14 @@ def test_a_window_with_wrong_values_is_refused(fields):
         RecentSteps(**{"losses": (), "grad_norms": ()} | fields)
 
 
-def test_a_guard_that_would_never_act_is_refused():
+def test_a_guard_whose_window_is_too_short_to_act_is_refused():
     with pytest.raises(ValidationError, match=r"minimum_steps is 50.*holds only 20.*raise window"):
         SpikeGuardConfig(window=20)
 
 
 def test_slots_above_the_threshold_are_named_or_else_the_largest():
     spike = Spike(loss=3.0, grad_norm=9.0, loss_threshold=2.0, grad_norm_threshold=1.0)
-    # 1, 2.5, 4 and, without units, 0 for each unit.
+    # Losses per unit are 1, 2.5, 4 and, for the slot without units, 0.
     losses, units = [10.0, 25.0, 20.0, 0.0], [10, 10, 5, 0]
     assert spiking_slots(spike, losses, units) == [1, 2]
     assert spiking_slots(replace_threshold(spike, 5.0), losses, units) == [2]
@@ -133,7 +133,7 @@ def guarded(**settings):
     [Story(loss_factors={5: 50.0}), Story(norms={5: 20.0})],
     ids=["loss", "gradient norm"],
 )
-def test_a_spike_is_not_applied_and_recorded_with_its_cause(tmp_path, story):
+def test_a_spike_is_discarded_and_recorded_with_its_cause(tmp_path, story):
     trainer = make_trainer(story, guarded(), tmp_path, ema=True)
     trainer.train()
     assert story.of("discarded") == [("discarded", 5)]
@@ -172,7 +172,7 @@ def test_a_spike_is_not_applied_and_recorded_with_its_cause(tmp_path, story):
     assert after.grad_norms == tuple(line.grad_norm for line in known)
 
 
-def test_without_a_guard_no_step_is_refused_and_no_window_kept(tmp_path):
+def test_without_a_guard_no_step_is_refused_and_no_window_is_kept(tmp_path):
     story = Story(loss_factors={5: 50.0}, norms={6: 20.0})
     make_trainer(story, recipe(max_steps=9), tmp_path).train()
     assert [event[1] for event in story.of("applied")] == list(range(1, 10))
@@ -181,7 +181,7 @@ def test_without_a_guard_no_step_is_refused_and_no_window_kept(tmp_path):
 
 
 def test_a_resumed_run_decides_by_the_window_of_its_checkpoint(tmp_path):
-    """Spikes before the window is long enough again would be applied otherwise."""
+    """Otherwise spikes would be applied until the window has enough steps again."""
     whole, halved = Story(norms={5: 20.0}), Story(norms={5: 20.0})
     make_trainer(whole, guarded(), tmp_path).train()
     (at_four,) = (saved for saved, _ in whole.saved if saved.step == 4)
@@ -209,7 +209,7 @@ def test_spikes_in_a_row_end_the_run_with_values_and_remedies(tmp_path):
 
 
 @pytest.mark.parametrize("order", ["spike first", "spike last"])
-def test_a_row_of_both_causes_is_one_row(tmp_path, order):
+def test_spikes_and_non_finite_steps_count_as_one_row(tmp_path, order):
     spikes, bad = ({5, 6}, {7}) if order == "spike first" else ({7}, {5, 6})
     story = Story(bad=bad, norms=dict.fromkeys(spikes, 20.0))
     expected = NonFiniteLossError if 7 in bad else SpikeError
@@ -220,14 +220,14 @@ def test_a_row_of_both_causes_is_one_row(tmp_path, order):
     assert skipped[-1].skipped_spikes == len(spikes)
 
 
-def test_a_sum_that_overflows_is_not_finite_even_with_a_guard(tmp_path):
+def test_a_sum_that_overflows_counts_as_non_finite_with_a_guard(tmp_path):
     story = Story(overflows={5})
     make_trainer(story, guarded(), tmp_path).train()
     (line,) = (line for line in story.lines if line.kind == "skipped")
     assert (line.cause, line.loss, line.slots) == ("not finite", None, [])
 
 
-def test_the_loss_of_a_spike_is_that_of_the_whole_step(tmp_path):
+def test_the_recorded_loss_of_a_spike_is_that_of_the_whole_step(tmp_path):
     story, usual = Story(loss_factors={5: 50.0}), Story()
     make_trainer(story, guarded(), tmp_path).train()
     make_trainer(usual, recipe(max_steps=9), tmp_path).train()
@@ -235,7 +235,7 @@ def test_the_loss_of_a_spike_is_that_of_the_whole_step(tmp_path):
     assert line.loss == pytest.approx(50 * usual.lines[4].loss)
 
 
-def test_lines_of_earlier_versions_are_not_finite():
+def test_skipped_lines_of_earlier_versions_have_the_cause_not_finite():
     text = (
         b'{"version": 2, "step": 3, "epoch": 0, "window": 0, "offset": 2, "data_digest": "d3", '
         b'"kind": "skipped", "slots": [1], "ranks": [0], "in_a_row": 1, "skipped_steps": 1}'
@@ -244,6 +244,6 @@ def test_lines_of_earlier_versions_are_not_finite():
     assert skipped_line(3).reason == "its loss or gradient was not finite in 1 slot"
 
 
-def test_a_start_has_seen_no_step():
+def test_a_new_guard_has_an_empty_window():
     assert SpikeGuard(GUARD).state() == {"losses": [], "grad_norms": []}
     assert Progress().guard_states == {}

@@ -41,7 +41,7 @@ def result(slot, finite=True, amax=True):
 
 
 def report(bad=(), *, amax=True, ranks=1, stall=2.0, stop=False):
-    """The report of the only rank, or of the second of two, which computes all slots but one."""
+    """Return the report of a single rank, or of the second of two, which has all slots but one."""
     slots = range(SLOTS) if ranks == 1 else range(1, SLOTS)
     return exchange(
         slots,
@@ -54,7 +54,7 @@ def report(bad=(), *, amax=True, ranks=1, stall=2.0, stop=False):
     )
 
 
-def test_a_step_s_sums_are_those_of_its_slots():
+def test_the_sums_of_a_step_are_those_of_its_slots():
     found = report()
     assert found.sums == [10.0 + 11.0 + 12.0, 100.0 + 101.0 + 102.0]
     assert found.padding_fraction == (0 + 1 + 2) / (10 + 20 + 30)
@@ -64,7 +64,7 @@ def test_a_step_s_sums_are_those_of_its_slots():
 
 
 @pytest.mark.parametrize("bad", [(0,), (2,), (0, 1, 2)], ids=str)
-def test_bad_slots_are_named_and_add_nothing(bad):
+def test_bad_slots_are_named_and_do_not_add_to_the_sums(bad):
     found = report(bad)
     good = [slot for slot in range(SLOTS) if slot not in bad]
     assert found.bad_slots == list(bad)
@@ -73,16 +73,16 @@ def test_bad_slots_are_named_and_add_nothing(bad):
     assert len(found.slot_digests) == SLOTS
 
 
-def test_without_maxima_there_are_none():
+def test_a_report_has_no_maxima_if_the_passes_measured_none():
     found = report(amax=False)
     assert found.amax is None
     assert found.sums == report().sums
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(False, True), (True, False), (False, False)])
-def test_any_rank_s_request_to_stop_counts_and_stalls_are_averaged(monkeypatch, mine, theirs):
+def test_a_stop_request_of_any_rank_is_reported_and_stalls_are_averaged(monkeypatch, mine, theirs):
     def add_the_first_rank(values, placement):
-        assert not values[0].any()  # its slot is zero here
+        assert not values[0].any()  # the slot of the first rank is zero here
         other = torch.zeros_like(values)
         other[0, :2] = torch.tensor([5.0, 30.0])
         other[0, step_exchange._DATA] = 4.0
@@ -101,7 +101,7 @@ def test_any_rank_s_request_to_stop_counts_and_stalls_are_averaged(monkeypatch, 
     ("slots", "ranks"), [([4, 0, 3], [0, 1]), ([1], [0]), ([], [])], ids=["some", "one", "none"]
 )
 def test_a_skipped_step_names_the_ranks_of_its_bad_slots(slots, ranks):
-    """Five slots of two ranks."""
+    """A step of five slots on two ranks."""
     placement = Placement(rank=1, world_size=2)
     bad = replace(report(), bad_slots=slots, slot_digests=[b""] * 5)
     cursor = Cursor(1, 2, 3)
@@ -124,7 +124,7 @@ def counted_report(flops, peak):
     )
 
 
-def test_rates_are_those_of_the_model_of_all_ranks_and_of_each():
+def test_throughput_is_given_for_all_ranks_and_per_rank():
     fields = throughput(counted_report(Flops(6 * 10**12, 8 * 10**12), 12e12), 2.0, RANKS)
     assert fields == {
         "model_flops": 6 * 10**12,
@@ -137,15 +137,15 @@ def test_rates_are_those_of_the_model_of_all_ranks_and_of_each():
     assert parse_line(line.to_json().encode()) == line
 
 
-def test_without_a_peak_there_is_no_mfu_and_without_a_count_nothing():
+def test_mfu_requires_a_peak_and_throughput_requires_a_count_of_operations():
     assert throughput(counted_report(Flops(10, 10), None), 1.0, 1)["mfu"] is None
     assert throughput(counted_report(None, 1e12), 1.0, 1) == {}
     assert "flops" not in train_line(1).to_json()
 
 
 @pytest.mark.parametrize("peak", [None, 5e12])
-def test_an_exchange_sums_operations_to_the_last_one(peak):
-    """A step of a large network has more than fp32 can tell apart."""
+def test_an_exchange_sums_operations_exactly(peak):
+    """A step of a large network has more operations than fp32 can represent exactly."""
     batches = [to_device(micro_batch(1, slot), VOCABULARY, torch.device("cpu")) for slot in (0, 1)]
     counted = [Flops(2**52 - 1, 2**52), Flops(3, 5)]
     batches = [

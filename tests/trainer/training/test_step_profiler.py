@@ -1,4 +1,4 @@
-"""Torch's profile of some steps of a rank."""
+"""Torch's profile of selected steps of a rank."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ def run(tmp_path):
 
 
 def train(profiler, steps):
-    """A rank's steps, each a multiplication and its gradient."""
+    """Train a rank's steps, each a multiplication and its gradient."""
     weight = torch.ones(8, 8, requires_grad=True)
     for step in steps:
         with profiler.around(step):
@@ -29,7 +29,7 @@ def names_in(path):
     }
 
 
-def test_the_steps_that_are_asked_for_are_traced_forward_and_backward(run):
+def test_requested_steps_are_traced_forward_and_backward(run):
     notices = []
     train(StepProfiler(StepRange(3, 4), run, 1, notices.append), range(1, 7))
     (path,) = profile_folder(run, StepRange(3, 4)).iterdir()
@@ -38,17 +38,17 @@ def test_the_steps_that_are_asked_for_are_traced_forward_and_backward(run):
     assert {name for name in names if name.startswith("step ")} == {"step 3", "step 4"}
     assert "aten::mm" in names
     assert any("MmBackward" in name for name in names)
-    assert notices == []  # rank 0 speaks for all
+    assert notices == []  # only rank 0 sends notices
 
 
-def test_without_a_request_nothing_is_written(run):
+def test_without_a_request_no_profile_is_written(run):
     profiler = StepProfiler(None, run, 0, pytest.fail)
     train(profiler, range(1, 7))
     profiler.close()
     assert not run.profiles.exists()
 
 
-def test_a_rank_that_leaves_in_between_writes_what_it_has_and_the_next_one_keeps_it(run):
+def test_a_rank_that_leaves_early_writes_its_profile_and_the_next_start_keeps_it(run):
     steps, notices = StepRange(3, 6), []
     first = StepProfiler(steps, run, 0, notices.append)
     train(first, range(1, 5))

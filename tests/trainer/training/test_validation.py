@@ -1,4 +1,4 @@
-"""Validation gives the same for any number of ranks, and what a sentence alone would give."""
+"""Validation has the same result on any number of ranks as for each sentence alone."""
 
 import math
 
@@ -16,15 +16,15 @@ from trainer.process.placement import Placement
 from trainer.tasks.network import build_network
 
 
-def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook):
+def test_texts_and_scores_are_the_same_on_any_number_of_ranks(rank_pools, phrasebook):
     (alone,) = rank_pools(1).run(validate, phrasebook, 64)
     for ranks in (2, 3):
         for result in rank_pools(ranks).run(validate, phrasebook, 64):
             assert result.texts == alone.texts
-            assert result.scores == alone.scores  # sums in the order of the pairs
+            assert result.scores == alone.scores  # summed in the order of the pairs
 
 
-def test_the_loss_is_that_of_single_sentences(phrasebook):
+def test_the_validation_loss_equals_that_of_single_sentences(phrasebook):
     result = validate(Placement(), phrasebook, 64)
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
@@ -48,11 +48,11 @@ def test_the_loss_is_that_of_single_sentences(phrasebook):
     assert result.scores["perplexity"].value == pytest.approx(math.exp(nll / tokens), rel=1e-4)
 
 
-def test_validation_stops_on_all_ranks_when_one_is_asked(rank_pools, phrasebook):
+def test_validation_stops_on_all_ranks_when_one_rank_is_asked_to_stop(rank_pools, phrasebook):
     assert rank_pools(2).run(interrupted_validation, phrasebook, 64) == [None, None]
 
 
-def test_translations_in_another_case_are_other_translations(phrasebook, monkeypatch):
+def test_bleu_of_validation_is_case_sensitive(phrasebook, monkeypatch):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     targets = load_heldout(store, manifest, "validation").texts["tgt"][:SENTENCES]
     shouted = [target.upper() for target in targets]

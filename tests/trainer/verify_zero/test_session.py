@@ -1,4 +1,4 @@
-"""Real ranks of DeepSpeed against plain torch, right and with planted faults."""
+"""Real ranks of DeepSpeed compared with plain torch, without and with planted faults."""
 
 import pytest
 from support import zero_faults
@@ -36,12 +36,12 @@ def reference(session):
         Cell(1, 1),
         Cell(2, 0),
         Cell(2, 1, overlap_comm=True, offload=True),
-        Cell(3, 2, small_buckets=True),  # ranks with fewer of the five slots
+        Cell(3, 2, small_buckets=True),  # some ranks have fewer of the five slots
         Cell(2, 3, overlap_comm=True, small_buckets=True, offload=True, hpz=True),
     ],
     ids=lambda cell: cell.text,
 )
-def test_deepspeed_has_the_bits_of_plain_torch(session, reference, cell):
+def test_deepspeed_computes_the_bits_of_plain_torch(session, reference, cell):
     verdict = session.verdict(cell, reference)
     assert verdict.outcome == "equal", verdict
 
@@ -55,14 +55,14 @@ def test_deepspeed_has_the_bits_of_plain_torch(session, reference, cell):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_wrong_gradient_is_found(session, reference, fault, cell):
+def test_a_wrong_gradient_is_detected_in_its_step(session, reference, fault, cell):
     verdict = session.verdict(cell, reference, fault)
     assert verdict.outcome == "different", verdict
     assert verdict.step == 1
     assert verdict.parameter in reference.digests[0]
 
 
-def test_a_failed_and_a_hanging_cell_do_not_stop_the_others(work, session, reference):
+def test_a_failed_and_a_hanging_cell_do_not_stop_the_next_cell(work, session, reference):
     failed = session.verdict(Cell(2, 1), reference, zero_faults.fail)
     assert failed.outcome == "error"
     assert failed.what in {f"rank {rank}: ValueError: planted" for rank in range(2)}

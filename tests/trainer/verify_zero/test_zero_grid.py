@@ -1,4 +1,4 @@
-"""The cells of the grid, and the answer of the command."""
+"""The cells of the grid, and the report of the command."""
 
 import json
 
@@ -10,7 +10,7 @@ from trainer.verify_zero.session import CellVerdict
 from trainer.verify_zero.zero_grid import Cell, cells
 
 
-def test_every_combination_is_there_once():
+def test_each_combination_of_settings_is_one_cell():
     found = list(cells([1, 2], [0, 1, 2, 3], "fp32", offload=True))
     assert len(set(found)) == len(found) == 2 * 1 + 2 * 2 * 8 + 8 + 16
     assert {cell.stage for cell in found if cell.hpz} == {3}
@@ -18,19 +18,19 @@ def test_every_combination_is_there_once():
     assert not any(cell.offload for cell in cells([2], [1], "fp32", offload=False))
 
 
-def test_bf16_has_the_cells_whose_sums_are_exact():
+def test_bf16_has_only_cells_whose_sums_are_exact():
     found = list(cells([1, 2, 3, 4], [0, 1], "bf16", offload=False))
     assert {(cell.ranks, cell.stage) for cell in found} == {(1, 1), (2, 1), (4, 1)}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_buckets_have_a_size_that_deepspeed_takes(ranks):
+def test_bucket_sizes_are_accepted_by_deepspeed(ranks):
     zero = Cell(ranks, 2, small_buckets=True).settings(EngineConfig(), 4, 1001)["zero_optimization"]
     assert zero["reduce_bucket_size"] < 1001 / 8
     assert zero["allgather_bucket_size"] % (2 * ranks) == 0
 
 
-def test_the_answer_names_what_differs():
+def test_the_report_names_parameters_that_differ_and_errors():
     report = ZeroReport(
         {"deepspeed": "0.19.8", "torch": "2.9.0"},
         "cpu",

@@ -1,4 +1,4 @@
-"""Recomputing activations changes the memory that training takes, and nothing else."""
+"""Recomputing activations changes only the memory that training takes."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -17,8 +17,8 @@ from model.networks.transformer import Transformer
     [Shape(0), Shape(3), pytest.param(Shape(3, "bf16"), marks=pytest.mark.chaos)],
     ids=str,
 )
-def test_losses_gradients_and_weights_are_the_same_bits(rank_pools, shape):
-    """With dropout, on two ranks, the second of which ends each step with a dummy."""
+def test_training_with_recomputed_activations_has_the_same_bits(rank_pools, shape):
+    """With dropout and two ranks; the second rank ends each step with a dummy."""
     assert MODEL.dropout > 0
     anew = replace(shape, activation_checkpointing=True)
     job = engine_jobs.train_recording_gradients
@@ -32,7 +32,7 @@ def test_losses_gradients_and_weights_are_the_same_bits(rank_pools, shape):
 
 
 def peak_bytes(model: Transformer, ids: torch.Tensor) -> int:
-    """The most that torch held at once of what a forward and backward pass allocated."""
+    """Return the peak bytes that torch held at once in a forward and backward pass."""
     with torch.profiler.profile(profile_memory=True) as profile:
         model(ids, ids, ids, CrossEntropy(0.1)).smoothed.backward()
     model.zero_grad()
@@ -40,7 +40,7 @@ def peak_bytes(model: Transformer, ids: torch.Tensor) -> int:
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
-def test_memory_holds_one_layer_at_a_time():
+def test_only_one_layer_of_activations_is_held_at_a_time():
     deep = {"encoder_layers": 6, "decoder_layers": 6, "width": 64, "feed_forward_width": 256}
     model = Transformer(MODEL.model_copy(update=deep), VOCABULARY)
     ids = torch.randint(4, 37, (16, 32))

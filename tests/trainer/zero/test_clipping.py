@@ -1,8 +1,8 @@
-"""Clipping divides the gradient by as much as torch does, and only one above the threshold.
+"""Clipping divides gradients above the threshold as torch does, and only these.
 
-Losses do not show it, since Adam divides by the gradient's size again: a run whose every step is
-clipped has the same curve under any threshold. Its first moment after one step shows it: that is
-(1 - β₁) times the gradient that it was given.
+Losses do not show this, because Adam divides by the gradient's size: a run whose steps are all
+clipped has the same curve under any threshold. Adam's first moment after one step shows it: it is
+(1 - β₁) times the gradient that Adam got.
 """
 
 import pytest
@@ -24,9 +24,9 @@ SHAPES = {
 
 
 def gradients_given_to_adam(placement, shape, thresholds):
-    """The norm before clipping, and this rank's part of what Adam gets, by threshold.
+    """Return the norm before clipping, and this rank's part of Adam's gradient, by threshold.
 
-    The thresholds are times the norm; 0 does not clip.
+    A threshold is a factor of the norm; 0 does not clip.
     """
     norm, given = 0.0, {}
     for threshold in (0, *thresholds):
@@ -45,7 +45,7 @@ def gradients_given_to_adam(placement, shape, thresholds):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_gradients_are_clipped_as_torch_clips_them(rank_pools, shape):
+def test_gradients_are_clipped_as_by_torch(rank_pools, shape):
     ranks = rank_pools(2).run(gradients_given_to_adam, shape, (0.3, 3.0))
     norm = ranks[0][0]
     whole = {
@@ -53,7 +53,7 @@ def test_gradients_are_clipped_as_torch_clips_them(rank_pools, shape):
         for threshold in (0, 0.3, 3.0)
     }
     assert norm == pytest.approx(float(whole[0].norm()), rel=1e-3)
-    assert torch.equal(whole[3.0], whole[0])  # it is below the threshold
+    assert torch.equal(whole[3.0], whole[0])  # the norm is below the threshold
     by_torch = torch.nn.Parameter(torch.zeros_like(whole[0]))
     by_torch.grad = whole[0].clone()
     torch.nn.utils.clip_grad_norm_([by_torch], 0.3 * norm)

@@ -1,4 +1,4 @@
-"""Training imports no compiler, and AdamW is torch's all the same."""
+"""Training does not import a compiler, and its AdamW equals torch's."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ import torch
 from trainer.zero.disable_compiler import AdamW
 
 TESTS = Path(__file__).resolve().parents[2]
-# In a separate process, in which nothing else has been imported.
+# A separate process, in which nothing else was imported.
 PROGRAM = """
 import json, sys
 from datetime import timedelta
@@ -36,7 +36,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.long
-def test_training_imports_no_compiler():
+def test_training_does_not_import_the_torch_compiler():
     path = [str(TESTS), str(TESTS.parent)]
     program = f"import sys; sys.path[:0] = {path!r}\n{PROGRAM}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -44,7 +44,7 @@ def test_training_imports_no_compiler():
     assert json.loads(done.stdout.splitlines()[-1]) == [False] * 5
 
 
-def test_a_step_is_that_of_torch():
+def test_a_step_of_our_adamw_equals_that_of_torch():
     torch.manual_seed(1)
     ours = [torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.randn(4))]
     theirs = copy.deepcopy(ours)

@@ -1,4 +1,4 @@
-"""The engine against a plain torch loop, and against itself under other shapes."""
+"""The engine compared with a plain torch loop, and with itself in other shapes."""
 
 import math
 from functools import cache
@@ -30,12 +30,12 @@ def plain_losses(steps: int, clipping: float = 0.0) -> list[float]:
 
 @pytest.fixture(scope="module")
 def trained(rank_pools):
-    """Losses, weights and norms of each rank after an undisturbed run, by ranks and shape."""
+    """Return a function: losses, weights and norms of each rank after a run, by ranks and shape."""
     return cache(lambda ranks, shape: rank_pools(ranks).run(engine_jobs.train, shape, STEPS))
 
 
 @pytest.mark.parametrize(("ranks", "stage"), SHAPES)
-def test_every_shape_follows_the_plain_torch_loop(trained, ranks, stage):
+def test_training_in_each_shape_follows_a_plain_torch_loop(trained, ranks, stage):
     plain, plain_norms = plain_loop(make_model(), STEPS)
     for losses, _, norms in trained(ranks, Shape(stage)):
         assert losses == pytest.approx(plain, rel=1e-6)
@@ -43,7 +43,7 @@ def test_every_shape_follows_the_plain_torch_loop(trained, ranks, stage):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_gradients_are_clipped_as_torch_clips_them(rank_pools, stage):
+def test_gradients_are_clipped_as_by_torch(rank_pools, stage):
     losses, _, norms = rank_pools(2).run(engine_jobs.train, Shape(stage), STEPS, 0.05)[0]
     assert min(norms) > 0.05  # the norm before clipping
     assert losses == pytest.approx(plain_losses(STEPS, clipping=0.05), rel=1e-5)
@@ -59,8 +59,8 @@ def test_bf16_is_close_to_fp32_for_any_number_of_ranks(trained, stage):
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_dummy_leaves_no_trace(rank_pools, trained, stage):
-    """5 slots on 3 ranks: the last rank runs a dummy, whose gradients may be anything, even NaN."""
+def test_gradients_of_a_dummy_pass_do_not_change_training(rank_pools, trained, stage):
+    """With 5 slots on 3 ranks, the last rank runs a dummy; its gradients may even be NaN."""
     plain, _, _ = trained(3, Shape(stage))[0]
     poisoned = rank_pools(3).run(engine_jobs.train_poisoned, Shape(stage), STEPS)[0]
     assert poisoned == plain
@@ -68,13 +68,13 @@ def test_a_dummy_leaves_no_trace(rank_pools, trained, stage):
 
 @pytest.fixture(scope="module")
 def without_the_second_step(rank_pools):
-    """Run without its second step, and return the results by shape."""
+    """Return a function: results of a run without its second step, by shape."""
     job = poison_jobs.train_without_the_second_step
     return cache(lambda shape: rank_pools(2).run(job, shape))
 
 
-# A slot's loss is seen before a stage matters; gradients and their sum where the stage keeps them.
-# Stage 1 has the others with exact numerics in test_exact_shapes.py.
+# The detection of a bad loss does not depend on the stage; that of gradients and sums does.
+# test_exact_shapes.py has the other cases of stage 1, with exact numerics.
 @pytest.mark.parametrize(
     ("shape", "poison"),
     [
@@ -90,13 +90,13 @@ def without_the_second_step(rank_pools):
         for poison in ("loss", "gradient", "sum")
     ],
 )
-def test_a_step_that_is_not_finite_leaves_no_trace(
+def test_a_non_finite_step_changes_neither_weights_nor_later_losses(
     rank_pools, without_the_second_step, shape, poison
 ):
-    """All ranks know of it, and the run goes on as if the step had never been computed."""
+    """All ranks notice it, and the run continues as if the step had not been computed."""
     results = rank_pools(2).run(poison_jobs.train_past_poison, shape, poison)
     for result, expected in zip(results, without_the_second_step(shape), strict=True):
-        if poison == "sum":  # which no slot can see, but the norm shows
+        if poison == "sum":  # no slot shows the overflow of a sum, but the norm does
             assert result["bad_slots"] == []
             assert result["norm"] == math.inf
         else:
@@ -111,7 +111,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
         )
 
 
-def test_norms_and_biases_do_not_decay():
+def test_norms_and_biases_have_no_weight_decay():
     model = Transformer(MODEL, VOCABULARY)
     matrices, vectors = parameter_groups(model, 0.1)
     assert matrices["weight_decay"] == 0.1
@@ -124,13 +124,13 @@ def test_norms_and_biases_do_not_decay():
 
 def test_deepspeeds_defaults_are_overridden():
     config = deepspeed_config(EngineConfig(zero_stage=2, precision="bf16"), 0.0, 4, 1000)
-    assert config["gradient_clipping"] == 0.0  # its own default is 1.0
+    assert config["gradient_clipping"] == 0.0  # DeepSpeed's default is 1.0
     assert config["data_types"]["grad_accum_dtype"] == "fp32"
     assert config["communication_data_type"] == "fp32"
     assert config["gradient_allreduce_op"] == "sum"
     assert config["zero_optimization"]["reduce_bucket_size"] == 1000
 
 
-def test_bf16_without_sharding_is_refused():
+def test_bf16_in_stage_0_is_refused():
     with pytest.raises(ValueError, match=r"bf16 and zero_stage is 0.*use zero_stage 1, 2 or 3"):
         EngineConfig(zero_stage=0, precision="bf16")

@@ -1,4 +1,4 @@
-"""The state moves between any two shapes, and a resumed run repeats an undisturbed one."""
+"""Training state moves between any two shapes, and a resumed run repeats an undisturbed one."""
 
 from collections import defaultdict
 from functools import cache
@@ -18,7 +18,7 @@ from trainer.zero.adamw import AdamWKind
 
 MOMENTS = AdamWKind.moments
 HALF, STEPS = 2, 4
-LOOSELY = 1e-2  # where a side computes in bf16
+LOOSELY = 1e-2  # tolerance if one of the shapes is in bf16
 
 RANKS = (1, 2, 3)
 STAGES = (0, 1, 2, 3)
@@ -47,7 +47,7 @@ def save_half(rank_pools, folder, ranks, shape):
 
 @pytest.fixture(scope="module")
 def undisturbed(rank_pools):
-    """Losses of one rank in fp32, by network and steps."""
+    """Return a function: losses of one rank in fp32, by network and steps."""
 
     @cache
     def losses(network, steps):
@@ -58,7 +58,7 @@ def undisturbed(rank_pools):
 
 @pytest.fixture(scope="module")
 def first_half(rank_pools):
-    """The whole state after the first steps, by layout and network."""
+    """Return a function: the whole state after the first steps, by layout and network."""
 
     @cache
     def state(ranks, shape, network):
@@ -84,15 +84,15 @@ def assert_the_run_goes_on(rank_pools, state, expected, layout, network, toleran
         assert {group["lr"] for group in groups} == {LEARNING_RATE}
 
 
-def test_the_cases_hold_every_two_values_together():
+def test_the_cases_contain_each_pair_of_values():
     every = set().union(*(value_pairs(case) for case in product(*FACTORS) if is_allowed(case)))
     assert set().union(*map(value_pairs, CASES)) == every
     assert all(map(is_allowed, CASES))
-    assert len(CASES) == 16  # no fewer hold every two of the stages
+    assert len(CASES) == 16  # the minimum, because each pair of stages must occur
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_run_goes_on_under_another_shape(rank_pools, first_half, undisturbed, case):
+def test_a_run_continues_in_another_shape(rank_pools, first_half, undisturbed, case):
     before, after = (case[0], Shape(*case[1:3])), (case[3], Shape(*case[4:6]))
     network = Network(*case[6:])
     state = first_half(*before, network)
@@ -105,8 +105,8 @@ def test_a_run_goes_on_under_another_shape(rank_pools, first_half, undisturbed, 
 @pytest.mark.chaos
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("before", LAYOUTS, ids=str)
-def test_a_run_goes_on_under_every_other_shape(rank_pools, first_half, undisturbed, before):
-    """50 steps long in fp32; where a side computes in bf16, only what is loaded is exact."""
+def test_a_run_continues_in_each_other_shape(rank_pools, first_half, undisturbed, before):
+    """For 50 steps in fp32; if one of the shapes is in bf16, only the loaded state is exact."""
     network = Network()
     state = first_half(*before, network)
     expected = undisturbed(network, HALF + 50)[HALF:]
@@ -130,7 +130,7 @@ def test_a_run_goes_on_under_every_other_shape(rank_pools, first_half, undisturb
     ],
     ids=str,
 )
-def test_at_equal_shape_the_resumed_run_is_bitwise_equal(rank_pools, tmp_path, ranks, shape):
+def test_a_run_resumed_in_the_same_shape_has_the_same_bits(rank_pools, tmp_path, ranks, shape):
     undisturbed, weights, _ = rank_pools(ranks).run(engine_jobs.train, shape, STEPS)[0]
     path = save_half(rank_pools, tmp_path, ranks, shape)
     losses, resumed, _ = rank_pools(ranks).run(engine_jobs.resume, shape, path, STEPS)[0]
@@ -139,7 +139,7 @@ def test_at_equal_shape_the_resumed_run_is_bitwise_equal(rank_pools, tmp_path, r
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
-def test_every_element_is_written_by_exactly_one_rank(rank_pools, tmp_path, stage):
+def test_each_element_is_written_by_exactly_one_rank(rank_pools, tmp_path, stage):
     checkpoint = Checkpoint(save_half(rank_pools, tmp_path, 3, Shape(stage)))
     pieces: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for file in checkpoint.file_paths():

@@ -1,4 +1,4 @@
-"""Frozen parameters stay as they are; to the others they are constants."""
+"""Frozen parameters do not change, and are constants to the trained ones."""
 
 import math
 from functools import cache
@@ -23,7 +23,7 @@ from trainer.zero.adamw import AdamWKind
 
 STEPS = 3
 CLIPPING = 0.1
-# The shared embedding, the encoder's first sub-layer, and every bias of the decoder.
+# The shared embedding, the first self-attention of the encoder, and all biases of the decoder.
 FROZEN = ("target_embedding.weight", "encoder.layers.0.self_attention*", "decoder.*.bias")
 NAMES = tuple(dict(make_model().named_parameters()))
 SHAPES = [(1, Shape(0)), *((2, Shape(stage)) for stage in range(4))]
@@ -32,7 +32,7 @@ ROUNDED = [(2, Shape(stage, "bf16")) for stage in (1, 2, 3)]
 
 @cache
 def with_constants() -> tuple[list[float], list[float]]:
-    """Losses and norms without DeepSpeed: frozen parameters are constants to autograd."""
+    """Return losses and norms without DeepSpeed; frozen parameters are constants to autograd."""
     model = make_model()
     frozen = frozen_names(NAMES, FROZEN)
     for name, parameter in model.named_parameters():
@@ -41,8 +41,8 @@ def with_constants() -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize(("ranks", "shape"), [*SHAPES, *ROUNDED], ids=str)
-def test_the_others_follow_a_plain_loop_with_constants(rank_pools, ranks, shape):
-    """Norm and clipping count what is trained alone."""
+def test_trained_parameters_follow_a_plain_loop_with_constants(rank_pools, ranks, shape):
+    """Only trained parameters count for norm and clipping."""
     frozen = frozen_names(NAMES, FROZEN)
     initial = dict(make_model().named_parameters())
     losses, norms = with_constants()
@@ -68,8 +68,8 @@ def test_the_others_follow_a_plain_loop_with_constants(rank_pools, ranks, shape)
     ],
     ids=str,
 )
-def test_a_run_goes_on_under_another_shape(rank_pools, tmp_path, ranks, before, after):
-    """A checkpoint holds frozen weights in fp32, without moments; exact runs go on to the bit."""
+def test_a_frozen_network_continues_in_another_shape(rank_pools, tmp_path, ranks, before, after):
+    """Checkpoints have frozen weights in fp32, without moments; exact runs keep all bits."""
     first, second = (Shape(*shape, numerics="exact") for shape in (before, after))
     straight = rank_pools(1).run(frozen_jobs.train, second, FROZEN, STEPS + 2, 0.0)[0]
     results = rank_pools(ranks).run(
@@ -95,7 +95,7 @@ def test_a_run_goes_on_under_another_shape(rank_pools, tmp_path, ranks, before, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_exact_numerics_have_the_same_bits_in_every_shape(rank_pools, precision):
+def test_exact_numerics_have_the_same_bits_in_each_shape(rank_pools, precision):
     network = Network(frozen=FROZEN)
     stages = (1, 2, 3) if precision == "bf16" else (0, 1, 2, 3)
     found = []
@@ -110,7 +110,7 @@ def test_exact_numerics_have_the_same_bits_in_every_shape(rank_pools, precision)
 
 
 @pytest.mark.parametrize(("ranks", "shape"), [*SHAPES, *ROUNDED], ids=str)
-def test_a_run_that_starts_from_other_weights_computes_with_them(rank_pools, ranks, shape):
+def test_frozen_parameters_are_loaded_from_other_weights(rank_pools, ranks, shape):
     frozen = frozen_names(NAMES, FROZEN)
     initial = dict(make_model().named_parameters())
     results = rank_pools(ranks).run(frozen_jobs.load_other_weights, shape, FROZEN)
@@ -127,8 +127,8 @@ def test_a_run_that_starts_from_other_weights_computes_with_them(rank_pools, ran
 
 @pytest.mark.parametrize("kept", ["*norm*", "*embedding*"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_matrices_or_vectors_alone_may_be_trained(rank_pools, stage, kept):
-    """No group of parameters is empty, which DeepSpeed would not take."""
+def test_only_matrices_or_only_vectors_may_be_trained(rank_pools, stage, kept):
+    """Then a group of parameters is left out, because DeepSpeed does not accept an empty one."""
     frozen = tuple(name for name in NAMES if (kept.strip("*") not in name))
     found = rank_pools(2).run(frozen_jobs.train, Shape(stage), frozen, 2, 0.0)[0]
     assert len(found["groups"]) == 1
@@ -136,17 +136,17 @@ def test_matrices_or_vectors_alone_may_be_trained(rank_pools, stage, kept):
     assert all(math.isfinite(norm) and norm > 0 for norm in found["norms"])
 
 
-def test_a_pattern_that_matches_nothing_names_the_nearest():
+def test_a_pattern_that_matches_no_parameter_is_refused_with_the_nearest_names():
     with pytest.raises(EngineError, match=r"'encoder\.layer\.0.*33 parameters.*encoder\.layers"):
         frozen_names(NAMES, ["target_embedding.*", "encoder.layer.0.self_attention.output.bias"])
 
 
-def test_all_cannot_be_frozen():
+def test_freezing_all_parameters_is_refused():
     with pytest.raises(EngineError, match=r"is encoder\.\*, \*, which freezes all of 33"):
         frozen_names(NAMES, ["encoder.*", "*"])
 
 
-def test_patterns_are_a_shells():
+def test_patterns_of_frozen_parameters_are_those_of_a_shell():
     assert frozen_names(NAMES, []) == ()
     assert frozen_names(("a.0.x", "a.1.x", "a.2.x"), ["a.[0-1].?"]) == ("a.0.x", "a.1.x")
     assert frozen_names(("A", "a"), ["A"]) == ("A",)

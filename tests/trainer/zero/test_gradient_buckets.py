@@ -1,4 +1,4 @@
-"""Gradients in buckets of any size give the same bits as one at a time."""
+"""Gradients reduced in buckets of any size have the same bits as reduced one by one."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_size_of_buckets_changes_no_bit(rank_pools, ranks, shape):
+def test_the_bucket_size_does_not_change_a_bit(rank_pools, ranks, shape):
     one_at_a_time, *others = (
         rank_pools(ranks).run(engine_jobs.train_in_buckets, shape, 3, 0.5, capacity)
         for capacity in (1, 1000, 2**25)

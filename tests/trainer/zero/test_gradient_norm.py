@@ -1,4 +1,4 @@
-"""A step's gradient norm is known before it is applied, and a step that is refused leaves no trace.
+"""A step's gradient norm is known before it is applied, and a refused step changes nothing.
 
 Decision 0102 has the reasons.
 """
@@ -59,12 +59,12 @@ def torch_norms():
 
 
 @pytest.mark.parametrize(("ranks", "shape"), SHAPES + EXACT, ids=str)
-def test_the_norm_is_that_of_torch_in_every_stage(rank_pools, ranks, shape):
+def test_the_norm_equals_that_of_torch_in_each_stage(rank_pools, ranks, shape):
     by_rank = rank_pools(ranks).run(spike_jobs.norms_of_steps, shape, STEPS)
     (observed, *norms), *others = (list(zip(*found, strict=True)) for found in by_rank)
     assert all(other == norms for _, *other in others)
     known, unknown = norms
-    # With exact numerics, elements below 2⁻²¹ of the largest one do not count.
+    # With exact numerics, elements below 2⁻²¹ of the largest one are ignored.
     tolerance = 1e-3 if shape.numerics == "exact" else 1e-5
     assert known == pytest.approx(torch_norms(), rel=tolerance)
     assert unknown == pytest.approx(known, rel=1e-5)
@@ -74,8 +74,8 @@ def test_the_norm_is_that_of_torch_in_every_stage(rank_pools, ranks, shape):
 
 
 @pytest.mark.parametrize("shape", REFUSED, ids=str)
-def test_a_refused_step_leaves_no_trace(rank_pools, shape):
-    """The grids, which its gradients have outgrown, do not change either."""
+def test_a_refused_step_does_not_change_later_steps(rank_pools, shape):
+    """The grids do not change either, although the gradients of the step exceed them."""
     results = rank_pools(2).run(spike_jobs.train_past_refused_step, shape, 1000.0)
     expected = rank_pools(2).run(spike_jobs.train_without_the_step, shape)
     for result, other in zip(results, expected, strict=True):

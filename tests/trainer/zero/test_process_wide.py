@@ -1,4 +1,4 @@
-"""Process-wide settings of an engine are restored, and exact numerics choose the kernels."""
+"""Process-wide settings of an engine are restored, and exact numerics select kernels."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ class Handle:
 
 @pytest.fixture
 def activated():
-    """Activate a stand-in for FlashAttention-3, as an extension may do with the real one."""
+    """Activate a stand-in for FlashAttention-3, as an extension may do; return its name."""
     attention.register_flash_attention_impl("stand-in", register_fn=Handle)
     attention.activate_flash_attention_impl("stand-in")
     yield "stand-in"
@@ -26,7 +26,7 @@ def activated():
     del _registry._FLASH_ATTENTION_IMPLS["stand-in"]
 
 
-def test_exact_numerics_use_the_flash_attention_of_torch(activated):
+def test_exact_numerics_use_torchs_flash_attention(activated):
     with engine_process_settings(exact=True):
         assert attention.current_flash_attention_impl() is None
         assert torch.are_deterministic_algorithms_enabled()
@@ -35,12 +35,12 @@ def test_exact_numerics_use_the_flash_attention_of_torch(activated):
         assert attention.current_flash_attention_impl() == activated
 
 
-def test_stage_3_replaces_torchs_linear_function_and_not_that_of_exact_numerics(monkeypatch):
+def test_stage_3_replaces_torchs_linear_function_except_with_exact_numerics(monkeypatch):
     torchs = F.linear
-    # It would ask the process group for the rank.
+    # print_rank_0 would ask the process group for the rank.
     monkeypatch.setattr(partition_parameters, "print_rank_0", lambda *_, **__: None)
     for exact in (True, False):
-        # In a new process, DeepSpeed replaces the first function that it finds.
+        # As in a new process, let DeepSpeed replace the first function that it finds.
         monkeypatch.delattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", raising=False)
         with engine_process_settings(exact=exact):
             before = F.linear
@@ -49,8 +49,8 @@ def test_stage_3_replaces_torchs_linear_function_and_not_that_of_exact_numerics(
         assert F.linear is torchs
 
 
-def test_no_flash_attention_is_activated_by_importing_transloom():
-    """FlashAttention-2 is torch's default."""
+def test_importing_transloom_activates_no_flash_attention():
+    """Torch's default is FlashAttention-2."""
     assert attention.current_flash_attention_impl() is None
     with engine_process_settings(exact=True):
         assert attention.current_flash_attention_impl() is None
@@ -58,7 +58,7 @@ def test_no_flash_attention_is_activated_by_importing_transloom():
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4)])
-def test_a_linear_layer_by_rows_computes_what_torchs_computes(shape):
+def test_a_linear_layer_by_rows_equals_torchs(shape):
     torch.manual_seed(1)
     inputs = [torch.randn(shape), torch.randn(6, 4), torch.randn(6)]
     found, expected = [], []

@@ -1,6 +1,6 @@
-"""Wrong sums of gradients are found before they are applied, and right ones raise no alarm.
+"""Wrong sums of gradients are detected before they are applied; right ones raise no alarm.
 
-Real engines on real ranks, whose reductions are real except for the planted faults.
+Engines, ranks and reductions are real, except for the planted faults.
 """
 
 from dataclasses import replace
@@ -26,8 +26,8 @@ def name(value):
 
 
 @pytest.mark.parametrize(("ranks", "shape"), [*((1, each) for each in SHAPES), *CASES], ids=name)
-def test_a_verified_training_has_the_same_bits(rank_pools, ranks, shape):
-    """Gradients are clipped, so their norm counts, too."""
+def test_training_with_verified_reductions_has_the_same_bits(rank_pools, ranks, shape):
+    """Gradients are clipped, so their norm matters."""
     pool = rank_pools(ranks)
     trainings = [
         pool.run(engine_jobs.train, replace(shape, verify_reductions=verified), 4, 0.5)
@@ -48,8 +48,8 @@ def test_a_verified_training_has_the_same_bits(rank_pools, ranks, shape):
     ],
     ids=name,
 )
-def test_every_fault_that_changes_a_sum_is_found_and_no_other(rank_pools, ranks, shape, rounds):
-    """Chaos plants 832 faults: 64 in each case."""
+def test_exactly_the_faults_that_change_a_sum_are_detected(rank_pools, ranks, shape, rounds):
+    """Chaos plants 832 faults, 64 in each case."""
     seeds = range(rounds * len(FAULTS))
     planted = [Planted([*FAULTS][seed % 4], (seed // 4) % ranks, seed) for seed in seeds]
     by_rank = rank_pools(ranks).run(reduction_jobs.try_faults, shape, planted, cpu_seconds=600)
@@ -62,12 +62,12 @@ def test_every_fault_that_changes_a_sum_is_found_and_no_other(rank_pools, ranks,
     assert len(changes) >= min(rounds, len(FAULTS))
 
 
-def test_errors_of_two_ranks_that_cancel_out_are_found(rank_pools):
+def test_errors_of_two_ranks_that_cancel_in_the_sum_are_detected(rank_pools):
     one, other = rank_pools(2).run(reduction_jobs.wrong_by_opposite_errors, shape(0))
     assert one == other != []
 
 
-# Ten minutes each on two idle cores.
+# These take ten minutes each on two idle cores.
 CHAOS = (pytest.mark.chaos, pytest.mark.timeout(3600))
 ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, shape(3), 4)]
 
@@ -81,8 +81,8 @@ ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, s
     ],
     ids=name,
 )
-def test_healthy_steps_raise_no_alarm_whatever_they_are(rank_pools, ranks, shape, slots, steps):
-    """Chaos trains 10,000 steps: the first one, dummies, spikes, wider grids, NaN."""
+def test_healthy_steps_of_all_kinds_raise_no_alarm(rank_pools, ranks, shape, slots, steps):
+    """Chaos trains 10,000 steps with a first step, dummies, spikes, wider grids and NaN."""
     results = rank_pools(ranks).run(
         reduction_jobs.count_alarms, shape, slots, steps, cpu_seconds=3600
     )
@@ -90,7 +90,7 @@ def test_healthy_steps_raise_no_alarm_whatever_they_are(rank_pools, ranks, shape
         assert lines["wrong_reduction"] == 0
         assert lines["train"] + lines["skipped"] == steps
         assert lines["train"] > steps / 2
-        assert lines["skipped"] >= 2 * len(range(13, steps, 20))  # spikes, and not finite
+        assert lines["skipped"] >= 2 * len(range(13, steps, 20))  # spikes and non-finite steps
         assert lines["repeated"] >= len(range(13, steps, 20))
 
 
