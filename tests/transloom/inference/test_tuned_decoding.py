@@ -126,7 +126,7 @@ def test_tune_decoding_prints_a_table_and_lines_for_the_recipe(run):
     assert "BLEU of lower-cased Moses tokens on validation" in told
     assert "Multi30k" not in told
     assert "moses lower-cased, normalised, tokenised; nrefs:1|case:mixed|eff:no|tok:none" in told
-    assert "decoding:\n  beam_size: 1\n  length_penalty: 0.6\n" in told  # the recipe's, of equals
+    assert "decoding:\n  beam_size: 1\n  length_penalty: 0.6\n" in told  # the recipe's value
     assert "2 of 2 combinations (≈)" in told
     assert f"transloom translate {run} --checkpoint 2 --beam-size 1 --length-penalty 0.6" in told
 

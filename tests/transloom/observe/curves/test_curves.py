@@ -162,7 +162,7 @@ def test_curves_show_the_current_record_if_the_curve_file_is_outdated(run, copy,
         lambda file: file.write_bytes(file.read_bytes()[:150_000]),
         lambda file: file.write_bytes(file.read_bytes()[:-400_000]),
         lambda file: file.write_bytes(b"x" * 1_000_000),
-        lambda file: os.truncate(file, 0) or os.truncate(file, 2**40),  # sparse: it takes no disk
+        lambda file: os.truncate(file, 0) or os.truncate(file, 2**40),  # a sparse file
         lambda file: (file.unlink(), os.mkfifo(file)),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_run_without_a_recorded_start_has_only_derived_commands(tmp_path: Path
 
 
 @pytest.mark.parametrize("recipe", ["extension_folder: /theirs\n", "", "a: ["])
-def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path, recipe) -> None:
+def test_the_train_command_of_a_run_loads_no_code_of_the_run(tmp_path: Path, recipe) -> None:
     run = RunFolder(made_run(tmp_path / "run"))
     run.recipe.write_text(recipe)
     train, *_ = commands_of(run, run_status_of(with_status(run.path)))
