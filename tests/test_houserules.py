@@ -58,7 +58,7 @@ def test_ruff_checks_every_source_file():
     assert [path for path in SOURCES if path not in checked] == []
 
 
-PRINTER = "foundation/terminal.py"  # shows untrusted text visibly and never as markup
+PRINTER = "foundation/terminal.py"  # escapes untrusted text and never treats it as markup.
 # Runs alone on another machine and prints to the log of a job, whose readers escape the text.
 SENT_ELSEWHERE = "cluster/ray/head_probe.py"
 # Imports and calls that produce text for a terminal, a log or a page, allowed only in PRINTER.
@@ -347,8 +347,8 @@ def test_the_rule_about_installation_by_name_allows_files(text):
 # Files that may assert durations: promised ones, or lower bounds.
 DURATIONS_ASSERTED = {
     "tests/data_pipeline/storage/test_object_store_faults.py",  # time limits with a margin of 30 s
-    "tests/test_fault_proxy.py",  # a delay that the proxy makes
-    "tests/transloom/inference/serving/test_requests_together.py",  # 20 s, instead of over 60 s
+    "tests/test_fault_proxy.py",  # a lower bound of the proxy's delay
+    "tests/transloom/inference/serving/test_requests_together.py",  # 20 s, not over 60 s
     "tests/trainer/process/test_step_timer.py",  # a lower bound, on a GPU
 }
 

@@ -29,7 +29,7 @@ def test_a_hanging_start_is_retried_and_fails_with_the_output(
 
 @pytest.mark.long
 def test_a_dead_head_is_started_again_and_the_dead_process_reported() -> None:
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # pytest's paths are too long
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short paths for sockets
         head = ray_head.RayHead(Path(folder), cpus=1)
         try:
             assert head.start_again_if_dead() == ""

@@ -107,14 +107,14 @@ def test_no_message_has_a_fixed_plural_after_a_number_that_may_be_one() -> None:
         for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
     ]
     assert sorted(found) == [
-        "cluster/launchers/ray_job/submit_checks.py: {head} runs",  # no number
+        "cluster/launchers/ray_job/submit_checks.py: {head} runs",  # not a number
         "model/config/transformer.py: {self.decoder_layers} layers",  # of two stacks: 1+1 layers
-        "trainer/exact/grids.py: {most} micro-batches",  # thousands
-        "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
-        "transloom/cli/demo.py: {command} checkpoints",  # no number
-        "transloom/cli/jobs.py: {own_command()} jobs",  # no number
+        "trainer/exact/grids.py: {most} micro-batches",  # always thousands
+        "trainer/zero/engine.py: {ranks} ranks",  # at least 3
+        "transloom/cli/demo.py: {command} checkpoints",  # not a number
+        "transloom/cli/jobs.py: {own_command()} jobs",  # not a number
         "transloom/cli/jobs.py: {own_command()} jobs",
-        "transloom/cli/load_translator.py: {len(names)} runs",  # 2 at least
+        "transloom/cli/load_translator.py: {len(names)} runs",  # at least 2
         "transloom/cli/plan.py: {rounded} steps",  # a singular form exists
-        "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions
+        "transloom/observe/explain/live/packing.py: {count:,} weights",  # always millions
     ]

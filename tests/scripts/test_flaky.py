@@ -36,7 +36,7 @@ THIRD_TESTS = """\
 def test_passes():
     pass
 """
-FILES = {  # one for each part
+FILES = {  # one file for each part of the tests
     "cluster/test_some.py": TESTS,
     "model/test_other.py": OTHER_TESTS,
     "transloom/test_third.py": THIRD_TESTS,

@@ -21,11 +21,11 @@ print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - be
 
 
 def test_no_module_has_the_name_of_the_package():
-    """A module and a package of one name would hide each other."""
+    """A module transloom.py would hide the package, or the reverse."""
     assert not (ROOT / "transloom.py").exists()
 
 
-def test_the_package_has_the_names_of_the_api():
+def test_the_package_exports_exactly_the_names_of_the_api():
     import transloom
     from transloom import api
 

@@ -56,7 +56,7 @@ def test_prepare_counts_read_kept_and_dropped_pairs_by_corpus(transloom, two_cor
     assert "tagged: 91 of 100 pairs kept; dropped: 7 empty, 1 length ratio, 1 identical" in again
 
 
-def test_prepare_shows_its_stages(two_corpora, tmp_path):
+def test_prepare_shows_the_progress_of_its_stages(two_corpora, tmp_path):
     recipe = load_recipe(two_corpora, [f"data.dataset={tmp_path / 'new'}"])
     output = io.StringIO()
     prepare_dataset(recipe, Console(file=output, width=80), overwrite=False)
@@ -112,7 +112,7 @@ def test_info_fits_a_terminal_of_80_columns(transloom, prepared):
     assert "dropped from" not in transloom("data", "info", prepared).stdout
 
 
-def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
+def test_info_and_verify_accept_the_url_of_a_dataset(transloom, prepared, monkeypatch, tmp_path):
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
     with FaultyServer(prepared) as server:
         remote = json.loads(transloom("data", "info", server.url, "--json").stdout)
@@ -223,7 +223,7 @@ def test_verify_suggests_quarantine_only_for_shards(transloom, dataset):
     assert "quarantine" not in result.stdout
 
 
-def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
+def test_quarantine_excludes_shards_and_can_be_undone(transloom, dataset):
     parent = manifest_of(dataset)
     lost = parent.shards[2]
     (dataset / lost.name).unlink()
@@ -272,5 +272,5 @@ def test_quarantine_refuses_urls_and_unknown_shards(transloom, dataset):
         transloom("data", "quarantine", "https://example.org/d", "a.tar", "--reason", "x")
     with pytest.raises(DatasetError):
         transloom("data", "quarantine", dataset, "a.tar", "--reason", "x")
-    assert transloom("data", "quarantine", dataset, "a.tar").exit_code == 2  # no reason given
+    assert transloom("data", "quarantine", dataset, "a.tar").exit_code == 2  # without --reason
     assert manifest_of(dataset).tombstones == ()

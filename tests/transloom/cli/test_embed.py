@@ -60,7 +60,7 @@ def test_embed_writes_json_lines_and_arrays_of_vectors(transloom, run, embedder,
     transloom("embed", run, "--input", file, "--out", out)
     array = np.load(out, allow_pickle=False)
     assert (array.dtype, array.shape) == (np.float32, (5, 32))
-    assert np.array_equal(array, vectors)  # JSON has all digits
+    assert np.array_equal(array, vectors)  # JSON contains all digits
     assert [path.name for path in tmp_path.iterdir() if "unfinished" in path.name] == []
 
 
@@ -118,7 +118,7 @@ def test_bf16_vectors_are_close_to_fp32_vectors(run, embedder):
 
 def test_an_embedding_run_is_evaluated_but_refused_by_fill_and_explain(transloom, run):
     (found,) = told(transloom("evaluate", run, "--set", "phrasebook", "--json"))
-    assert found["phrasebook"]["retrieval_accuracy"] > 50  # of 100 sentences; 1 by chance
+    assert found["phrasebook"]["retrieval_accuracy"] > 50  # percent; chance gives 1
     with pytest.raises(RunMismatchError, match=r"for sentence_embedding, .*: use transloom embed"):
         MaskFiller.load(run)
     with pytest.raises(RunMismatchError, match=r"predicts one vector .*: use transloom embed"):

@@ -74,7 +74,7 @@ def test_help_wraps_at_the_width_of_the_terminal(transloom):
     assert "so the runs \n" not in shown
 
 
-def test_without_a_temporary_directory_the_variable_to_set_is_named() -> None:
+def test_without_a_temporary_directory_the_error_names_tmpdir() -> None:
     program = (
         "import tempfile; from transloom.cli import app\n"
         "tempfile._candidate_tempdir_list = lambda: ['/proc']\n"

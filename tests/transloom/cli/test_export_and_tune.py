@@ -1,4 +1,4 @@
-"""Every model that `export` writes for Hugging Face can be fine-tuned by the commands of `init`."""
+"""Every model that `export` writes for Hugging Face can be fine-tuned by a recipe of `init`."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def corpora(tmp_path, monkeypatch):
 def test_an_exported_model_can_be_fine_tuned_and_exported_again(transloom, corpora, name):
     values_of, files = MODELS[name]
     values = values_of(Path("datasets/first").absolute())
-    del values["data"]["tests"]  # the test set is trained on, because it is small
+    del values["data"]["tests"]  # the small test set is used for training
     text = yaml.safe_dump(values)
     smaller = text.replace("phrasebook/train", "phrasebook/test").replace("size: 1000", "size: 300")
     Path("first.yaml").write_text(smaller)

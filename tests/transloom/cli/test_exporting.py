@@ -42,7 +42,7 @@ def test_transformers_encode_like_the_run_that_was_exported(transloom, run, tmp_
         assert batch["input_ids"][0].tolist() == ours.source_ids(sentence)
         with torch.no_grad():
             found = ours.model.encode(batch["input_ids"])
-            order = [*range(0, 32, 2), *range(1, 32, 2)]  # sines first
+            order = [*range(0, 32, 2), *range(1, 32, 2)]  # Marian's order: sines first
             expected = theirs.get_encoder()(**batch).last_hidden_state
         torch.testing.assert_close(found[..., order], expected, rtol=0, atol=1e-5)
 

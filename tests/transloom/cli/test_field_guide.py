@@ -1,4 +1,4 @@
-"""Descriptions of a recipe's fields by `transloom fields`."""
+"""`transloom fields` describes the fields of recipes."""
 
 import json
 

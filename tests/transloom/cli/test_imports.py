@@ -44,7 +44,7 @@ def test_node_agents_and_data_workers_import_no_packages_of_ranks(process, of_ot
 
 
 @pytest.mark.long
-def test_a_rank_imports_wandb_only_when_it_logs_to_wandb():
+def test_the_modules_of_a_rank_do_not_import_wandb():
     program = "import sys, trainer.assembly.run\nprint('wandb' in sys.modules)"
     done = run_python(program)
     assert done.stdout.endswith("False\n"), done.stderr

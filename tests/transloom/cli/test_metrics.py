@@ -105,7 +105,7 @@ def test_metrics_exports_all_facts_of_a_run(transloom, run):
         ("transloom_run_padding_ratio",): 0.1,
         ("transloom_run_target_tokens_seen",): 60,
         ("transloom_run_checkpoint_stall_ratio",): pytest.approx(0.1, rel=0.01),
-        ("transloom_run_restarts",): 3,  # one since the last step
+        ("transloom_run_restarts",): 3,  # 2 before the last step and 1 since
         ("transloom_run_lost_steps",): 7,
         ("transloom_run_goodput_ratio",): 0.75,
         ("transloom_run_wall_seconds",): 400,
@@ -191,7 +191,7 @@ def test_metrics_exports_every_run_of_a_folder_even_if_damaged(transloom, run, t
 
 
 def test_the_step_age_of_a_restarted_run_counts_from_the_restart(transloom, tmp_path):
-    run = with_owner(made_run(tmp_path / "again", train_line(1)))  # a step of 1970
+    run = with_owner(made_run(tmp_path / "again", train_line(1)))  # the step's time is in 1970
     (found,) = values(transloom("metrics", run).stdout).values()
     assert found["transloom_run_step_age_seconds",] < 600
 

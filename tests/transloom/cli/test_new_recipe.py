@@ -40,7 +40,7 @@ def test_init_splits_a_corpus_without_a_source_in_both_sets(transloom, corpus):
     assert len(train) + len(held) == 500
     assert len(held) > 5
     assert not {source for source, _ in train} & {source for source, _ in held}
-    assert all(f.split()[-1] == e.split()[-1] for f, e in train + held)  # still aligned
+    assert all(f.split()[-1] == e.split()[-1] for f, e in train + held)  # sides are aligned
     recipe = load_recipe(Path("my.yaml"))
     assert recipe.name == "my"
     assert recipe.data.source_language == "fr"

@@ -66,7 +66,7 @@ def test_notices_from_before_the_run_is_owned_are_logged_later(run, audience):
         (LeaseLostError("it belongs to another process"), []),  # the log belongs to it, too
     ],
 )
-def test_the_log_names_the_end_of_a_run_only_while_the_run_is_owned(run, audience, error, kept):
+def test_the_log_says_why_a_run_ended_only_while_the_run_is_owned(run, audience, error, kept):
     with pytest.raises(type(error)), audience.logging():
         raise error
     assert texts(run) == kept

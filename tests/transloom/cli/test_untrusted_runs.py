@@ -241,7 +241,8 @@ def line_told(text: str) -> str:
 
 
 KINDS_OF_CASES = [
-    # A command that checks the checkpoints may still execute an extension of the recipe.
+    # A command that refuses extensions of checkpoints might still execute one that only the recipe
+    # names, so it is also tested with such a recipe.
     *((case, RECIPE) for case in CASES if case.asks),
     *((case, CHECKPOINTS) for case in (*CASES, *LONG) if case.asks != RECIPE),
 ]

@@ -74,7 +74,7 @@ def test_the_longest_sentence_is_the_longest_that_fits_in_memory():
 
 
 def test_the_cache_size_depends_on_the_number_of_key_value_heads():
-    shared = ModelConfig(key_value_heads=2)  # of 8
+    shared = ModelConfig(key_value_heads=2)  # the default is 8
     few, all_ = (
         SentenceMemory(c, DecodingConfig(), 4).of_position for c in (shared, ModelConfig())
     )

@@ -55,7 +55,7 @@ def test_only_the_newest_files_are_scored_and_sorted_by_name(run, phrasebook):
         keep(run, name, references)
         age = number if number else 10**6  # the first is the newest, the second the oldest
         os.utime(run.translations / name, (age, age))
-    keep(run, "phrasebook-2-00000009-beam4-alpha0.6.txt", references)  # of a set "phrasebook-2"
+    keep(run, "phrasebook-2-00000009-beam4-alpha0.6.txt", references)  # of the set phrasebook-2
     keep(run, "phrasebook-00000009-beam4-alpha0.6-ctranslate2-int8.txt", references)
     steps = [score.checkpoint for score in stored_scores(run) if score.score == "chrF"]
     assert steps == [f"0000000{number}" for number in (0, *range(3, NEWEST + 2))]

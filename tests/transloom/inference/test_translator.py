@@ -91,7 +91,7 @@ def test_a_missing_checkpoint_or_run_is_refused(untrained_run, tmp_path):
 
 def test_a_runs_folder_contains_the_recipe_with_defaults(untrained_run):
     resolved = yaml.safe_load(untrained_run.recipe.read_text())
-    assert resolved["trainer"]["label_smoothing"] == 0.1  # a default
+    assert resolved["trainer"]["label_smoothing"] == 0.1  # a default value
     assert resolved["cluster"]["ranks"] == 1
 
 

@@ -274,7 +274,7 @@ def test_exporting_a_run_without_a_record_is_refused(run, tmp_path):
 def test_memory_does_not_grow_with_the_record(tmp_path, to):
     export_metrics(make_run(tmp_path / "warm", LINES), to, tmp_path / "warm-out")  # imports
     run = make_run(tmp_path / "run", (train_line(step) for step in range(1, 2001)))
-    with at_most(3_000_000):  # all lines as objects take 6 MB
+    with at_most(3_000_000):  # all lines as objects would take 6 MB
         exported = export_metrics(run, to, tmp_path / "out")
     assert exported.last_step == 2000
 

@@ -93,7 +93,7 @@ def test_a_connection_is_closed_if_headers_do_not_arrive_in_time(tmp_path, sent)
 
 
 def test_a_client_that_does_not_read_is_disconnected_for_newer_clients():
-    whole = 20_000_000  # more than the kernel keeps for both ends
+    whole = 20_000_000  # more than the kernel's buffers of both ends
     kept = []
 
     async def send(request):

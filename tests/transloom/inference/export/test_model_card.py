@@ -147,7 +147,7 @@ def test_the_card_has_only_scores_of_the_exported_weights(trained, folder, phras
     assert "None were computed with these weights." in model_card(trained, folder, 512)
     scores = {
         "loss": Score(value=2.34567, more_is_better=False),
-        "bleu": Score(value=None, more_is_better=True),  # was not finite
+        "bleu": Score(value=None, more_is_better=True),  # the score was not finite
     }
     trained = with_header(trained, scores=scores)
     translations = trained.weights.run / "translations"

@@ -82,7 +82,7 @@ def test_the_exported_files_describe_pooling_and_normalization(exported):
     first = content("sentence_bert_config.json")
     assert first["max_seq_length"] == LONGEST
     assert first["model_args"] == {"add_pooling_layer": False}
-    assert first["do_lower_case"] is False  # pieces are cased
+    assert first["do_lower_case"] is False  # the vocabulary is cased
     library = content("config_sentence_transformers.json")
     assert library["similarity_fn_name"] == "cosine"
     assert not library["prompts"]

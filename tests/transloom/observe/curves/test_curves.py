@@ -109,7 +109,7 @@ def test_points_summarize_all_steps_and_no_validation_or_event_is_lost(run, line
     assert found.bytes_read < 2_000_000 < run.metrics.stat().st_size
     assert marks(found) == rare(lines)
     assert found.lines.validations[-1].samples
-    assert max(found.columns["loss_max"]) > 40.0  # the spike
+    assert max(found.columns["loss_max"]) > 40.0  # the spike is kept
     assert_all_stand_for(found.columns, steps_between(lines, 1, STEPS))
 
 

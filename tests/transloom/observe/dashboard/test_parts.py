@@ -74,7 +74,7 @@ def test_an_invalid_recipe_is_reported_in_its_row(tmp_path, text, why):
     assert any(why in problem and "recipe.yaml" in problem for problem in standing.problems)
 
 
-# --- the table
+# --- the table of runs
 
 
 def test_a_row_needs_only_the_status_the_owners_and_the_card(tmp_path):

@@ -17,7 +17,7 @@ from transloom.observe.explain.translation_page import translation_page
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
 SENTENCE = "je 漢 suis étudiant"
-PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # a tensor whose origin is drawn
+PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # a tensor whose origin is drawn.
 # Elements that convey meaning by colour, by section.
 PICTURES = {
     "#section-1": ("svg.blueprint.wide",),

@@ -40,7 +40,7 @@ def test_explain_writes_a_page_and_prints_its_path(untrained_run, tmp_path):
     assert f'data-first="made">{escape(said["translation"])}</output>' in text
 
 
-def test_the_page_is_in_the_run_by_default(untrained_run):
+def test_explain_writes_the_page_to_the_run_by_default(untrained_run):
     said = command(untrained_run.path, SENTENCE, "--checkpoint", 1)
     file = untrained_run.path / "explain.html"
     assert said.splitlines()[-1] == str(file)

@@ -139,7 +139,7 @@ def test_the_page_shows_keys_and_values_of_the_decoders_self_attention(explained
     all_steps, step = page.sections[-2], page.sections[-3]
     for name, tensor in (("keys", traced.keys_bhsd), ("values", traced.values_bhsd)):
         shown = [data for caption, data in all_steps.figures if caption.startswith(f"{name} ")]
-        assert len(shown) == 2 * 4  # layers, heads
+        assert len(shown) == 2 * 4  # 2 layers, 4 heads
         found = torch.tensor(shown[4]["values"])
         torch.testing.assert_close(found, tensor[0, 0])
     for name in ("key", "value"):

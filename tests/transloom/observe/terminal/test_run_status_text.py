@@ -148,7 +148,7 @@ def test_a_run_in_training_without_new_steps_is_marked(transloom, tmp_path, monk
     assert json.loads(transloom("status", stalled, "--json").stdout)["step_age_seconds"] >= 1800
 
 
-def test_a_path_without_runs_is_reported(transloom, folder):
+def test_status_and_runs_refuse_wrong_paths(transloom, folder):
     with pytest.raises(RunMismatchError, match=r"dataset is no run: it has neither run\.json"):
         transloom("status", folder / "dataset")
     with pytest.raises(RunMismatchError, match="is itself a run, but a folder"):

@@ -1,4 +1,4 @@
-"""Curves in a line of text."""
+"""Sparklines: curves drawn in one line of text."""
 
 import math
 

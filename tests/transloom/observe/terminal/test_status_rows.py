@@ -80,7 +80,7 @@ def test_a_silent_data_worker_is_reported():
     assert rank_texts(rank(0), data_workers=workers)[-1] == told
 
 
-def test_the_owners_messages_are_shown_while_it_trains(tmp_path):
+def test_messages_of_the_owner_are_shown_only_while_it_trains(tmp_path):
     restarts = tuple(Restart(time=NOW, cause=f"cause {n}") for n in range(9))
     left_out = ("Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)",)
     run = a_run(

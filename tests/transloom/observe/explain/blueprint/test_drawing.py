@@ -77,6 +77,6 @@ def test_the_file_is_svg_with_a_title_and_focusable_boxes(blueprint):
 
 def test_boxes_link_to_their_sections_of_a_page():
     svg = svg_parts(SMALL, {"encoder.1.self_attention": "#section-5"}, each_layer=True)
-    assert svg.count('href="#section-5"') == 2  # the wide form and the narrow one
+    assert svg.count('href="#section-5"') == 2  # in the wide and in the narrow form
     ids = re.findall(r' id="([^"]+)"', svg)
     assert len(ids) == len(set(ids)) == 4

@@ -89,7 +89,7 @@ def test_a_comparison_without_a_live_section_has_all_its_scripts(translator_of):
     assert "the first model cannot run" in alone.html
 
 
-def test_models_are_named_like_on_the_command_line(untrained_run, untrained):
+def test_models_are_named_as_on_the_command_line(untrained_run, untrained):
     earlier = Translator.load(untrained_run.path, 1)
     assert names_of([untrained, earlier]) == ["tiny@2", "tiny@1"]
     assert names_of([untrained, untrained]) == ["tiny@2", "tiny@2"]

@@ -61,7 +61,7 @@ def test_only_hashed_scripts_may_run_and_they_send_no_requests(translator_of):
     assert [data["sentence"] for _, data in live.figures] == [HOSTILE]
 
 
-def test_a_model_that_cannot_run_in_a_page_is_named(translator_of, monkeypatch):
+def test_live_section_says_why_a_model_cannot_run_in_a_page(translator_of, monkeypatch):
     monkeypatch.setattr(packing, "MOST_WEIGHTS", 10)
     assert "more than 10" in live_section(translator_of(), "je", None)
 

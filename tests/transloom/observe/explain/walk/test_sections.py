@@ -191,7 +191,7 @@ def test_pieces_are_read_in_the_direction_of_their_script(translator_of):
 def test_special_pieces_do_not_determine_the_direction(translator_of, generator_of):
     explained = explain(translator_of(), "je suis")
     tagged = TracedPieces(explained.source.ids, ("<2en>", "▁أنا", *explained.source.texts[2:]))
-    continued = recorded_page(explain_continuing(generator_of(), "أنا"))  # after <s>
+    continued = recorded_page(explain_continuing(generator_of(), "أنا"))  # the text follows <s>
     for page in (recorded_page(replace(explained, source=tagged)), continued):
         assert 'class="row" dir="rtl"' in page.html.split("<section")[2]
         assert 'class="pieces" dir="rtl"' in page.html.split("<section")[1]
