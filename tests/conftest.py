@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests. Costly things (rank processes, Ray) are made once."""
+"""Fixtures and hooks for all tests. Rank processes and Ray are started once per session."""
 
 import gc
 import json
@@ -25,54 +25,53 @@ from cluster.supervision.command_signals import restore_signal_handlers
 from trainer.start.opening import open_folder
 from transloom.cli.exit_code import keep_exit_code
 
-keep_exit_code()  # this process connects to Ray repeatedly as a driver
+keep_exit_code()  # because this process is a Ray driver repeatedly
 
-os.environ.pop("WANDB_MODE", None)  # the recipes say it
+os.environ.pop("WANDB_MODE", None)  # the recipes set the mode
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-# As on machines of users: not in UTC, a quarter of an hour off whole hours, and devices chosen.
+# Imitate users' machines: a time zone with an offset of 5:45 h, and a choice of devices.
 os.environ["TZ"] = "Asia/Kathmandu"
 time.tzset()
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 # Three parts of the tests run at the same time, so a second thread of torch finds no idle core: it
-# costs a quarter more CPU time and makes nothing faster. Ranks, replicas and actors have as many
-# threads as their settings say.
+# would cost a quarter more CPU time without a gain. Ranks, replicas and actors set their own
+# numbers of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# More threads than cores: one that waits for another must not keep it from its core by spinning.
+# There are more threads than cores, so a waiting thread must not occupy a core by spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _watch = hangs.HangWatch(hangs.Limits())
 _ORDERS, _HEAD = pytest.StashKey[Any](), pytest.StashKey[Any]()
 
-# The same examples in every run, and no deadline on a machine that others use too.
+# Use the same examples in every run, and no deadline, because the machine may be busy.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("reproducible")
 
 
-# Half a million objects of libraries and of the tests themselves stay until the end; the repeated
-# search through them for garbage took a tenth of the time.
+# Half a million objects of libraries and tests exist until the end; searching them repeatedly for
+# garbage took a tenth of the time.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage only in what comes from now on."""
+    """Enable garbage collection, but only for objects created from now on."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Decide which target runs each test, before `-m` deselects any."""
+    """Determine the target of each test, before `-m` deselects tests."""
     mark_long(items, config.rootpath)
     check_targets(items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """End a unit test that hangs, and take back what it has left, after its fixtures.
+    """End a unit test that hangs, and reset global state after the test's fixtures.
 
-    For hangs, see `support.quality.hangs`. The runs of later tests would stop at the orders of a
-    test that failed. urllib keeps the proxies that are in the environment of its first request:
-    those of later tests would go to the proxy of one.
+    `support.quality.hangs` detects hangs. Orders of a failed test would stop the runs of later
+    tests. urllib keeps the proxies of its first request, so later tests would use these.
     """
     if not any(item.get_closest_marker(mark) for mark in ("proof", "long", "chaos", "lab", "gpu")):
         _watch.begin()
@@ -86,9 +85,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test of a part that this machine lacks; see `support.machine_parts`.
+    """Skip a test that needs a program which this machine lacks; see `support.machine_parts`.
 
-    Start the shared Ray head again if it has died, so that one test fails of that and not all.
+    Start the shared Ray head again if it has died, so that not all later tests fail.
     """
     head = item.config.stash.get(_HEAD, None)
     if head and (output := head.start_again_if_dead()):
@@ -101,19 +100,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call() -> None:
-    """Take back that signals are ignored: a command that has run here owned its process.
+    """Restore signal handlers, because a command that ran in this process may ignore signals.
 
-    Otherwise all that later tests start would ignore them, too.
+    Otherwise all processes that later tests start would also ignore these signals.
     """
     restore_signal_handlers()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def short_pauses() -> Iterator[None]:
-    """Files that cannot be read are read again as often as ever, after a hundredth of the pauses.
+    """Shorten the pauses before unreadable files are read again to a hundredth.
 
-    Where a test damages a shard, each reading of it would take 10 s. The processes of `ray_head`
-    do the same (support/faults/site), others pause as they do for users.
+    Otherwise each read of a shard that a test damages would take 10 s. Processes of `ray_head` have
+    the same short pauses (support/faults/site); other processes have the usual pauses.
     """
     from data_pipeline.storage import object_store, remote
 
@@ -127,7 +126,7 @@ def short_pauses() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def same_priority() -> Iterator[None]:
-    """Commands that lower their priority, such as `watch`, do not lower that of all later tests."""
+    """Keep commands such as `watch` from lowering the priority of all later tests."""
     lower = os.nice
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "nice", lambda _: lower(0))
@@ -136,7 +135,7 @@ def same_priority() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def multi30k() -> Path:
-    """The folder with the real corpus."""
+    """Return the folder with the Multi30k corpus, or skip the test if it is missing."""
     if not MULTI30K.is_dir():
         pytest.skip(f"no Multi30k at {MULTI30K}; name its folder by TRANSLOOM_TEST_DATA")
     return MULTI30K
@@ -144,7 +143,7 @@ def multi30k() -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, for the tests of a file that open pages."""
+    """Start Chromium once for the tests of a file, and return it."""
     from support.dashboard.browser import chromium
 
     with chromium() as started:
@@ -153,7 +152,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def orders(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Any:
-    """Moments at which the processes that `ray_head` starts stop, for a test to strike there."""
+    """Return orders that pause processes of `ray_head` at chosen points, to inject faults there."""
     from support.faults.moments import Orders
 
     pytestconfig.stash[_ORDERS] = Orders(tmp_path_factory.mktemp("orders"))
@@ -162,9 +161,9 @@ def orders(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 
 @pytest.fixture(scope="session")
 def ray_head(orders: Any, pytestconfig: pytest.Config) -> Iterator[object]:
-    """One Ray head for all tests; this process and its children have its token.
+    """Start one Ray head for all tests; this process and its children get the head's token.
 
-    Its processes have canaries for credentials in their environment: see `support.canaries`.
+    The environment of the head's processes contains fake credentials: see `support.canaries`.
     """
     from support import canaries
     from support.cluster.ray_head import RayHead
@@ -187,7 +186,7 @@ def ray_head(orders: Any, pytestconfig: pytest.Config) -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """An object store of this host: moto, or with TRANSLOOM_TEST_S3=seaweedfs SeaweedFS."""
+    """Start a local object store: moto, or SeaweedFS with TRANSLOOM_TEST_S3=seaweedfs."""
     from support.storage.s3_server import USES_SEAWEEDFS, S3Server
 
     folder = tmp_path_factory.mktemp("objects")
@@ -197,14 +196,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def s3_environment(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process uses `s3_server`, with a key from its environment."""
+    """Set the variables with which this process uses `s3_server`."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def fault_proxy(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A proxy before `s3_server` that fails on demand; this process uses the store through it."""
+    """Start a proxy that fails on demand, through which this process uses `s3_server`."""
     from support.storage.fault_proxy import FaultProxy
 
     with FaultProxy(s3_server.url) as proxy:
@@ -215,7 +214,7 @@ def fault_proxy(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
 
 @pytest.fixture(scope="session")
 def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """An object store of this host (rclone) that accepts conditional writes unconditionally."""
+    """Start a local object store (rclone) that ignores the conditions of conditional writes."""
     from support.storage.s3_server import S3Server
 
     with S3Server.rclone(tmp_path_factory.mktemp("rclone")) as server:
@@ -224,7 +223,7 @@ def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A `FaultServer`, for tests that strike at every file operation."""
+    """Start a `FaultServer`, for tests that inject a fault at every file operation."""
     from support.files.file_faults import FaultServer
 
     if shutil.which("cc") is None:
@@ -236,7 +235,7 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    """A file with the recipe of a tiny run, whose dataset is not prepared."""
+    """Return a file with the recipe of a tiny run, whose dataset is not prepared."""
     from support.recipes import tiny_values, write_yaml
 
     return write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
@@ -244,7 +243,7 @@ def recipe_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared phrase book."""
+    """Return the folder of the prepared phrase book."""
     from support.recipes import tiny_recipe
 
     from data_pipeline.preparation.prepare import prepare
@@ -257,7 +256,7 @@ def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def phrasebook_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The English sentences of the phrase book, prepared as documents."""
+    """Return a dataset of the English sentences of the phrase book, prepared as documents."""
     from support.tasks import language_model_values
 
     from cluster.recipe import Recipe
@@ -270,7 +269,7 @@ def phrasebook_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained_run(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Any:
-    """A run with two checkpoints of untrained weights, made without training."""
+    """Return a run with two checkpoints of untrained weights, made without training."""
     from support.recipes import tiny_recipe
     from support.records.checkpoints import save_checkpoint
 
@@ -312,19 +311,19 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) ->
 
 @pytest.fixture
 def runs(tmp_path: Path, phrasebook: Path, ray_head: Any) -> Any:
-    """Runs of a tiny recipe on the phrase book."""
+    """Return `Runs` of a tiny recipe on the phrase book, which train on `ray_head`."""
     return _runs(tmp_path, phrasebook, ray_head.address)
 
 
 @pytest.fixture
 def inline_runs(tmp_path: Path, phrasebook: Path) -> Any:
-    """Runs of a tiny recipe on the phrase book, to be trained without Ray."""
+    """Return `Runs` of a tiny recipe on the phrase book, which train without Ray."""
     return _runs(tmp_path, phrasebook, address="")
 
 
 @pytest.fixture
 def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
-    """Settings of a notification, and the file in which its command leaves the messages."""
+    """Return a notification override, and the file to which its command appends the messages."""
     messages = tmp_path / "messages"
     command = ["/bin/sh", "-c", f"cat >> {messages}; echo >> {messages}"]
     monkeypatch.setenv("TRANSLOOM_TEST_COMMAND", json.dumps(command))
@@ -334,9 +333,9 @@ def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path, ray_head: Any) -> Any:
-    """A run of the tiny recipe that nothing happens to: 60 steps on two ranks, of that name.
+    """Return `Runs` with an uninterrupted run "undisturbed" of 60 steps on two ranks.
 
-    It is validated at steps 30 and 60.
+    The run is validated at steps 30 and 60.
     """
     runs = _runs(tmp_path_factory.mktemp("undisturbed"), phrasebook, ray_head.address)
     validated = "trainer.validate_every_steps=30"
@@ -346,7 +345,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path, ray_
 
 @pytest.fixture(scope="session")
 def one_rank(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Any:
-    """The same run by one rank without Ray; its name is "one-rank"."""
+    """Return `Runs` with a run "one-rank" of 60 steps by one rank without Ray."""
     runs = _runs(tmp_path_factory.mktemp("one-rank"), phrasebook, address="")
     runs.train("one-rank", "trainer.max_steps=60", inline=True)
     return runs
@@ -363,7 +362,7 @@ def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
 
 @pytest.fixture
 def fresh_extensions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No extension is loaded and no folder of them set; modules ext_… are forgotten afterwards."""
+    """Unload all extensions and unset their folder; remove modules ext_… after the test."""
     from foundation import extensions
 
     monkeypatch.delenv(extensions.FOLDER_VARIABLE, raising=False)
@@ -378,9 +377,9 @@ def fresh_extensions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def another_users_process() -> Iterator[int]:
-    """Return the id of a process that this one may not send signals to, for any user."""
+    """Return the id of a process to which this process may not send signals."""
     if os.geteuid() != 0:
-        yield 1  # init is root's
+        yield 1  # init belongs to root
         return
     nobody, stranger = 65534, 65533
     process = subprocess.Popen(["sleep", "600"], user=nobody)
@@ -395,9 +394,9 @@ def another_users_process() -> Iterator[int]:
 
 @pytest.fixture
 def preloaded_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the processes of a `process_pool` from one with torch, instead of importing it in each.
+    """Fork the processes of a `process_pool` from a server process that has imported torch.
 
-    That process is a child of this one from now on.
+    The server process remains a child of this process.
     """
     from multiprocessing import forkserver
 
@@ -414,7 +413,7 @@ def preloaded_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def rank_pools() -> Iterator[Callable[[int], object]]:
-    """Rank processes by world size, started when first asked for."""
+    """Return a function from a world size to a `RankPool`, which is started at its first use."""
     from support.ranks.rank_pool import RankPool
 
     pools: dict[int, RankPool] = {}

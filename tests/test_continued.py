@@ -1,4 +1,4 @@
-"""A long target continues with the tests that have not passed."""
+"""With `--continued`, pytest runs only the tests that have not passed yet."""
 
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ def run(folder: Path, selection: str = "not lab") -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_it_continues_with_tests_that_have_not_passed(tmp_path: Path) -> None:
+def test_a_repeated_target_runs_only_tests_that_have_not_passed(tmp_path: Path) -> None:
     code, output = run(tmp_path)
     assert code == 1
     assert "1 failed, 2 passed, 1 error" in output
@@ -49,7 +49,7 @@ def test_it_continues_with_tests_that_have_not_passed(tmp_path: Path) -> None:
     assert "3 passed before" in output
 
 
-def test_another_selection_runs_all_of_its_tests(tmp_path: Path) -> None:
+def test_a_target_with_another_mark_expression_runs_all_tests(tmp_path: Path) -> None:
     (tmp_path / "mended").touch()
     run(tmp_path)
     assert "3 passed in" in run(tmp_path, "not chaos")[1]

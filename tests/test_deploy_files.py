@@ -1,4 +1,7 @@
-"""deploy/Dockerfile and the wheelhouse install what make setup does. No image was built here."""
+"""deploy/Dockerfile and the wheelhouse install the same packages as make setup.
+
+The tests read the files; they build no image.
+"""
 
 import re
 import shlex
@@ -13,7 +16,7 @@ DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 def instructions():
-    """Name and arguments of each, in order."""
+    """Return the name and arguments of each instruction of the Dockerfile, in order."""
     text = re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", " ")
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     return [(name, arguments.strip()) for name, arguments in lines]
@@ -28,7 +31,7 @@ def in_order(wanted, words):
     return " ".join(wanted) in " ".join(words)
 
 
-def test_the_image_installs_by_the_locks_or_offline():
+def test_the_image_installs_packages_only_by_locks_or_offline():
     by_lock = [line for line in installs() if "-r locks/" in line]
     assert [re.search(r"-r locks/(\S+)", line)[1] for line in by_lock] == [
         "build.txt",
@@ -39,14 +42,14 @@ def test_the_image_installs_by_the_locks_or_offline():
     assert {"--no-index", "--no-deps"} <= set(own.split())
     command = ["make", "-n", "-W", "pyproject.toml", "setup"]
     setup = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for line in installs():  # with the same flags
+    for line in installs():  # the same flags as make setup
         flags = {word for word in line.split() if re.match(r"--(?!extra)", word)}
         assert flags <= set(setup.split()), line
     for lock in ("cpu", "cuda"):
         assert (ROOT / "locks" / f"{lock}.txt").is_file()
 
 
-def test_the_image_copies_what_there_is_and_the_builder_gets_no_more():
+def test_the_image_copies_existing_files_and_the_build_context_no_others():
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in allowed
     copied = [
@@ -68,7 +71,7 @@ def test_the_image_does_not_run_as_root():
     assert f"runAsUser: {uid}\n" in pods
     assert f"fsGroup: {gid}\n" in pods
     after = [name for name, _ in final[final.index(("USER", user)) :]]
-    assert "RUN" not in after  # nothing is written by that user
+    assert "RUN" not in after  # no instruction runs as this user
     environment = dict(
         word.split("=", 1) for n, a in final if n == "ENV" for word in shlex.split(a)
     )
@@ -77,7 +80,7 @@ def test_the_image_does_not_run_as_root():
 
 
 @pytest.mark.parametrize("script", ["wheelhouse", "install_offline"])
-def test_the_wheelhouse_is_by_the_locks(script):
+def test_wheelhouse_scripts_use_the_options_of_the_locks(script):
     text = (ROOT / "scripts" / script).read_text()
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     assert in_order(LOCKED, text.replace("\\\n", " ").split())

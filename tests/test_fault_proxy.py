@@ -1,4 +1,4 @@
-"""The proxy that fails on demand, by a client without retries."""
+"""The fault proxy of the tests, used by a client without retries."""
 
 import http.client
 import threading
@@ -29,7 +29,7 @@ from support.storage.fault_proxy import (
 )
 from support.storage.s3_server import KEY_ID, S3Server
 
-# Moto reads the key's name, and checks no signature.
+# Moto reads the key's name but does not check the signature.
 SIGNED = {
     "Authorization": f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20300101/us-east-1/s3/aws4_request, "
     "SignedHeaders=host, Signature=0"
@@ -65,7 +65,7 @@ def client(fault_proxy: FaultProxy, s3_server: S3Server) -> Client:
     return Client(fault_proxy, s3_server.bucket("proxied"))
 
 
-def test_requests_are_forwarded_and_counted(fault_proxy: FaultProxy, client: Client) -> None:
+def test_the_proxy_forwards_and_counts_requests(fault_proxy: FaultProxy, client: Client) -> None:
     assert client.put("a%20b", b"12", If_None_Match="*") == 200
     assert client.put("a%20b", b"12", If_None_Match="*") == 412
     with client.response("GET", "a%20b") as response:
@@ -85,7 +85,7 @@ def test_requests_are_forwarded_and_counted(fault_proxy: FaultProxy, client: Cli
     assert fault_proxy.log[0].path == f"{client.folder}/a b"
 
 
-def test_the_host_is_forwarded_unchanged(fault_proxy: FaultProxy, client: Client) -> None:
+def test_the_proxy_does_not_change_the_host_header(fault_proxy: FaultProxy, client: Client) -> None:
     """Moto recognizes the bucket of a virtual host, which the proxy does not resolve."""
     bucket = client.folder[1:]
     client.put("a", b"1")
@@ -95,7 +95,7 @@ def test_the_host_is_forwarded_unchanged(fault_proxy: FaultProxy, client: Client
     connection.close()
 
 
-def test_the_answers_are_those_of_the_rules(fault_proxy: FaultProxy, client: Client) -> None:
+def test_the_proxy_answers_by_rules_until_healed(fault_proxy: FaultProxy, client: Client) -> None:
     client.put("a", b"1")
     fault_proxy.fail(Answer(503), "GET", "/a$", on={2})
     fault_proxy.fail(Answer(409), kind="PUT_NEW")
@@ -107,7 +107,7 @@ def test_the_answers_are_those_of_the_rules(fault_proxy: FaultProxy, client: Cli
     assert client.put("b", b"2", If_None_Match="*") == 200
 
 
-def test_random_faults_are_reproducible(fault_proxy: FaultProxy, client: Client) -> None:
+def test_random_faults_of_a_seed_are_reproducible(fault_proxy: FaultProxy, client: Client) -> None:
     statuses = []
     for _ in range(2):
         fault_proxy.fail(Answer(500), probability=0.5, seed=3)
@@ -122,7 +122,7 @@ def test_random_faults_are_reproducible(fault_proxy: FaultProxy, client: Client)
     ("fault", "applied"),
     [(LostAnswer(), True), (CutRequest(), False), (StallUpload(0.1), False), (Stall(0.1), False)],
 )
-def test_a_lost_request_is_applied_or_not(
+def test_only_a_lost_answer_leaves_the_request_applied(
     fault_proxy: FaultProxy, client: Client, fault: Fault, applied: bool
 ) -> None:
     client.put("a", b"1")
@@ -134,14 +134,14 @@ def test_a_lost_request_is_applied_or_not(
     assert fault_proxy.log[-2].status == (200 if applied else None)
 
 
-def test_an_error_may_follow_an_applied_request(fault_proxy: FaultProxy, client: Client) -> None:
+def test_an_applied_request_can_get_an_error(fault_proxy: FaultProxy, client: Client) -> None:
     fault_proxy.fail(AppliedThen(500), "PUT")
 
     assert client.put("a", b"1") == 500
     assert client.get("a") == (200, b"1")
 
 
-def test_bodies_are_cut_stalled_slow_and_changed(fault_proxy: FaultProxy, client: Client) -> None:
+def test_bodies_can_be_cut_stalled_slow_or_altered(fault_proxy: FaultProxy, client: Client) -> None:
     client.put("a", b"1234")
     fault_proxy.fail(CutAnswer(), "GET")
     with pytest.raises((ConnectionError, http.client.IncompleteRead)):
@@ -163,7 +163,7 @@ def test_bodies_are_cut_stalled_slow_and_changed(fault_proxy: FaultProxy, client
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_requests_are_reordered(fault_proxy: FaultProxy, client: Client, after: bool) -> None:
+def test_held_requests_are_reordered(fault_proxy: FaultProxy, client: Client, after: bool) -> None:
     hold = Hold(after)
     fault_proxy.fail(hold, "PUT", on={1})
     first = threading.Thread(target=client.put, args=("a", b"first"))
@@ -176,7 +176,7 @@ def test_requests_are_reordered(fault_proxy: FaultProxy, client: Client, after: 
     assert client.get("a") == (200, b"second" if after else b"first")
 
 
-def test_a_delayed_request_is_overtaken(fault_proxy: FaultProxy, client: Client) -> None:
+def test_a_delayed_request_is_applied_later(fault_proxy: FaultProxy, client: Client) -> None:
     fault_proxy.fail(Delay(0.5), "PUT", on={1})
     first = threading.Thread(target=client.put, args=("a", b"first"))
     first.start()
@@ -187,7 +187,7 @@ def test_a_delayed_request_is_overtaken(fault_proxy: FaultProxy, client: Client)
     assert client.get("a") == (200, b"first")
 
 
-def test_the_clock_of_the_store_is_wrong(fault_proxy: FaultProxy, client: Client) -> None:
+def test_the_proxy_can_change_the_date_header(fault_proxy: FaultProxy, client: Client) -> None:
     fault_proxy.fail(Skew(-3600), "GET")
 
     with client.response("GET", "a") as response:

@@ -1,4 +1,4 @@
-"""A test that holds a thread fails when an assertion does, and does not hang."""
+"""A test that holds a thread at a `Gate` does not hang if an assertion fails."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -7,7 +7,7 @@ from support.gate import Gate
 
 
 def fail_while_a_thread_is_held(held: list[Future[None]]) -> None:
-    """Raise within a pool, whose end waits for its threads."""
+    """Raise an error in a pool while a thread waits at a gate; the pool's end joins this thread."""
     gate = Gate()
     with ThreadPoolExecutor(1) as pool, gate:
         held.append(pool.submit(gate))
@@ -15,7 +15,7 @@ def fail_while_a_thread_is_held(held: list[Future[None]]) -> None:
         assert held[0].done(), "failed as planned"
 
 
-def test_a_failed_assertion_lets_go_what_was_held():
+def test_a_failed_assertion_releases_the_thread_at_the_gate():
     held: list[Future[None]] = []
     with pytest.raises(AssertionError, match="failed as planned"):
         fail_while_a_thread_is_held(held)

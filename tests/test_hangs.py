@@ -1,4 +1,4 @@
-"""A test that hangs ends soon, and one that only works slowly does not."""
+"""The hang watch ends tests that hang, but not tests that are only slow."""
 
 import signal
 import subprocess
@@ -28,13 +28,13 @@ def compute_for_ever():
         pass
 
 
-def test_a_wait_for_what_never_comes_is_ended(watch):
+def test_a_test_that_waits_without_activity_is_ended(watch):
     watch.begin()
     with pytest.raises(pytest.fail.Exception, match="active for 1 s"):
         threading.Event().wait(30)
 
 
-def test_a_wait_for_a_child_that_sleeps_is_ended(watch):
+def test_a_test_that_waits_for_a_sleeping_child_is_ended(watch):
     with subprocess.Popen(["sleep", "30"]) as child:
         watch.begin()
         with pytest.raises(pytest.fail.Exception, match="active for 1 s"):
@@ -43,19 +43,19 @@ def test_a_wait_for_a_child_that_sleeps_is_ended(watch):
         child.kill()
 
 
-def test_an_endless_loop_is_ended(watch):
+def test_a_test_in_an_endless_loop_is_ended(watch):
     watch.begin()
     with pytest.raises(pytest.fail.Exception, match="computed for 3 s"):
         compute_for_ever()
 
 
-def test_a_wait_for_a_child_that_computes_is_not_ended(watch):
+def test_a_test_that_waits_for_a_computing_child_is_not_ended(watch):
     loop = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
     watch.begin()
     subprocess.run([sys.executable, "-c", loop], check=True)
 
 
-def test_tests_that_end_are_not_watched(watch):
+def test_finished_tests_are_not_watched(watch):
     for _ in range(5):
         watch.begin()
         time.sleep(0.3)
@@ -63,12 +63,12 @@ def test_tests_that_end_are_not_watched(watch):
 
 
 def test_a_process_that_waits_for_a_core_is_not_idle():
-    """Four loops share one core: each has less than it, and wants it all the time."""
+    """Four endless loops share one core, so each of them often waits for it."""
     loop = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
     loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(4)]
     try:
         clock = IdleClock(lambda: [loops[0].pid])
-        wait_until(lambda: clock.check() or clock.cpu_seconds > 0.2)  # it has started
+        wait_until(lambda: clock.check() or clock.cpu_seconds > 0.2)  # the process has started
         for _ in range(12):
             time.sleep(0.1)
             clock.check()

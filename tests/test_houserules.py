@@ -1,4 +1,4 @@
-"""Rules of the house that import-linter does not know."""
+"""Rules for the code base that import-linter cannot check."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ from support.quality.measured_durations import asserted_durations
 from cluster.packages import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-API = ROOT / "transloom/api.py"  # runs in programs of users, and imports nothing of ours
+API = ROOT / "transloom/api.py"  # runs in users' programs and imports no other module of transloom
 SOURCES = [
     path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if path != API
 ]
@@ -37,20 +37,20 @@ SOURCES = [
         ("jinja2", "transloom/inference/serving/openapi.py"),
     ],
 )
-def test_one_room_or_file_imports_the_library(library, owner):
+def test_only_the_owner_imports_a_library(library, owner):
     pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
     users = [str(p.relative_to(ROOT)) for p in SOURCES if pattern.search(p.read_text())]
     assert users
     assert all(user.startswith(owner) for user in users)
 
 
-def test_one_file_knows_what_is_private_in_ray():
+def test_only_one_file_imports_private_modules_of_ray():
     private = re.compile(r"^\s*(?:from|import) ray\.(?:_|core|serve\._)", re.MULTILINE)
     users = [str(p.relative_to(ROOT)) for p in SOURCES if private.search(p.read_text())]
     assert users == ["cluster/ray/private.py"]
 
 
-def test_ruff_skips_no_source():
+def test_ruff_checks_every_source_file():
     # By default, ruff skips folders with names such as build and dist.
     command = [sys.executable, "-m", "ruff", "check", "--show-files", *PACKAGES]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -58,10 +58,10 @@ def test_ruff_skips_no_source():
     assert [path for path in SOURCES if path not in checked] == []
 
 
-PRINTER = "foundation/terminal.py"  # shows untrusted text visibly and never as markup
-# Runs by itself on another machine, into the log of a job, and what is read there is shown visibly.
+PRINTER = "foundation/terminal.py"  # escapes untrusted text and never treats it as markup.
+# Runs alone on another machine and prints to the log of a job, whose readers escape the text.
 SENT_ELSEWHERE = "cluster/ray/head_probe.py"
-# Sources of text for a terminal, a log or a page: imported modules, and called functions.
+# Imports and calls that produce text for a terminal, a log or a page, allowed only in PRINTER.
 ONLY_THERE = {
     "rich.console.Console",
     "rich.text.Text",
@@ -85,14 +85,14 @@ ONLY_THERE = {
 }
 ELSEWHERE = {
     "html.escape": ("transloom/observe/explain/markup.py",),
-    "logging.getLogger": ("foundation/untrusted_text.py",),  # else to set levels or handlers
-    "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: its own words
+    "logging.getLogger": ("foundation/untrusted_text.py",),  # or to set levels and handlers
+    "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: a fixed text
 }
 
 
 @cache
 def names_used(source):
-    """The names that a module imports or calls, in full, each with its line."""
+    """Return the full names that a module imports or calls, each with its line."""
     return list(_names_used(source))
 
 
@@ -114,7 +114,7 @@ def _names_used(source):
             first, _, rest = ast.unparse(node.func).partition(".")
             yield f"{imported.get(first, first)}{'.' if rest else ''}{rest}", node.lineno
             if imported.get(first) == "rich.progress.Progress" and not node.args:
-                yield "Progress without columns", node.lineno  # whose own are markup
+                yield "Progress without columns", node.lineno  # the default columns use markup
             for keyword in node.keywords:
                 if keyword.arg == "markup" and ast.unparse(keyword.value) != "False":
                     yield "markup", node.lineno
@@ -127,7 +127,7 @@ def printed_elsewhere(name, source):
     return [f"{name}:{line}: {used}" for used, line in names_used(source) if used in forbidden]
 
 
-def test_one_file_prints():
+def test_only_one_file_prints():
     files = {str(p.relative_to(ROOT)): p.read_text() for p in SOURCES}
     assert [found for n, text in files.items() for found in printed_elsewhere(n, text)] == []
     used = {name for text in files.values() for name, _ in names_used(text)}
@@ -153,7 +153,7 @@ def test_one_file_prints():
         "import typer\ntyper.echo(name)",
     ],
 )
-def test_the_rule_finds_what_prints(line):
+def test_the_rule_about_printing_finds_violations(line):
     assert printed_elsewhere("cluster/other.py", line)
 
 
@@ -167,12 +167,12 @@ def test_the_rule_finds_what_prints(line):
         "fingerprint(engine)",
     ],
 )
-def test_the_rule_leaves_the_rest_alone(line):
+def test_the_rule_about_printing_accepts_other_code(line):
     assert printed_elsewhere("cluster/other.py", line) == []
 
 
-def test_no_lower_package_names_a_module_of_the_product():
-    """import-linter checks imports; a string could start a module of the product all the same."""
+def test_no_string_of_a_lower_package_names_a_module_of_transloom():
+    """import-linter checks imports, but a string could also start a module of transloom."""
     module = re.compile(r"\btransloom\.(?:api|cli|commands|inference|observe|web)\b")
     named = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -186,7 +186,7 @@ def test_no_lower_package_names_a_module_of_the_product():
     assert named == []
 
 
-def test_nothing_that_is_read_can_execute():
+def test_no_source_unpickles_or_evaluates_data():
     forbidden = re.compile(
         r"pickle\.loads?\(|weights_only=False|yaml\.load\(|trust_remote_code|allow_pickle=True"
         r"|shell=True|(?<![.\w])(eval|exec)\("
@@ -200,28 +200,30 @@ def test_nothing_that_is_read_can_execute():
 
 
 def test_recipes_of_runs_are_read_as_untrusted():
-    """Commands that run no code that a run names: tests/transloom/cli/test_untrusted_runs.py."""
+    """tests/transloom/cli/test_untrusted_runs.py tests that commands run no code of a run."""
     trusting = re.compile(r"\bload_recipe\([^)]*\.recipe\b|\w*Recipe\.of\b|\bload_extensions\(")
     users = {str(p.relative_to(ROOT)) for p in SOURCES if trusting.search(p.read_text())}
     assert users == {
         "cluster/recipe.py",  # recipes that the user names
-        "transloom/observe/replay/replay_plan.py",  # values of a recipe that was read
+        "transloom/observe/replay/replay_plan.py",  # values of a recipe that has been read
         "foundation/extensions.py",
         "trainer/recipe.py",
     }
 
 
 def test_no_test_undoes_the_patches_of_its_fixtures():
-    """`monkeypatch.context()` ends some patches; `undo` ends also those of fixtures, on which
-    threads of the test may depend."""
+    """`undo` also ends the patches of fixtures, which threads of the test may need.
+
+    Tests end single patches by `monkeypatch.context()`.
+    """
     undo = re.compile(r"\bmonkeypatch\.undo\(")
     tests = sorted((ROOT / "tests").rglob("*.py"))
     assert tests
     assert [str(path.relative_to(ROOT)) for path in tests if undo.search(path.read_text())] == []
 
 
-def test_no_file_says_where_it_was_made():
-    """This holds for written and recorded files, in text or not."""
+def test_no_file_contains_a_path_of_the_machine_that_wrote_it():
+    """The rule covers text files and binary files."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -240,7 +242,7 @@ def is_recorded(name):
 
 
 @pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "SECURITY.md"])
-def test_files_that_a_page_names_exist(page):
+def test_source_files_that_a_page_names_exist(page):
     packages = "|".join((*PACKAGES, "tests"))
     names = re.findall(rf"`((?:{packages})/[\w/]+\.py)`", (ROOT / page).read_text())
     assert names
@@ -260,14 +262,14 @@ def test_commands_named_in_a_page_exist(page):
     assert used <= known
 
 
-def test_the_readme_is_short():
+def test_the_readme_has_at_most_700_words():
     assert len((ROOT / "README.md").read_text().split()) <= 700
 
 
 @pytest.mark.parametrize(
     "page", ["README.md", "docs/reference/features.md", "docs/reference/recipes.md"]
 )
-def test_relative_links_of_a_page_lead_to_files_and_headings(page):
+def test_relative_links_of_a_page_have_existing_targets(page):
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
         name, _, heading = link.partition("#")
@@ -280,27 +282,27 @@ def test_relative_links_of_a_page_lead_to_files_and_headings(page):
 
 
 def anchors(text):
-    """Return the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors that GitHub gives to a page's headings."""
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_recipes_have_a_row_in_their_page():
+def test_every_recipe_is_listed_in_the_recipes_page():
     text = (ROOT / "docs/reference/recipes.md").read_text()
     assert {f"`{path.stem}`" for path in (ROOT / "recipes").glob("*.yaml")} <= set(
         re.findall(r"`[a-z0-9-]+`", text)
     )
 
 
-# With the name alone, an installer would ask a package index, where transloom is not published.
+# Given only the name, an installer would query a package index, which has no transloom.
 BY_NAME = re.compile(
     r"\b(?:pipx? install|(?:uv|conda|poetry) (?:tool |pip )?(?:add|install|run)|uvx)"
     r"(?:\W|\bf\W|\s-+\w[\w-]*)*transloom(?![\w-])"
 )
 
 
-def test_nothing_installs_transloom_by_its_name():
-    """This holds until it is published; docs/release.md says what changes then."""
+def test_no_text_installs_transloom_by_its_name():
+    """docs/release.md says what changes when transloom is published."""
     pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
     folders = ("docs", "scripts", "deploy", "recipes")
     pages += [path for folder in folders for path in (ROOT / folder).rglob("*")]
@@ -325,7 +327,7 @@ def test_nothing_installs_transloom_by_its_name():
         "pipx install transloom",
     ],
 )
-def test_the_rule_finds_an_installation_by_name(text):
+def test_the_rule_about_installation_by_name_finds_violations(text):
     assert BY_NAME.search(text)
 
 
@@ -338,21 +340,21 @@ def test_the_rule_finds_an_installation_by_name(text):
         "pip install -e .",
     ],
 )
-def test_the_rule_allows_files(text):
+def test_the_rule_about_installation_by_name_allows_files(text):
     assert not BY_NAME.search(text)
 
 
-# Durations that are promised, or whose lower bound is asserted.
+# Files that may assert durations: promised ones, or lower bounds.
 DURATIONS_ASSERTED = {
-    "tests/data_pipeline/storage/test_object_store_faults.py",  # limits of time, with 30 s to spare
-    "tests/test_fault_proxy.py",  # a delay that the proxy makes
-    "tests/transloom/inference/serving/test_requests_together.py",  # 20 s, instead of over 60 s
+    "tests/data_pipeline/storage/test_object_store_faults.py",  # time limits with a margin of 30 s
+    "tests/test_fault_proxy.py",  # a lower bound of the proxy's delay
+    "tests/transloom/inference/serving/test_requests_together.py",  # 20 s, not over 60 s
     "tests/trainer/process/test_step_timer.py",  # a lower bound, on a GPU
 }
 
 
 def test_no_test_asserts_how_long_something_takes():
-    """On a busy machine it fails. Count calls, compare an order, or give the code a clock."""
+    """Such a test fails on a busy machine. Count calls, compare an order, or pass a clock."""
     files = (ROOT / "tests").rglob("test_*.py")
     found = {
         path.relative_to(ROOT).as_posix(): lines
@@ -373,11 +375,11 @@ def test_no_test_asserts_how_long_something_takes():
         ("assert abs(line.time - time.time()) < 60", False),
     ],
 )
-def test_the_rule_finds_asserted_durations(body, is_found):
+def test_the_rule_about_durations_finds_violations(body, is_found):
     assert bool(asserted_durations(f"def test():\n    {body}")) is is_found
 
 
-# Their only statement is that nothing is raised. Other tests nearby say when something is.
+# Tests that only show that nothing is raised. Other tests in their files cover the errors.
 RAISE_NOTHING = {
     "test_a_file_that_the_user_names_and_owns_is_used",
     "test_damage_never_raises_anything_else",
@@ -411,15 +413,15 @@ def test_every_test_can_fail():
         ("with pytest.raises(ValueError): call()", False),
     ],
 )
-def test_the_rule_finds_tests_that_cannot_fail(body, is_idle):
+def test_the_rule_about_tests_that_cannot_fail_finds_violations(body, is_idle):
     source = f"def checked(x): assert x\ndef test(given):\n    {body}"
     assert bool(idle_tests(source, asserting_functions([source]))) is is_idle
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_file_matches_the_project_metadata():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    required = {"cff-version", "message", "title", "authors"}  # of the Citation File Format 1.2.0
+    required = {"cff-version", "message", "title", "authors"}  # by the Citation File Format 1.2.0
     assert required <= citation.keys()
     assert citation["cff-version"] == "1.2.0"
     assert citation["type"] == "software"

@@ -1,4 +1,4 @@
-"""A test leaves nothing in the process that the next one would meet."""
+"""A test does not change the process for the tests after it."""
 
 import os
 import urllib.error
@@ -8,7 +8,7 @@ import pytest
 from support.ports import free_port
 
 
-def test_a_request_through_a_proxy_that_is_gone(monkeypatch):
+def test_urllib_keeps_the_proxy_of_its_first_request_within_a_test(monkeypatch):
     proxy = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -18,10 +18,10 @@ def test_a_request_through_a_proxy_that_is_gone(monkeypatch):
     assert any(getattr(handler, "proxies", {}).get("http") == proxy for handler in handlers)
 
 
-def test_the_next_test_has_no_proxy_of_the_one_before():
+def test_urllib_has_no_proxy_of_the_previous_test():
     assert urllib.request._opener is None
 
 
-def test_the_priority_of_this_process_stays():
+def test_nice_does_not_change_the_priority_of_the_test_process():
     before = os.nice(0)
     assert os.nice(5) == before

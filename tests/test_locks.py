@@ -1,4 +1,4 @@
-"""Locks: every package that is installed has hashes, and the locks agree with pyproject.toml."""
+"""Lock files: all packages have hashes, and their versions satisfy pyproject.toml."""
 
 import importlib.metadata
 import re
@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def locked(name: str) -> dict[str, str]:
-    """Versions by package."""
+    """Return the versions in a lock file by package."""
     text = (ROOT / "locks" / f"{name}.txt").read_text()
     return dict(re.findall(r"^([a-z0-9.-]+)==([^ ]+)", text, re.MULTILINE))
 
@@ -38,8 +38,8 @@ def assert_all_are_held(wanted: dict[str, SpecifierSet], versions: dict[str, str
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_holds_versions_and_hashes_and_nothing_else(name: str) -> None:
-    """No address either: a package is whatever has the hash, wherever it comes from."""
+def test_a_lock_contains_only_versions_and_hashes(name: str) -> None:
+    """A lock has no URLs, because a package is identified by its hash."""
     lines = (ROOT / "locks" / f"{name}.txt").read_text().splitlines()
     lines = [line for line in lines if not line.startswith("#")]
     package = re.compile(r"[a-z0-9.-]+==[^ ]+( ; .+)? \\")
@@ -47,12 +47,12 @@ def test_a_lock_holds_versions_and_hashes_and_nothing_else(name: str) -> None:
     assert package.fullmatch(lines[0])
     for line, after in zip(lines, [*lines[1:], lines[0]], strict=True):
         assert package.fullmatch(line) or hashed.fullmatch(line), line
-        # A hash after each package, and a backslash where another one follows.
+        # A hash follows each package, and a backslash precedes each hash.
         assert bool(hashed.fullmatch(after)) == line.endswith("\\"), line
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
-def test_a_lock_has_what_the_project_asks_for(name: str) -> None:
+def test_a_lock_satisfies_the_requirements_of_the_project(name: str) -> None:
     project = PROJECT["project"]
     wanted = asked_for(project["dependencies"] + project["optional-dependencies"]["dev"])
     versions = {package: version.partition("+")[0] for package, version in locked(name).items()}
@@ -68,7 +68,7 @@ def test_lab_requirements_are_locked() -> None:
     assert_all_are_held(asked_for(PROJECT["dependency-groups"]["lab"]), locked("lab"))
 
 
-def test_libraries_with_private_uses_are_pinned_and_the_rest_a_range() -> None:
+def test_only_libraries_whose_private_names_are_used_are_pinned() -> None:
     wanted = asked_for(PROJECT["project"]["dependencies"])
     exact = {name for name, allowed in wanted.items() if str(allowed).startswith("==")}
     assert exact == {"torch", "deepspeed", "ray", "sentencepiece", "webdataset"}
@@ -76,7 +76,7 @@ def test_libraries_with_private_uses_are_pinned_and_the_rest_a_range() -> None:
         assert {one.operator for one in wanted[name]} == {">=", "<"}, name
 
 
-def test_the_locks_differ_in_torch_alone() -> None:
+def test_the_cpu_and_cuda_locks_differ_only_in_torch_and_its_packages() -> None:
     build, cpu, cuda, _ = map(locked, LOCKS)
     both = {name: version for name, version in cuda.items() if not CUDA_ALONE.fullmatch(name)}
     assert {**cpu, "torch": ""} == {**both, "torch": ""}
@@ -99,15 +99,15 @@ def test_the_runtime_packages_have_the_versions_of_the_locks() -> None:
     assert {name for name in cuda if CUDA_ALONE.fullmatch(name)} <= versions.keys()
 
 
-def test_the_runtime_packages_are_what_the_installed_packages_require() -> None:
-    """The metadata here against uv's resolution for all Python versions."""
+def test_runtime_packages_equal_the_requirements_of_installed_packages() -> None:
+    """Compare installed metadata with uv's resolution, which covers all Python versions."""
     here = {one.name for one in RUNTIME if one.marker is None or one.marker.evaluate()}
-    of_torch = {name for name in here if CUDA_ALONE.fullmatch(name)}  # torch for CPU lacks them
+    of_torch = {name for name in here if CUDA_ALONE.fullmatch(name)}  # not for CPU
     assert closure(["transloom"]) - of_torch == here - of_torch
 
 
 def closure(names: list[str]) -> set[str]:
-    """Return the packages that these need here, with the extras that are asked for."""
+    """Return all packages that the named ones require here, directly or indirectly."""
     seen: set[tuple[str, str]] = set()
     pending = [(name, "") for name in names]
     while pending:
@@ -122,7 +122,7 @@ def closure(names: list[str]) -> set[str]:
 
 
 def test_setup_installs_by_the_locks_or_offline() -> None:
-    """Asked of make, which prints what it would run."""
+    """Reads the commands that make prints in a dry run."""
     command = ["make", "-n", "-W", "pyproject.toml", "setup"]
     says = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     installs = [line for line in says.splitlines() if re.search(r"pip\b.* install", line)]

@@ -1,4 +1,4 @@
-"""The mutants fit the code as it is, and `scripts/mutants` tells those that survive."""
+"""The mutants apply to the current code, and `scripts/mutants` reports those that survive."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ MUTANTS = read_mutants()
 
 
 def defined_tests(file: Path) -> set[str]:
-    """The ids of a file's tests, without the file and their parameters."""
+    """Return the names of a file's tests, with the class if they have one."""
     found = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.FunctionDef):
@@ -58,7 +58,7 @@ file = "trainer/sums.py"
 old = "return a {operator} b"
 new = "return {bug}"
 """
-# Hypothesis would take most of the time.
+# Importing Hypothesis would take most of the time.
 PYTEST = """\
 [tool.pytest.ini_options]
 addopts = "--import-mode=importlib -p no:hypothesispytest"
@@ -67,7 +67,7 @@ addopts = "--import-mode=importlib -p no:hypothesispytest"
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A repository of one function, one test and three mutants."""
+    """Return a repository with one function, one test and three mutants."""
     files = {
         "trainer/__init__.py": "",
         "trainer/sums.py": "def add(a, b):\n    return a + b\n",
@@ -118,14 +118,14 @@ def test_the_script_prints_surviving_mutants(checkout):
     assert "SURVIVES\n    a sum forgets its first term\n" in said
     assert said.endswith("0 of 2 are caught\n")
     sums = checkout / "trainer" / "sums.py"
-    assert sums.read_text() == "def add(a, b):\n    return a + b\n"  # untouched
+    assert sums.read_text() == "def add(a, b):\n    return a + b\n"  # not changed
     sums.write_text("def add(a, b):\n    return a - b\n")
     code, said = run(checkout, "seen")
     assert code == 1
     assert "The tests fail without a bug" in said
 
 
-def test_the_list_stays_short_because_samples_find_more():
+def test_there_are_at_most_60_mutants():
     assert len(MUTANTS) <= 60
 
 
@@ -134,14 +134,14 @@ def test_the_list_stays_short_because_samples_find_more():
     [("tests =", "test ="), ("old =", "before ="), ("[[change]]", "[change]"), ('"]', "]")],
     ids=["no tests", "no old code", "one table", "no TOML"],
 )
-def test_a_mutant_that_lacks_a_part_is_refused(tmp_path, old, new):
+def test_a_mutant_file_without_a_required_part_is_refused(tmp_path, old, new):
     path = tmp_path / "bad.toml"
     path.write_text(MUTANT.format(term="x", operator="+", bug="a").replace(old, new))
     with pytest.raises(MutantError, match=r"bad.toml needs `what`.*`tests`.*`file`, `old`"):
         read_mutant(path)
 
 
-def test_old_code_that_occurs_twice_is_refused(tmp_path):
+def test_a_mutant_whose_old_code_occurs_twice_is_refused(tmp_path):
     path = tmp_path / "twice.toml"
     path.write_text(MUTANT.format(term="x", operator="+", bug="a"))
     (tmp_path / "trainer").mkdir()
@@ -184,10 +184,10 @@ def drawn(root, seed, file="trainer/sums.py", changed=None):
     return sample(root, [file], 100, seed, changed or {})
 
 
-def test_a_line_has_one_bug_and_texts_have_none(sums):
+def test_a_sampled_mutant_changes_one_line_and_no_string(sums):
     found = {mutant.what for seed in range(30) for mutant in drawn(sums, seed)}
     assert found == {
-        "1  ⟶  2",  # the default
+        "1  ⟶  2",  # the default argument
         "a < b  ⟶  (a <= b)",
         "a < b  ⟶  (not (a < b))",
         'raise ValueError(f"{a} < {b}")  ⟶  pass',
@@ -206,16 +206,16 @@ def test_a_line_has_one_bug_and_texts_have_none(sums):
     } == {"<  ⟶  <="}
 
 
-def test_the_seed_decides_and_changed_lines_come_more_often(sums):
+def test_a_sample_depends_on_the_seed_and_prefers_changed_lines(sums):
     one = [sample(sums, ["trainer/sums.py"], 1, seed, {}) for seed in (1, 1, 2, 3, 4)]
     assert one[0] == one[1]
     assert len({mutant.line for (mutant,) in one}) > 1
     changed = {"trainer/sums.py": {10}}
     lines = [sample(sums, ["trainer/sums.py"], 1, seed, changed)[0].line for seed in range(40)]
-    assert lines.count(10) > 15  # of five lines, each as likely without it
+    assert lines.count(10) > 15  # one of five lines, which are equally likely if none has changed
 
 
-def test_a_mutant_is_run_by_mirrored_tests_and_importers(sums):
+def test_related_tests_are_mirrored_test_files_and_importers(sums):
     assert related_tests(sums, "trainer/sums.py") == ["tests/trainer/test_sums.py"]
     assert related_tests(sums, "trainer/page.js") == []
     (sums / "trainer" / "users.js").write_text('import { a } from "./page.js";\n')
@@ -227,12 +227,12 @@ def test_a_mutant_is_run_by_mirrored_tests_and_importers(sums):
     for function in (_texts, _tests_of):
         function.cache_clear()
     assert related_tests(sums, "trainer/page.js") == ["tests/trainer/test_users.py"]
-    assert related_tests(ROOT, "trainer/state/ema.py")  # though this file names no real ones
+    assert related_tests(ROOT, "trainer/state/ema.py")  # a real source file
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
-def test_the_script_plants_what_it_draws(checkout):
+def test_the_script_runs_tests_on_sampled_mutants(checkout):
     (checkout / "tests" / "mutants").rename(checkout / "listed")
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)

@@ -1,4 +1,4 @@
-"""Faults are planted where they are meant to be, or their test fails."""
+"""A fault injection whose target does not exist is an error."""
 
 import runpy
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from run_store import lease
 HOOKS = runpy.run_path(str(SITE / "sitecustomize.py"))["HOOKS"]
 
 
-def test_every_hook_of_the_fault_injections_has_something_to_hook():
+def test_every_hook_of_the_fault_injections_names_an_existing_function():
     assert len(HOOKS) > 7
     require(HOOKS)
 
@@ -26,12 +26,12 @@ def test_every_hook_of_the_fault_injections_has_something_to_hook():
         ("cluster.ranks.reports", "NoSuchClass.progress"),
     ],
 )
-def test_a_hook_that_finds_nothing_fails(module, name):
+def test_a_hook_without_a_target_is_an_error(module, name):
     with pytest.raises((ImportError, AttributeError), match=r"no_such|NoSuch"):
         require({module: [name]})
 
 
-def test_a_value_is_planted_where_there_is_one():
+def test_plant_replaces_only_an_existing_value():
     place = SimpleNamespace(SECONDS=1.0)
     plant(place, SECONDS=2.0)
     assert place.SECONDS == 2.0

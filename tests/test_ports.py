@@ -1,4 +1,4 @@
-"""Ports that tests give to servers: none is given twice, though its server does not listen yet."""
+"""`free_port` returns no port twice, even if its server does not listen yet."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from support import ports
 
 
-def test_each_port_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_port_returns_distinct_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outgoing = tmp_path / "range"
     outgoing.write_text(f"{ports.AFTER_RAY_WORKERS + 20} 60999\n")
     monkeypatch.setattr(ports, "OUTGOING_PORTS", outgoing)

@@ -1,4 +1,4 @@
-"""The rank processes of the tests, which must survive tests that fail."""
+"""The pool of rank processes for tests, which must remain usable after a failed test."""
 
 import os
 import signal
@@ -43,10 +43,10 @@ def pool() -> Iterator[RankPool]:
     started.close()
 
 
-def test_a_job_that_hangs_ends_with_the_stacks_of_its_ranks(
+def test_a_job_that_hangs_is_ended_with_the_stacks_of_its_ranks(
     pool: RankPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool.run(rank_of)  # its ranks have started, and have imported this file
+    pool.run(rank_of)  # start the ranks, which import this file
     monkeypatch.setattr(rank_pool, "IDLE_SECONDS", 2.0)
 
     with pytest.raises(AssertionError, match=r"Rank 1: no result, and idle for 2 s") as error:
@@ -67,7 +67,7 @@ def test_a_job_that_computes_for_too_long_is_ended(pool: RankPool) -> None:
     assert pool.run(rank_of) == [0, 1]
 
 
-def test_a_wait_that_is_interrupted_leaves_no_job_behind(
+def test_the_pool_is_usable_after_an_interrupted_wait(
     pool: RankPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -93,8 +93,8 @@ def test_ranks_that_ended_between_jobs_are_replaced(pool: RankPool) -> None:
     assert pool.run(rank_of) == [0, 1]
 
 
-def test_the_ranks_of_a_pool_meet_at_a_private_place(pool: RankPool) -> None:
-    """Each start has a new file in the pool's private folder, and no port."""
+def test_the_ranks_of_a_pool_rendezvous_by_a_private_file(pool: RankPool) -> None:
+    """Each start uses a new file in the pool's private folder instead of a port."""
     folder = Path(pool._folder.name)
     assert folder.stat().st_mode & 0o777 == 0o700
     first, second = pool.run(rendezvous_of)

@@ -1,4 +1,4 @@
-"""The Ray head of the tests: a start that hangs fails, and a head that has died comes back."""
+"""The Ray head of the tests: hanging starts fail, and a dead head is started again."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from support.cluster import ray_head
 from support.cluster.processes import is_alive, wait_until
 
 
-def test_a_start_that_hangs_is_tried_again_and_then_fails_with_its_output(
+def test_a_hanging_start_is_retried_and_fails_with_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, started = tmp_path / "ray", tmp_path / "started"
@@ -28,8 +28,8 @@ def test_a_start_that_hangs_is_tried_again_and_then_fails_with_its_output(
 
 
 @pytest.mark.long
-def test_a_head_that_has_died_is_started_again_and_names_the_process() -> None:
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # pytest's paths are too long
+def test_a_dead_head_is_started_again_and_the_dead_process_reported() -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short paths for sockets
         head = ray_head.RayHead(Path(folder), cpus=1)
         try:
             assert head.start_again_if_dead() == ""

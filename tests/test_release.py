@@ -1,6 +1,6 @@
-"""The commands of docs/how-to/install-wheel.md, in a folder without a checkout.
+"""Run the commands of docs/how-to/install-wheel.md in a folder without a checkout.
 
-The demo has a recipe of a few steps.
+The demo uses a recipe with few steps.
 """
 
 import os
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "how-to" / "install-wheel.md"
 STEPS = 8
-TORCH_INDEX = os.environ.get("TORCH_INDEX")  # as for make setup
+TORCH_INDEX = os.environ.get("TORCH_INDEX")  # also used by make setup
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def commands() -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
-    """Return what a command of the page prints, run in a folder with a plain environment."""
+    """Run a command of the page in a folder with a minimal environment; return its output."""
     ours = ("PYTHON", "VIRTUAL_ENV", "TRANSLOOM", "RAY_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     environment |= {"PATH": os.defpath, "PIP_QUIET": "1"}
@@ -62,13 +62,13 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def installed(release: Path, commands: list[str]) -> Path:
-    """The folder with the release and the environment that the page's commands make."""
+    """Return the folder with the release and the environment that the page's commands create."""
     for command in commands[:-1]:
         run(command, release.parent)
     return release.parent
 
 
-def test_the_page_has_the_files_of_a_release(release: Path) -> None:
+def test_the_page_lists_the_files_of_a_release(release: Path) -> None:
     names = re.findall(r"^\| `([\w.…-]+)` \|", PAGE.read_text(), re.MULTILINE)
     assert len(names) == len(list(release.iterdir())) == 4
     for name in names:
@@ -79,7 +79,7 @@ def test_the_environment_is_complete_and_has_no_checkout(installed: Path) -> Non
     python = "transloom-env/bin/python"
     run(f"{python} -m pip check", installed)
     number = run("transloom-env/bin/transloom --version", installed)
-    assert re.fullmatch(r"[\d.]+\n", number)  # no commit
+    assert re.fullmatch(r"[\d.]+\n", number)  # a release version has no commit
     where = "import transloom, deepspeed; print(transloom.__file__, deepspeed.__file__)"
     files = run(f'{python} -c "{where}"', installed).split()[-2:]
     assert all(Path(file).is_relative_to(installed / "transloom-env") for file in files)
@@ -87,12 +87,12 @@ def test_the_environment_is_complete_and_has_no_checkout(installed: Path) -> Non
     assert not re.search(r"^(pytest|ruff|mypy|transformers|mkdocs)\b", packages, re.MULTILINE)
 
 
-def test_the_demo_runs_there(installed: Path, commands: list[str]) -> None:
+def test_the_demo_runs_in_the_installed_environment(installed: Path, commands: list[str]) -> None:
     recipe = yaml.safe_load((ROOT / "recipes" / "phrasebook.yaml").read_text())
     recipe["trainer"] |= {"max_steps": STEPS, "validate_every_steps": STEPS}
     recipe["checkpoints"]["every_steps"] = STEPS
     recipe["decoding"] = {"beam_size": 1, "max_length_factor": 0.1, "max_extra_length": 4}
-    (installed / "phrasebook").write_text(yaml.safe_dump(recipe))  # precedes the built-in one
+    (installed / "phrasebook").write_text(yaml.safe_dump(recipe))  # overrides the built-in recipe
     assert commands[-1].endswith(" demo")
     shown = run(commands[-1], installed)
     assert all(f"{number} of 4: " in shown for number in range(1, 5)), shown
@@ -102,10 +102,10 @@ def test_the_demo_runs_there(installed: Path, commands: list[str]) -> None:
     ]
 
 
-def test_a_file_that_is_not_of_the_release_is_refused(
+def test_pip_refuses_a_wheel_that_differs_from_the_release(
     release: Path, installed: Path, tmp_path: Path
 ) -> None:
-    """Without downloads: the options of the lock and the lines of the built wheels."""
+    """The lock is reduced to its options and the built wheels, to avoid downloads."""
     other = shutil.copytree(release, tmp_path / "dist")
     for lock in other.glob("*.txt"):
         blocks = re.split(r"\n(?=[a-z0-9-])", lock.read_text())
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_of_the_release_is_refused(
     assert "DO NOT MATCH THE HASHES" in refused.stderr
 
 
-def test_deepspeed_is_the_one_of_make_setup_and_the_same_in_each_build(
+def test_the_deepspeed_wheel_is_reproducible_and_equals_make_setups(
     release: Path, installed: Path, tmp_path: Path
 ) -> None:
     pins = build_wheel.read_pins((ROOT / "locks" / "cpu.txt").read_text())

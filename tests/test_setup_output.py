@@ -1,4 +1,4 @@
-"""make setup: pip's progress on a terminal, where it takes minutes, and quiet in a log."""
+"""make setup shows pip's progress on a terminal and is quiet in a log."""
 
 import os
 import pty
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# As if a file that it depends on were newer; nothing is run.
+# A dry run in which make assumes that a dependency is newer.
 COMMAND = ["make", "--dry-run", "--what-if=pyproject.toml", "setup"]
 
 
@@ -24,7 +24,7 @@ def on_a_terminal() -> str:
         try:
             while part := os.read(ours, 65536):
                 output += part
-        except OSError:  # Linux says so of a terminal whose other end is closed
+        except OSError:  # Linux raises it if the other end of the terminal is closed
             pass
     os.close(ours)
     assert make.returncode == 0, output
@@ -37,7 +37,7 @@ def test_pip_shows_its_progress_on_a_terminal() -> None:
         assert "--quiet" not in line
 
 
-def test_a_log_gets_no_progress() -> None:
+def test_pip_is_quiet_without_a_terminal() -> None:
     done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, check=True)
     for line in installing(done.stdout):
         assert "--quiet --quiet" in line

@@ -1,4 +1,4 @@
-"""Each test is run by exactly one target: its file is collected, and its marks select one."""
+"""Each test is run by exactly one target: its file is collected, and its marks fit one target."""
 
 import ast
 import itertools
@@ -69,14 +69,14 @@ def test_a_file_in_a_skipped_folder_is_not_collected(pytestconfig):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_expression_is_that_of_the_file_that_runs_the_target(target):
+def test_the_file_that_runs_a_target_has_the_targets_mark_expression(target):
     file, expression = TARGETS[target]
     text = (ROOT / file).read_text(encoding="utf-8")
     assert f'-m "{expression}"' in text or f'"-m", "{expression}"' in text
 
 
-def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git(names_in_git):
-    """An ignored or empty directory may still be on the disk of a user whose tests have moved."""
+def test_paths_that_shell_scripts_pass_to_pytest_are_in_git(names_in_git):
+    """A path must be in git, because an ignored or empty folder may remain when tests move."""
     files = map(Path, names_in_git)
     present = {str(path) for file in files for path in (file, *file.parents)}
     scripts = ("scripts/test", "scripts/lab", "scripts/oldest", "scripts/check")
@@ -95,7 +95,7 @@ MARKS = ("gpu", "chaos", "lab", "long", "needs")
 @pytest.mark.parametrize(
     "marks", [marks for n in range(len(MARKS) + 1) for marks in itertools.combinations(MARKS, n)]
 )
-def test_marks_that_no_target_or_several_select_are_refused(marks):
+def test_marks_that_fit_no_target_are_refused(marks):
     item = SimpleNamespace(
         nodeid="tests/test_x.py::test_y",
         iter_markers=lambda: [SimpleNamespace(name=mark) for mark in marks],
@@ -109,7 +109,7 @@ def test_marks_that_no_target_or_several_select_are_refused(marks):
 
 
 class Item:
-    """A collected test, with the properties that the rules read."""
+    """Imitates a collected test, with the attributes that the rules read."""
 
     def __init__(self, nodeid: str, *marks: str, fixtures: tuple[str, ...] = ()) -> None:
         self.nodeid = nodeid
@@ -130,7 +130,7 @@ def is_long(*items: Item) -> list[bool]:
     return ["long" in item.marks for item in items]
 
 
-def test_costly_tests_are_long_unless_they_prove_a_promise():
+def test_tests_with_ray_or_in_integration_are_long_unless_marked_proof():
     ray = Item("tests/cluster/test_x.py::test_y", fixtures=("runs", "ray_head"))
     proof = Item("tests/integration/test_x.py::test_y", "proof", fixtures=("ray_head",))
     complete = Item("tests/integration/test_x.py::test_z")
@@ -138,17 +138,17 @@ def test_costly_tests_are_long_unless_they_prove_a_promise():
     assert is_long(ray, proof, complete, unit) == [True, False, True, False]
 
 
-def test_a_test_for_chaos_does_not_become_long():
+def test_a_test_marked_chaos_is_not_marked_long():
     chaos = Item("tests/integration/test_x.py::test_y", "chaos", fixtures=("ray_head",))
     assert is_long(chaos) == [False]
 
 
-def test_the_first_and_last_case_of_a_matrix_stay():
+def test_only_the_first_and_last_case_of_a_matrix_are_not_long():
     cases = [Item(f"tests/model/test_x.py::test_y[{n}]", "matrix") for n in range(4)]
     assert is_long(*cases) == [False, True, True, False]
 
 
-def test_the_first_and_last_case_with_rank_processes_stay():
+def test_only_the_first_and_last_case_with_rank_processes_are_not_long():
     cases = [
         Item(f"tests/trainer/test_x.py::test_y[{n}]", *marks, fixtures=("rank_pools",))
         for n, marks in enumerate(((), ("chaos",), (), (), ()))
@@ -157,13 +157,13 @@ def test_the_first_and_last_case_with_rank_processes_stay():
     assert is_long(*cases, alone) == [False, False, True, True, False, False]
 
 
-def test_a_proof_has_no_other_target():
+def test_a_test_marked_proof_and_long_is_refused():
     with pytest.raises(pytest.UsageError, match=r"test_y has the marks proof and long.*remove"):
         check_targets([Item("tests/integration/test_x.py::test_y", "proof", "long")])
 
 
 def test_every_test_file_is_in_the_committed_tiers():
-    """The numbers of tests are compared by scripts/test, which collects them anyway."""
+    """scripts/test compares the numbers of tests, because it collects them."""
     committed = json.loads(FILE.read_text(encoding="utf-8"))
     assert set(committed) == set(TARGETS)
     files = {file for counts in committed.values() for file in counts}
@@ -171,7 +171,7 @@ def test_every_test_file_is_in_the_committed_tiers():
     assert files == present, "Run scripts/tiers"
 
 
-def test_a_test_that_changes_its_target_is_named():
+def test_differences_names_files_whose_tests_have_changed_their_target():
     file = "tests/model/test_x.py"
     found = tiers_of([Item(f"{file}::test_y"), Item(f"{file}::test_z", "long")])
     assert found["make test"] == found["make test-long"] == {file: 1}

@@ -1,7 +1,7 @@
-"""The messages that docs/troubleshooting.md quotes are messages of the product.
+"""The messages that docs/troubleshooting.md quotes occur in the source.
 
-The page quotes a message in a block ```text, with … for the parts that vary. The rest has to occur
-in one string of the source, in this order and in whole pieces.
+The page quotes a message in a ```text block, with … for variable parts. One string of the source
+must contain all fixed parts in this order.
 """
 
 import ast
@@ -24,7 +24,7 @@ def quoted_messages(page):
 
 
 def strings_of(source):
-    """Return the strings of a file except docstrings, with … for what is computed in them."""
+    """Return the strings of a file except docstrings, with … for computed parts."""
     tree = ast.parse(source)
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = (string_of(node) for node in ast.walk(tree) if id(node) not in statements)
@@ -45,7 +45,7 @@ def string_of(node):
 
 
 def is_in(message, strings):
-    """Return whether one of the strings has all fixed parts of a message, in their order."""
+    """Return whether one of the strings has all fixed parts of a message, in this order."""
     parts = [re.escape(part) for part in message.split(VARIES)]
     pattern = re.compile(".*".join(parts))
     return any(pattern.search(text) for text in strings)
@@ -57,7 +57,7 @@ def strings():
     return [text for file in files for text in strings_of(file.read_text())]
 
 
-def test_the_product_has_every_message_of_the_page(strings):
+def test_every_message_of_the_page_occurs_in_the_source(strings):
     messages = quoted_messages(PAGE.read_text())
     assert len(messages) >= 25
     assert [message for message in messages if not is_in(message, strings)] == []
@@ -71,7 +71,7 @@ def test_each_message_has_a_cause_and_a_remedy():
         assert re.search(r"\*\*Cause\.\*\*.*\*\*Remedy\.\*\*", section, re.DOTALL), section
 
 
-def test_an_invented_message_is_found(strings):
+def test_a_changed_message_does_not_occur_in_the_source(strings):
     messages = [max(quoted_messages(PAGE.read_text()), key=len)]
     assert is_in(messages[0], strings)
     words = messages[0].split()
@@ -82,7 +82,7 @@ def test_an_invented_message_is_found(strings):
     assert not is_in(f"Ray is tired, because {VARIES}", strings)
 
 
-def test_computed_parts_of_a_message_are_not_fixed():
+def test_computed_parts_of_strings_match_only_variable_parts():
     strings = strings_of(
         '"""Ray is lost."""\nraise E(f"{n} of {m} " "ranks" + f" on {node}, lost")'
     )

@@ -1,4 +1,4 @@
-"""The built wheel holds our packages, the command and the recipes."""
+"""The built wheel contains all packages, the command and the recipes."""
 
 import importlib.metadata
 import json
@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built without network and unpacked, which is an installation."""
+    """Build the wheel without network, unpack it, and return the folder, which can be imported."""
     return built.unpacked_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def run_installed(unpacked: Path, program: str) -> str:
-    """Return the output of a program that imports the unpacked wheel, in a separate folder."""
+    """Run a program that imports the unpacked wheel, in a separate folder; return its output."""
     elsewhere = unpacked.parent / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     result = run_python(program, cwd=elsewhere, PYTHONPATH=str(unpacked))
@@ -32,18 +32,18 @@ def run_installed(unpacked: Path, program: str) -> str:
     return result.stdout
 
 
-def test_the_wheel_has_our_packages_and_nothing_else(unpacked: Path) -> None:
+def test_the_wheel_contains_only_translooms_packages_with_all_files(unpacked: Path) -> None:
     top_level = {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"}
     assert top_level == set(PACKAGES)
     for package in PACKAGES:
         assert (unpacked / package / "__init__.py").is_file()
-        # Also what is not Python: pages, scripts, licences.
+        # Includes files that are not Python: pages, scripts, licences.
         assert files_of(unpacked, package) == files_of(ROOT, package)
     assert not list(unpacked.rglob("__pycache__"))
 
 
 def files_of(installation: Path, package: str) -> set[Path]:
-    """Return the files of a package, without compiled ones and recipes."""
+    """Return the files of a package, without recipes and compiled files."""
     return {
         path.relative_to(installation)
         for path in (installation / package).rglob("*")
@@ -68,8 +68,8 @@ def test_the_licence_is_in_the_wheel(unpacked: Path) -> None:
     assert "Apache License" in licence
 
 
-def test_its_names_belong_to_transloom_alone(unpacked: Path) -> None:
-    """Asked of everything that is installed here, with the wheel in front."""
+def test_no_other_installed_project_has_packages_of_these_names(unpacked: Path) -> None:
+    """Compares all installed projects, with the wheel first in the path."""
     program = (
         "import importlib.metadata, json; "
         "print(json.dumps(importlib.metadata.packages_distributions()))"
@@ -79,7 +79,7 @@ def test_its_names_belong_to_transloom_alone(unpacked: Path) -> None:
     assert {name: set(owners[name]) for name in names} == {name: {"transloom"} for name in names}
 
 
-def test_its_record_shows_a_file_that_another_project_has_overwritten(unpacked: Path) -> None:
+def test_a_file_that_another_project_has_overwritten_is_reported(unpacked: Path) -> None:
     assert overwritten_package(unpacked) is None
     file = unpacked / "trainer" / "__init__.py"
     content = file.read_bytes()
@@ -91,7 +91,7 @@ def test_its_record_shows_a_file_that_another_project_has_overwritten(unpacked: 
     assert "--force-reinstall" in problem
 
 
-def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
+def test_the_wheel_contains_the_page_of_explain(unpacked: Path) -> None:
     program = (
         "from transloom.observe.explain.page import MODULES, STYLES, page_file\n"
         "print(page_file('page.html'), *map(page_file, STYLES), *MODULES)"
@@ -113,7 +113,7 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     assert "{{first_screen}}" in page
 
 
-def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
+def test_the_wheel_contains_the_recipes(unpacked: Path) -> None:
     in_tree = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.yaml")}
     in_wheel = {p.name: p.read_bytes() for p in (unpacked / "cluster" / "recipes").glob("*.yaml")}
     assert in_wheel == in_tree
@@ -122,6 +122,6 @@ def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
     assert found == unpacked / "cluster" / "recipes" / "phrasebook.yaml"
 
 
-def test_the_api_calls_the_command_of_the_wheel(unpacked: Path) -> None:
+def test_the_python_api_of_the_wheel_loads_a_recipe(unpacked: Path) -> None:
     program = "import transloom; print(transloom.load_recipe('phrasebook')['cluster.ranks'])"
     assert run_installed(unpacked, program) == "2\n"

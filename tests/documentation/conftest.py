@@ -1,4 +1,4 @@
-"""The built documentation site."""
+"""A fixture that builds the documentation site."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The site as `make docs` builds it, where the kernel allows it without a network."""
+    """Build the site like `make docs`, without network if the kernel permits; return the folder."""
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     alone = ["unshare", "--map-root-user", "--net"]

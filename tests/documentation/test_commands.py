@@ -1,6 +1,6 @@
-"""Every `transloom` command in a block of the documentation: its name, options and arguments exist.
+"""Every `transloom` command in a code block of the documentation can be parsed.
 
-Tests of single pages run their commands. This one reads those of all pages, and parses them.
+Tests of single pages run the commands of these pages; this test only parses those of all pages.
 """
 
 import re
@@ -22,7 +22,7 @@ OPERATORS = set("|;&()<>")
 
 
 def commands(text):
-    """Return the argument lists of the commands in the blocks of a page."""
+    """Yield the argument lists of the transloom commands in the code blocks of a page."""
     for block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -54,7 +54,7 @@ def parse(arguments):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_of_a_page_exist(page):
+def test_commands_of_every_page_can_be_parsed(page):
     for arguments in commands(page.read_text(encoding="utf-8")):
         try:
             parse(arguments)
@@ -62,7 +62,7 @@ def test_commands_of_a_page_exist(page):
             pytest.fail(f"transloom {shlex.join(arguments)}: {error}")
 
 
-def test_commands_are_found_in_blocks_and_wrong_ones_are_refused():
+def test_commands_are_extracted_from_blocks_and_invalid_ones_refused():
     text = "```bash\n$ transloom train a \\\n  --inline | head\ncd x && transloom runs\n```\n"
     assert list(commands(text)) == [["train", "a", "--inline"], ["runs"]]
     for wrong in (["trian"], ["train", "a", "--no-such"], ["jobs", "lits"], ["runs", "a", "b"]):
@@ -70,6 +70,6 @@ def test_commands_are_found_in_blocks_and_wrong_ones_are_refused():
             parse(wrong)
 
 
-def test_the_documentation_shows_commands():
+def test_the_documentation_has_many_commands():
     found = [a for page in PAGES for a in commands(page.read_text(encoding="utf-8"))]
     assert len(found) > 50

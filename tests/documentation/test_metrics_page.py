@@ -1,4 +1,4 @@
-"""The tables of docs/reference/metrics.md are those of the table of facts."""
+"""The tables of docs/reference/metrics.md are generated from the table of facts."""
 
 import re
 from pathlib import Path
@@ -18,14 +18,14 @@ def reference():
         yield module
 
 
-def test_the_tables_are_those_of_the_facts(reference):
+def test_the_metrics_page_equals_its_generated_tables(reference):
     page = reference.METRICS_PAGE.read_text()
     remedy = "run .venv/bin/python scripts/site/reference.py and commit the page"
     assert reference.with_tables(page) == page, remedy
     assert "| `grad_norm` | gradient norm |  | Global norm" in page
 
 
-def test_alerts_name_metrics_that_exist():
+def test_alert_rules_use_existing_metrics():
     named = set(re.findall(r"transloom_(?:run|node)_\w+", RULES))
     assert len(named) > 8
     assert named <= {*RUN_METRICS, *NODE_METRICS}

@@ -1,4 +1,4 @@
-"""Figures of the README are those of the tables that they come from."""
+"""Numbers in the README equal those of the tables that they come from."""
 
 import re
 from collections import Counter
@@ -13,10 +13,10 @@ def rows_of_the_gpu_table() -> list[list[str]]:
     table = TABLE.partition("<!-- scripts/gpu_check adopt writes this table -->")[2]
     lines = table.partition("<!-- end of the table -->")[0].splitlines()
     rows = [re.split(r" *(?<!\\)\| *", line)[1:-1] for line in lines if line.startswith("| ")]
-    return rows[1:]  # without the head
+    return rows[1:]  # without the header row
 
 
-def test_the_state_of_cuda_is_that_of_the_table() -> None:
+def test_the_readmes_gpu_results_equal_the_table() -> None:
     rows = rows_of_the_gpu_table()
     results = Counter(row[2] for row in rows)
     assert (
@@ -27,7 +27,7 @@ def test_the_state_of_cuda_is_that_of_the_table() -> None:
     assert f"base was {slower.partition(' %')[0]} % slower than a plain loop" in README
 
 
-def test_versions_on_the_gpu_that_are_not_those_of_the_lock_are_named() -> None:
+def test_the_readme_names_the_torch_version_of_the_gpu_if_not_pinned() -> None:
     (ran,) = {m for row in rows_of_the_gpu_table() for m in re.findall(r"torch (\d+\.\d+)", row[4])}
     lock = (ROOT / "locks/cpu.txt").read_text()
     (pinned,) = re.findall(r"^torch==(\d+\.\d+)", lock, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The documentation site: complete, and usable from a folder without a network."""
+"""The documentation site is complete and usable from disk without a network."""
 
 import json
 import re
@@ -30,7 +30,7 @@ SEARCH_BOX = "input[placeholder=Search]"
 
 
 class Resources(HTMLParser):
-    """The addresses that a page loads by itself, and those to which it links."""
+    """The URLs that a page loads, and the URLs to which it links."""
 
     def __init__(self, page):
         super().__init__()
@@ -48,7 +48,7 @@ class Resources(HTMLParser):
 
 
 @pytest.mark.long
-def test_pages_load_nothing_from_elsewhere_and_link_to_files_that_exist(site):
+def test_pages_load_only_local_files_and_link_to_existing_files(site):
     # Exhibits are separate files, which the tests of their commands check.
     pages = [page for page in site.rglob("*.html") if "exhibits" not in page.parts]
     assert site / "index.html" in pages
@@ -65,13 +65,13 @@ def test_pages_load_nothing_from_elsewhere_and_link_to_files_that_exist(site):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["explain.html", "report.html"])
-def test_an_exhibit_is_there_or_says_how_to_build_it(site, name):
+def test_a_missing_exhibit_says_how_to_build_it(site, name):
     text = (site / "exhibits" / name).read_text(encoding="utf-8")
     assert (ROOT / "docs/exhibits" / name).exists() != ("Run <code>scripts/exhibits" in text)
 
 
 @pytest.mark.long
-def test_the_reference_has_every_command_field_and_name(site):
+def test_the_reference_lists_every_command_recipe_field_and_api_name(site):
     commands = (site / "reference/commands.html").read_text()
     for command in app.registered_commands:
         if not command.hidden:
@@ -88,21 +88,21 @@ def test_the_reference_has_every_command_field_and_name(site):
 
 
 @pytest.mark.long
-def test_the_search_index_finds_a_field(site):
+def test_the_search_index_contains_fields_and_commands(site):
     index = json.loads((site / "search/search_index.json").read_text())
     titles = {re.sub("<[^>]*>", "", page["title"]) for page in index["docs"]}
     assert {"trainer.ema_decay", "transloom train"} <= titles
 
 
 @pytest.mark.long
-def test_search_leaves_out_decision_records(site):
+def test_the_search_index_omits_decision_records(site):
     index = json.loads((site / "search/search_index.json").read_text())
     assert (site / "decisions/0105-ranks-check-each-other.html").exists()
     assert [e["location"] for e in index["docs"] if e["location"].startswith("decisions/")] == []
 
 
 @pytest.mark.long
-def test_no_code_shows_the_backslash_of_an_escaped_pipe(site):
+def test_code_on_the_site_shows_pipes_without_a_backslash(site):
     shown = {
         (str(page.relative_to(site)), code)
         for page in site.rglob("*.html")
@@ -120,7 +120,7 @@ def test_no_code_shows_the_backslash_of_an_escaped_pipe(site):
 @pytest.mark.needs("browser")
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_and_pages_fit_the_screen(site, browser, width, scheme):
+def test_pages_fit_the_screen_and_have_no_accessibility_violations(site, browser, width, scheme):
     with closing(Watched(browser, width, scheme)) as watched:
         for name in PAGES:
             watched.page.goto((site / name).as_uri())
@@ -152,7 +152,7 @@ def test_search_finds_the_page_about_a_subject_first(site, browser, words, page_
 
 @pytest.mark.lab
 @pytest.mark.needs("browser")
-def test_search_works_in_a_page_opened_from_a_folder(site, browser):
+def test_search_opens_a_result_on_a_page_loaded_from_disk(site, browser):
     with closing(Watched(browser)) as watched:
         page = watched.page
         page.goto((site / "index.html").as_uri())

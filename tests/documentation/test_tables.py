@@ -48,17 +48,17 @@ def adapted(hooks, markdown, uri="how-to/page.md"):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_rows_of_tables_have_equal_numbers_of_cells_on_github(page):
+def test_all_rows_of_a_table_have_equal_numbers_of_cells_on_github(page):
     assert wrong_rows(page.read_text(encoding="utf-8")) == []
 
 
-def test_generated_pages_have_equal_numbers_of_cells(hooks):
+def test_all_rows_of_a_table_in_generated_pages_have_equal_numbers_of_cells(hooks):
     wrong = {uri: wrong_rows(page()) for uri, page in hooks.GENERATED.items()}
     assert wrong
     assert not any(wrong.values()), wrong
 
 
-def test_unescaped_and_needlessly_escaped_pipes_are_found():
+def test_wrong_rows_finds_unescaped_and_needlessly_escaped_pipes():
     table = "| a | b |\n|---|---|\n| `x|y` | z |\n"
     assert wrong_rows(table) == ["| `x|y` | z |"]
     assert wrong_rows(table.replace("x|y", r"x\|y")) == []
@@ -71,6 +71,6 @@ def test_the_site_shows_no_backslash_in_code_of_tables(hooks):
     assert adapted(hooks, rows)[0] == expected
 
 
-def test_decision_records_alone_are_left_out_of_the_search_index(hooks):
+def test_the_hook_excludes_only_decision_records_from_search(hooks):
     assert adapted(hooks, "text", "decisions/0002-pure-plan.md")[1] == {"search": {"exclude": True}}
     assert adapted(hooks, "text", "how-to/resume.md")[1] == {}

@@ -1,4 +1,4 @@
-"""The tokens that the copy task hides depend on seed, pass and example alone."""
+"""The example extension copy_task: hidden tokens, validation, and errors of incomplete tasks."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def dataset(tmp_path_factory):
 
 
 def small(dataset, **changed):
-    """Return the task's recipe, with shards so small that an epoch has several windows."""
+    """Return the task's recipe with small shards, so that an epoch has several windows."""
     values = copy_values(dataset)
     values["data"] |= {"pairs_per_block": 64, "blocks_per_shard": 8}
     values["data"]["train"][0]["part"] = [0, 0.25]
@@ -56,10 +56,10 @@ def hidden(dataset, epoch, *, backwards=False, **changed):
 
 
 @pytest.mark.long
-def test_an_example_hides_the_same_wherever_it_is_read(dataset):
+def test_an_examples_hidden_tokens_do_not_depend_on_order_or_window(dataset):
     first = hidden(dataset, 0)
     assert hidden(dataset, 0, backwards=True) == first
-    assert hidden(dataset, 0, window_shards=2) == first  # in other windows, among other examples
+    assert hidden(dataset, 0, window_shards=2) == first  # other windows, with other examples
     assert {number: text for number, (text, _) in hidden(dataset, 1).items()} == {
         number: text for number, (text, _) in first.items()
     }
@@ -67,7 +67,7 @@ def test_an_example_hides_the_same_wherever_it_is_read(dataset):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("epoch", "changed"), [(1, {}), (0, {"seed": 2})])
-def test_another_pass_or_seed_hides_others(dataset, epoch, changed):
+def test_another_epoch_or_seed_hides_different_tokens(dataset, epoch, changed):
     first, other = hidden(dataset, 0), hidden(dataset, epoch, **changed)
     assert first.keys() == other.keys()
     places = [
@@ -82,7 +82,7 @@ def test_another_pass_or_seed_hides_others(dataset, epoch, changed):
     assert both == pytest.approx(0.01, abs=0.003)  # as if drawn independently
 
 
-def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
+def test_validation_of_the_copy_task_hides_no_tokens(dataset):
     recipe = Recipe.of(small(dataset)).training()
     task, (store, manifest) = opened_task(recipe)
     from data_pipeline.batching.heldout import load_heldout
@@ -110,7 +110,7 @@ def task_of(dataset):
 
 
 class NoWidth(CopyNetwork):
-    """Lacks the width, as it is deleted."""
+    """A network without the attribute width."""
 
     def __init__(self, vocabulary_size, width):
         super().__init__(vocabulary_size, width)
@@ -135,8 +135,8 @@ class NoRecomputation(CopyNetwork):
         (NoRecomputation, r"no method checkpoint_activations\(on: bool\), .* Define it"),
     ],
 )
-def test_a_network_that_lacks_what_engines_need_is_refused(dataset, monkeypatch, network, message):
-    """Before an engine is made, and with an error that no rank is restarted after."""
+def test_a_network_without_required_attributes_is_refused(dataset, monkeypatch, network, message):
+    """The error comes before an engine is made, and ranks are not restarted after it."""
     monkeypatch.setattr("copy_task.network.CopyNetwork", network)
     with pytest.raises(ModelError, match=message):
         task_of(dataset).build_network()
@@ -153,7 +153,7 @@ def test_a_forward_pass_must_return_named_sums(dataset, monkeypatch, tmp_path):
         runs.train("run", inline=True)
 
 
-def test_a_half_task_is_refused_by_the_names_of_what_it_lacks(dataset, monkeypatch):
+def test_a_task_that_lacks_a_method_is_refused_with_the_methods_name(dataset, monkeypatch):
     class NoTargets(CopyTask):
         targets = TrainingTask.targets
 
@@ -162,8 +162,8 @@ def test_a_half_task_is_refused_by_the_names_of_what_it_lacks(dataset, monkeypat
         task_of(dataset)
 
 
-def test_a_realised_field_may_have_real_numbers(dataset, monkeypatch):
-    """As docs/how-to/extending.md says of real-valued targets: they are stored as text."""
+def test_a_field_made_by_realise_may_contain_floats(dataset, monkeypatch):
+    """docs/how-to/extending.md describes real-valued targets, which are stored as text."""
 
     class WithScores(CopyData):
         def texts_read(self, settings):

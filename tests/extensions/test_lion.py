@@ -1,4 +1,4 @@
-"""Lion is Lion, and as an extension it moves between shapes and is exact as AdamW is."""
+"""The example optimizer Lion: its algorithm, and exactness for all ranks and ZeRO stages."""
 
 from functools import cache, partial
 from types import SimpleNamespace
@@ -20,21 +20,21 @@ from trainer.zero.settings import parameter_groups
 pytestmark = pytest.mark.long
 
 SETTINGS = {"lr": 0.003, "betas": (0.9, 0.98)}
-LENGTH = 67  # four AVX-512 vectors of fp32 and an end of three
+LENGTH = 67  # four AVX-512 vectors of fp32 and three more elements
 STEPS = 4
 RANKS = (1, 2, 3)
 SHAPES = [
     (ranks, Shape(stage, precision, numerics="exact"))
     for ranks in RANKS
     for stage, precision in [(s, "fp32") for s in range(4)] + [(s, "bf16") for s in (1, 2, 3)]
-    if (ranks, stage, precision) != (3, 3, "bf16")  # refused, whatever the optimizer
+    if (ranks, stage, precision) != (3, 3, "bf16")  # refused for every optimizer
 ]
-# Every number of ranks and every stage, and those together where ranks are most unlike.
+# Covers every number of ranks and every stage, with few combinations.
 SHORT = [(1, 1), (1, 3), (2, 0), (2, 2), (3, 1), (3, 3)]
 
 
 class PlainLion:
-    """Algorithm 2 of the paper, line by line and without an in-place operation."""
+    """Algorithm 2 of the Lion paper, line by line; the moments are not changed in place."""
 
     def __init__(self, groups, betas):
         self.groups, (self.beta1, self.beta2) = groups, betas
@@ -56,7 +56,7 @@ def gradients(steps, length=LENGTH):
 
 
 def updated(whole, cuts, steps, *, divisor=1.0, offset=0):
-    """A vector and its moment after some steps, cut into parts that begin anywhere in memory."""
+    """Return a vector and its moment after steps on parts at the given offset in memory."""
 
     def placed(part):
         room = torch.empty(len(part) + offset)
@@ -78,7 +78,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("divisor", [1.0, 3.7])
-def test_a_vector_may_be_cut_at_every_position_and_begin_anywhere(divisor):
+def test_updates_do_not_depend_on_cuts_and_memory_offsets(divisor):
     whole = torch.linspace(-2, 2, LENGTH)
     expected = updated(whole, [LENGTH], 5, divisor=divisor)
     for cut in range(1, LENGTH):
@@ -88,7 +88,7 @@ def test_a_vector_may_be_cut_at_every_position_and_begin_anywhere(divisor):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_long_vectors_on_any_number_of_threads(threads):
+def test_updates_of_long_vectors_do_not_depend_on_the_number_of_threads(threads):
     whole = torch.linspace(-2, 2, 100_003)
     expected = updated(whole, [len(whole)], 2)
     before = torch.get_num_threads()
@@ -101,7 +101,7 @@ def test_long_vectors_on_any_number_of_threads(threads):
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_it_is_the_papers_algorithm(weight_decay):
+def test_lion_equals_the_papers_algorithm(weight_decay):
     """Compare with the reference in fp64 for 50 steps."""
     ours = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH))
     theirs = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH, dtype=torch.float64))
@@ -115,8 +115,8 @@ def test_it_is_the_papers_algorithm(weight_decay):
     assert (ours - torch.linspace(-2, 2, LENGTH)).abs().mean() > 1e-2
 
 
-def test_clipping_divides_the_gradient():
-    """Clip in the second step alone: Lion does not notice a divisor that never changes."""
+def test_the_gradient_divisor_divides_the_gradient():
+    """Only the second step is clipped, because a constant divisor does not change the updates."""
     divisors = [1.0, 30.0, 1.0]
     clipped, by_hand = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(2))
     optimizers = [Lion([{"params": [p]}], **SETTINGS) for p in (clipped, by_hand)]
@@ -129,7 +129,7 @@ def test_clipping_divides_the_gradient():
 
 
 def plain_losses(steps):
-    """Losses of the same training without DeepSpeed."""
+    """Return the losses of the same training without DeepSpeed."""
     model = engine_jobs.make_model()
     lion = PlainLion(parameter_groups(model, 0.01), (0.9, 0.98))
     step = partial(lion.step, engine_jobs.LEARNING_RATE)
@@ -152,13 +152,13 @@ def plain_losses(steps):
 )
 def test_every_stage_follows_the_plain_torch_loop(rank_pools, ranks, shape):
     losses, _, _ = rank_pools(ranks).run(lion_jobs.train, shape, STEPS)[0]
-    tolerance = 1e-3 if shape.precision == "fp32" else 5e-2  # a sign hangs on the last bit
+    tolerance = 1e-3 if shape.precision == "fp32" else 5e-2  # a last bit can change a sign
     assert losses == pytest.approx(plain_losses(STEPS), rel=tolerance)
 
 
 @pytest.fixture(scope="module")
 def trained(rank_pools, tmp_path_factory):
-    """Losses of a run with Lion, and its checkpoint, by ranks, shape and steps."""
+    """Return a function that trains with Lion and returns the losses and the checkpoint."""
 
     @cache
     def result(ranks, shape, steps):
@@ -192,7 +192,7 @@ def of_one_rank(trained, precision):
         for ranks, shape in SHAPES
     ],
 )
-def test_losses_weights_and_moments_are_the_same_bits(trained, ranks, shape):
+def test_losses_weights_and_moments_equal_those_of_one_rank_bit_for_bit(trained, ranks, shape):
     losses, path = trained(ranks, shape, STEPS)
     expected_losses, expected = of_one_rank(trained, shape.precision)
     state = state_of(path)
@@ -202,14 +202,14 @@ def test_losses_weights_and_moments_are_the_same_bits(trained, ranks, shape):
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
-def test_fast_sums_depend_on_the_ranks(trained):
-    """Or the test above would show nothing."""
+def test_fast_numerics_depend_on_the_number_of_ranks(trained):
+    """Otherwise the previous test would also pass with fast numerics."""
     one, three = (state_of(trained(ranks, Shape(1), STEPS)[1]) for ranks in (1, 3))
     assert any(not torch.equal(one[name], three[name]) for name in one)
 
 
 @pytest.mark.parametrize("stage", [1, pytest.param(0, marks=pytest.mark.chaos), 3])
-def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
+def test_clipping_does_not_depend_on_the_number_of_ranks(rank_pools, stage):
     job = lion_jobs.train
     one = rank_pools(1).run(job, Shape(1, numerics="exact"), 2, 0.05)[0]
     three = rank_pools(3).run(job, Shape(stage, numerics="exact"), 2, 0.05)[0]
@@ -228,7 +228,7 @@ def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
     ],
     ids=str,
 )
-def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
+def test_a_run_can_be_resumed_with_other_ranks_and_stages(rank_pools, trained, before, after):
     ranks, shape = after
     _, half = trained(*before, STEPS // 2)
     results = rank_pools(ranks).run(lion_jobs.resume, shape, half, STEPS)
@@ -243,15 +243,15 @@ def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
             assert torch.equal(weight.flatten(), master.float())
 
 
-def test_options_that_lion_does_not_read_are_refused():
+def test_an_optimizer_option_that_lion_does_not_read_is_refused():
     OptimizerConfig(type="lion", betas=(0.9, 0.99), weight_decay=0.1)
     message = "optimizer type 'lion' does not read epsilon, which is 1e-06: remove it"
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(type="lion", epsilon=1e-6)
 
 
-def test_a_whole_run_is_resumed_in_another_stage(inline_runs):
-    """With both examples, from the recipe to the record, as long as the decay takes."""
+def test_a_resumed_run_with_lion_equals_an_uninterrupted_run(inline_runs):
+    """The run uses two example extensions: the optimizer, and the schedule up to its decay."""
     overrides = [
         "trainer.optimizer={type: lion, betas: [0.9, 0.99]}",
         "trainer.schedule={type: warm_up_stable_decay}",

@@ -1,4 +1,4 @@
-"""The guard of the example against its formula; test_callbacks.py in tests/integration trains."""
+"""The example callback loss_ceiling; tests/integration/test_callbacks.py trains with it."""
 
 import pytest
 from loss_ceiling import LossCeiling
@@ -18,7 +18,7 @@ def decisions(losses, **options):
     return found, guard.state()
 
 
-def test_losses_far_above_the_average_of_applied_steps_are_skipped():
+def test_steps_with_a_loss_far_above_the_average_are_skipped():
     found, state = decisions([4.0, 6.0, 6.1, 2.0, 20.5], factor=1.5, decay=0.5, stop_above=20)
     assert found == [type(None), type(None), type(None), type(None), Stop]
     assert state == {"mean": ((4 + 6) / 2 + 6.1) / 4 + 1.0}
@@ -27,7 +27,7 @@ def test_losses_far_above_the_average_of_applied_steps_are_skipped():
     assert state == {"mean": 4.0}
 
 
-def test_options_are_checked_when_the_recipe_is_loaded():
+def test_options_of_loss_ceiling_are_checked_when_the_recipe_is_loaded():
     config = CallbackConfig(type="loss_ceiling", options={"factor": 2})
     assert config.options == {"factor": 2.0, "decay": 0.98, "stop_above": None}
     with pytest.raises(ValueError, match="greater than 1"):

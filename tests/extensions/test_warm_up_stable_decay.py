@@ -1,4 +1,4 @@
-"""The schedule of the example against its formula, and what it says of wrong options."""
+"""The example schedule warm_up_stable_decay: its rates, and errors for invalid options."""
 
 import pytest
 from warm_up_stable_decay import WarmUpStableDecay
@@ -18,14 +18,14 @@ def schedule(**options):
     return ScheduleConfig(type="warm_up_stable_decay", options={**OPTIONS, **options})
 
 
-def test_it_rises_stays_and_decays():
+def test_the_rate_rises_stays_constant_and_decays():
     rates = {step: learning_rate(schedule(), step, 512) for step in (1, 5, 10, 30, 50, 55, 60)}
     assert rates == pytest.approx(
         {1: 0.001, 5: 0.005, 10: 0.01, 30: 0.01, 50: 0.01, 55: 0.005, 60: 0.0025}
     )
 
 
-def test_without_warm_up_it_begins_at_the_peak():
+def test_without_warm_up_the_rate_starts_at_the_peak():
     assert learning_rate(schedule(warmup_steps=0), 1, 512) == 0.01
 
 
@@ -34,8 +34,8 @@ def test_a_stable_part_that_ends_before_warm_up_is_refused():
         schedule(stable_until_step=5)
 
 
-def test_options_are_kept_with_their_defaults():
-    """Therefore, a later version with another default makes another run without further code."""
+def test_the_configuration_contains_the_defaults_of_options():
+    """If a later version has another default, the recipe's identity changes."""
     given = {"peak_learning_rate": 0.01, "stable_until_step": 5000}
     config = ScheduleConfig(type="warm_up_stable_decay", options=given)
     assert config.options == {**given, "warmup_steps": 4000, "half_life_steps": 5000.0}

@@ -1,4 +1,4 @@
-"""The z-loss is torch's, and as an extension's loss it is trained with, recorded and validated."""
+"""The example loss z_loss: its values, its record during training, and its options."""
 
 import math
 
@@ -34,7 +34,7 @@ def recipe_file(values, tmp_path):
     return write_yaml(tmp_path / "recipe.yaml", values)
 
 
-def test_it_is_torchs_cross_entropy_and_the_square_of_log_z(values):
+def test_z_loss_is_cross_entropy_plus_the_weighted_square_of_log_z(values):
     recipe = Recipe.of(values).training()
     loss = opened_task(recipe)[0].loss
     generator = torch.Generator().manual_seed(1)
@@ -57,7 +57,7 @@ def test_it_is_torchs_cross_entropy_and_the_square_of_log_z(values):
         torch.testing.assert_close(found, wanted)
 
 
-def test_the_record_has_its_sums_and_validation_the_plain_loss(recipe_file, tmp_path):
+def test_z_loss_is_recorded_and_validation_uses_the_plain_loss(recipe_file, tmp_path):
     runs = Runs(recipe_file, tmp_path, address="")
     runs.train("run", inline=True)
     lines = runs.lines("run")
@@ -67,11 +67,11 @@ def test_the_record_has_its_sums_and_validation_the_plain_loss(recipe_file, tmp_
         total = line["nll"] + WEIGHT * line["other_sums"]["z_squared"]
         assert line["loss"] == pytest.approx(total, rel=1e-5)
     (validation,) = runs.lines("run", "validation")
-    assert validation["scores"]["loss"]["value"] < math.log(60) + 0.5  # not plus (log Z)²
+    assert validation["scores"]["loss"]["value"] < math.log(60) + 0.5  # without (log Z)²
     assert validation["scores"]["loss"]["value"] == pytest.approx(lines[-1]["nll"], rel=0.1)
 
 
-def test_its_settings_are_checked_and_make_another_run(recipe_file):
+def test_options_of_z_loss_are_checked_and_change_the_runs_identity(recipe_file):
     ours, other = (
         identity_of(load_recipe(recipe_file, overrides))
         for overrides in ([], ["trainer.loss_options.weight=0.01"])

@@ -1,4 +1,4 @@
-"""Announcements of installed packages: they are listed and suggested, and never load anything."""
+"""Extensions that installed packages announce are listed and suggested, but never imported."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ LOSSES.register("announced_and_named", LOSSES["cross_entropy"])
 
 @pytest.fixture
 def site(tmp_path):
-    """A directory of installed packages, with one that announces a component of each kind."""
+    """Return a directory with a package that announces a component of each kind."""
     kinds = ("task", "network", "loss", "optimizer", "schedule", "callback", "score", "format")
     components = [f"{kind}.announced" for kind in (*kinds, "tokenizer")]
     install(tmp_path / "site", MODULE, LOSS, *components)
@@ -62,7 +62,7 @@ def changed(values, key, value):
         ("data.train", [{"files": ["a.txt"], "format": "announced"}]),
     ],
 )
-def test_an_unknown_name_suggests_the_line_of_the_recipe(site, tmp_path, key, value):
+def test_the_error_for_an_unknown_name_suggests_the_announced_extension(site, tmp_path, key, value):
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_yaml(changed(tiny_values(tmp_path), key, value)))
     with pytest.raises(RecipeError, match=r"`extensions: \[ext_announced\]`.* ext_announced 1\.0"):
@@ -78,7 +78,7 @@ def test_a_component_of_another_kind_is_not_suggested(tmp_path):
     assert MODULE not in str(error.value)
 
 
-def test_packages_are_listed_although_one_is_damaged(site):
+def test_extensions_are_listed_if_another_package_is_damaged(site):
     install(site, "ext_damaged", "1 / 0", "no separator", "loss.a\nno value", "loss.b")
     install(site, "ext_other", "1 / 0", "loss.c", "score", "loss.")
     rows = json.loads(CliRunner().invoke(app, ["extensions", "--json"]).stdout)
@@ -90,7 +90,7 @@ def test_packages_are_listed_although_one_is_damaged(site):
     assert not [name for name in sys.modules if name.startswith("ext_")]
 
 
-def test_a_module_that_is_not_a_name_is_not_suggested(site):
+def test_an_announcement_with_an_invalid_module_name_is_ignored(site):
     (site / f"{MODULE}-1.0.dist-info" / "entry_points.txt").write_text(
         "[transloom.extensions]\nloss.a = os; rm\nloss.b = a b\nloss.c = a:b\nloss.d = a.b\n"
     )
@@ -98,7 +98,7 @@ def test_a_module_that_is_not_a_name_is_not_suggested(site):
     assert [(one.name, one.module) for one in found] == [("d", "a.b")]
 
 
-def test_a_run_with_other_code_imports_nothing(site, tmp_path):
+def test_a_run_recorded_with_different_code_imports_no_extension(site, tmp_path):
     values = language_model_values(tmp_path) | {"extensions": [MODULE]}
     identity = {f"extensions.{MODULE}": "1.0 sha256:" + "0" * 64}
     with pytest.raises(ExtensionError, match=r"is 1\.0 sha256:\w+ on .* but 1\.0 sha256:0+ "):
@@ -106,7 +106,7 @@ def test_a_run_with_other_code_imports_nothing(site, tmp_path):
     assert MODULE not in sys.modules
 
 
-def test_valid_recipes_and_loaded_extensions_read_no_announcement(tmp_path, monkeypatch):
+def test_announcements_are_not_read_for_valid_recipes(tmp_path, monkeypatch):
     install(tmp_path / "site", MODULE, LOSS, "loss.announced_and_named")
     sys.path.append(str(tmp_path / "site"))
     monkeypatch.setattr(metadata, "distributions", lambda: pytest.fail("metadata was read"))

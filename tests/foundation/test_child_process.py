@@ -1,6 +1,6 @@
 """A background process has the lowest priority, and ends with its owner.
 
-Children of `multiprocessing`: tests/foundation/test_process_pool.py.
+tests/foundation/test_process_pool.py tests children of `multiprocessing`.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from foundation.process_pool import LOWEST_PRIORITY
 
 HANG_SECONDS = 300
 
-# Starts a process in its turn, and prints its id.
+# A background process that starts a child and prints the child's id.
 BACKGROUND = """
 import subprocess, sys, time
 from foundation.process_pool import enter_background

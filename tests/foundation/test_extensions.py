@@ -1,4 +1,4 @@
-"""Extensions: where they are found, what of them is an identity, and when nothing is imported."""
+"""Extensions: folders, hashes of their code, and cases in which nothing is imported."""
 
 import pickle
 import shlex
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("fresh_extensions")
 
 @pytest.fixture
 def make(tmp_path):
-    """Writes a folder of modules, each given by its path, and returns its path."""
+    """Return a function that writes modules, given by path, and returns their folder."""
 
     def write(files, folder="extensions"):
         for name, text in files.items():
@@ -42,7 +42,7 @@ def make(tmp_path):
 
 
 def forget(name):
-    """As in another process."""
+    """Forget that an extension is loaded, as if in a new process."""
     del extensions._loaded[name]
     del sys.modules[name]
 
@@ -60,7 +60,7 @@ def test_a_module_of_the_recipes_folder_is_imported(make):
     assert found.identity()["extensions.ext_here"].startswith("0 sha256:")
 
 
-def test_a_module_of_a_package_is_known_by_the_package(make):
+def test_a_module_of_a_package_has_the_hash_of_the_package(make):
     folder = make({"ext_package/__init__.py": "", "ext_package/part.py": "value = 2"})
     (of_part,) = load_extensions(["ext_package.part"], folder).modules
     (of_package,) = load_extensions(["ext_package"], folder).modules
@@ -68,13 +68,13 @@ def test_a_module_of_a_package_is_known_by_the_package(make):
     assert of_part.sha256 == of_package.sha256
 
 
-def test_the_environment_names_a_folder_too(make, monkeypatch):
+def test_an_extension_is_found_in_the_folder_of_the_environment_variable(make, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, make({"ext_environment.py": "value = 3"}))
     load_extensions(["ext_environment"])
     assert sys.modules["ext_environment"].value == 3
 
 
-def test_an_installed_package_has_its_version():
+def test_an_installed_extension_has_the_version_of_its_package():
     (found,) = load_extensions(["numpy"]).modules
     assert found.version == sys.modules["numpy"].__version__
 
@@ -92,7 +92,7 @@ def test_a_missing_extension_is_reported_with_the_remedy(make):
     ("code", "reason"),
     [("import not_installed_here", "No module named"), ("1 / 0", "ZeroDivision"), ("(", "Syntax")],
 )
-def test_an_import_that_fails_is_reported(make, code, reason):
+def test_an_extension_that_cannot_be_imported_is_reported(make, code, reason):
     with pytest.raises(ExtensionError, match=rf"ext_broken cannot be imported: .*{reason}"):
         load_extensions(["ext_broken"], make({"ext_broken.py": code}))
 
@@ -118,14 +118,14 @@ def test_every_python_file_of_a_package_is_part_of_its_identity(make):
     assert len(seen) == 4
 
 
-def test_the_folder_is_no_part_of_the_identity(make):
+def test_the_folder_does_not_change_the_identity(make):
     first = identity("ext_moved", make({"ext_moved.py": "a = 1"}, "one"))
     forget("ext_moved")
     sys.path.pop(0)
     assert identity("ext_moved", make({"ext_moved.py": "a = 1"}, "two")) == first
 
 
-def test_a_run_gets_only_what_it_was_trained_with(make, monkeypatch):
+def test_a_run_loads_an_extension_only_if_the_hash_matches(make, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, make({"ext_run.py": "value = 1"}))
     expected = identity("ext_run", None)
     assert load_expected(["ext_run"], expected).identity() == expected
@@ -141,7 +141,7 @@ def test_a_run_gets_only_what_it_was_trained_with(make, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ext_theirs", "ext_theirs.part"])
-def test_the_folder_that_a_run_names_is_quoted_for_a_shell_and_not_used(make, name):
+def test_the_folder_that_a_run_names_is_printed_but_not_used(make, name):
     named = make({"ext_theirs.py": "value = 1"}, "it's theirs; true")
     with pytest.raises(ExtensionError, match="uses this folder only on request") as error:
         load_expected([name], None, named_folder=named)
@@ -151,12 +151,12 @@ def test_the_folder_that_a_run_names_is_quoted_for_a_shell_and_not_used(make, na
 
 
 @pytest.mark.parametrize("named", [None, "", "/nowhere", "a\0b", "~", "x" * 5000])
-def test_a_folder_without_the_extension_is_not_named(named):
+def test_a_named_folder_without_the_extension_is_not_printed(named):
     with pytest.raises(ExtensionError, match=rf"that has ext_theirs: {FOLDER_VARIABLE}=FOLDER$"):
         load_expected(["ext_theirs"], None, named_folder=named)
 
 
-def test_a_run_gets_its_extension_from_a_folder_of_the_user(make):
+def test_a_run_loads_its_extension_from_the_users_folder(make):
     folder = make({"ext_run.py": "value = 1"})
     expected = identity("ext_run", folder)
     forget("ext_run")
@@ -164,8 +164,8 @@ def test_a_run_gets_its_extension_from_a_folder_of_the_user(make):
     assert load_expected(["ext_run"], expected, folder).identity() == expected
 
 
-def test_an_import_gives_the_files_that_were_hashed(make):
-    """The import does not give another module of the same name, which this process imports."""
+def test_loading_fails_if_the_import_gives_another_file_than_was_hashed(make):
+    """Another module of the same name is already imported and first in the path."""
     sys.path.insert(0, make({"ext_twice.py": "value = 'first'"}, "first"))
     first = import_module("ext_twice")
     second = make({"ext_twice.py": "value = 'second'"}, "second")
@@ -174,13 +174,13 @@ def test_an_import_gives_the_files_that_were_hashed(make):
     assert first.value == "first"
 
 
-# ---- another process ----
+# ---- loading in a new process ----
 
 READ = "import pickle, sys; found = pickle.load(sys.stdin.buffer); print(found.{})"
 
 
 def in_another_process(pickled, attribute):
-    """Return what a new process finds in an object that it unpickles."""
+    """Unpickle an object in a new process that prints an attribute; return the process."""
     return subprocess.run(
         [sys.executable, "-c", READ.format(attribute)],
         input=pickled,
@@ -192,7 +192,7 @@ def in_another_process(pickled, attribute):
 
 @pytest.fixture
 def copy_recipe(make, tmp_path):
-    """A recipe of the copy task with one more extension, which notes that it is imported."""
+    """Return a recipe with one more extension, which writes to a file when it is imported."""
     code = f"with open({str(tmp_path / 'imported')!r}, 'a') as file:\n    file.write('x')\n"
     values = copy_values(tmp_path / "dataset")
     sys.path.insert(0, values["extension_folder"])
@@ -202,7 +202,7 @@ def copy_recipe(make, tmp_path):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("part", ["recipe", "training", "data_settings"])
-def test_a_process_that_is_sent_a_recipe_loads_its_extensions(
+def test_unpickling_a_recipe_in_a_new_process_loads_its_extensions(
     copy_recipe, tmp_path, monkeypatch, part
 ):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'docs' / 'extensions'}")
@@ -219,7 +219,7 @@ def test_a_process_that_is_sent_a_recipe_loads_its_extensions(
 
 
 @pytest.mark.parametrize("part", ["recipe", "data_settings"])
-def test_a_process_with_other_code_imports_nothing(copy_recipe, tmp_path, monkeypatch, make, part):
+def test_unpickling_imports_no_changed_extension(copy_recipe, tmp_path, monkeypatch, make, part):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'docs' / 'extensions'}")
     recipe = Recipe.of(copy_recipe)
     pickled = pickle.dumps({"recipe": recipe, "data_settings": recipe.data_settings}[part])
@@ -232,7 +232,7 @@ def test_a_process_with_other_code_imports_nothing(copy_recipe, tmp_path, monkey
     assert not (tmp_path / "imported").exists()
 
 
-def test_a_registered_name_is_not_taken_twice(make, tmp_path):
+def test_registering_a_name_twice_is_refused(make, tmp_path):
     code = (
         "from trainer.scores import SCORES, ScoreKind\n"
         "SCORES.register('length', ScoreKind({}, more_is_better=True))"

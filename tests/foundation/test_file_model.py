@@ -1,4 +1,4 @@
-"""Models of files are built at their first use."""
+"""A `FileModel` is completed when it is first used."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -8,7 +8,7 @@ from foundation.file_model import Count, FileModel
 THREADS = 8
 
 
-def test_threads_can_be_the_first_to_use_a_model_at_the_same_time() -> None:
+def test_several_threads_can_use_a_new_model_for_the_first_time() -> None:
     for _ in range(20):
 
         class Part(FileModel):

@@ -1,4 +1,4 @@
-"""Folders in which something is prepared: removed by their user, or after a kill by the next."""
+"""Work folders are removed by their process, or after its kill by the next process."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ with work_folder(Path(sys.argv[1])) as folder:
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that uses a folder for the target."""
+    """Return a process that holds a work folder for the target."""
     process = started_python(HOLD, tmp_path / "a" / "target[1]")
     process.folder = Path(process.stdout.readline().strip())
     assert process.folder.is_dir()
@@ -33,7 +33,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_the_lock_is_hidden_next_to_the_target_and_removed(tmp_path):
+def test_a_work_folder_is_hidden_next_to_the_target_and_removed_after_use(tmp_path):
     target = tmp_path / "a" / "target"
 
     def fail():
@@ -48,7 +48,7 @@ def test_the_lock_is_hidden_next_to_the_target_and_removed(tmp_path):
     assert list(target.parent.iterdir()) == []
 
 
-def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path, holder):
+def test_the_work_folder_of_a_killed_process_is_removed_by_the_next_process(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     target = tmp_path / "a" / "target[1]"
@@ -58,7 +58,7 @@ def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path, holder):
         assert list(target.parent.iterdir()) == [folder]
 
 
-def test_files_of_a_live_process_stay(tmp_path, holder):
+def test_the_work_folder_of_a_live_process_is_kept(tmp_path, holder):
     with work_folder(tmp_path / "a" / "target[1]") as folder:
         assert (holder.folder / "half").is_file()
         assert folder != holder.folder
@@ -66,8 +66,8 @@ def test_files_of_a_live_process_stay(tmp_path, holder):
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_a_file_system_without_locks_of_folders(tmp_path, monkeypatch):
-    """Files of other processes stay there, because nothing shows whether they are in use."""
+def test_old_work_folders_are_kept_on_a_file_system_without_locks(tmp_path, monkeypatch):
+    """Without locks, nothing shows whether another process uses the folder."""
 
     def refuse(descriptor, operation):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -1,4 +1,4 @@
-"""Disable garbage collection during imports, and only then."""
+"""`without_garbage_collection` disables the collector only while its context is open."""
 
 import gc
 
@@ -7,17 +7,17 @@ import pytest
 from foundation.garbage_collection import without_garbage_collection
 
 
-def test_python_looks_again_afterwards_and_not_at_what_was_imported():
+def test_collection_is_enabled_again_and_imported_objects_are_frozen():
     assert gc.isenabled()
     with without_garbage_collection():
         assert not gc.isenabled()
         imported = [[]]
         assert any(one is imported for one in gc.get_objects())
     assert gc.isenabled()
-    assert not any(one is imported for one in gc.get_objects())  # it is frozen
+    assert not any(one is imported for one in gc.get_objects())  # the object is frozen
 
 
-def test_so_it_does_where_an_import_fails_and_where_it_did_not_look_before():
+def test_the_collectors_state_is_restored_after_errors_and_if_disabled():
     with pytest.raises(ImportError), without_garbage_collection():
         raise ImportError
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""Locations carry no credential, and texts are shown without those of URLs."""
+"""Locations with credentials are refused, and credentials are removed from shown texts."""
 
 import json
 import pickle
@@ -125,7 +125,7 @@ def test_the_path_of_a_webhook_is_a_credential(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", WITHOUT)
-def test_a_location_without_one_is_the_text_itself(text: str) -> None:
+def test_a_location_without_a_credential_equals_its_text(text: str) -> None:
     location = Location(text)
     assert location == text
     assert repr(location) == repr(text)
@@ -141,14 +141,14 @@ class Section(BaseModel):
 
 
 @pytest.mark.parametrize("text", ["$HOME/a", "${SCRATCH}/a", "s3://$BUCKET/a", "a/$USER.txt"])
-def test_a_variable_is_refused_with_the_remedy(text: str) -> None:
+def test_a_location_with_an_environment_variable_is_refused(text: str) -> None:
     with pytest.raises(LocationError, match=r"contains \$.*recipes expand no variables.*override"):
         Location(text)
     for plain in ("price$.txt", "5$", "part-{0..3}.tar"):
         assert Location(plain) == plain
 
 
-def test_a_field_takes_locations_and_is_written_as_text() -> None:
+def test_a_location_field_is_validated_and_dumped_as_text() -> None:
     section = Section.model_validate({"place": "https://host/x", "more": ["a"]})
     assert type(section.place) is type(section.more[0]) is Location
     values = section.model_dump(mode="json")
@@ -164,7 +164,7 @@ def test_a_field_takes_locations_and_is_written_as_text() -> None:
 @pytest.mark.parametrize(
     "form", ["https://host/{}etc/passwd", "s3://bucket/a/{}b", "http://h/a/b{}"]
 )
-def test_an_address_that_leads_out_of_its_folder_is_refused(form: str, part: str) -> None:
+def test_a_url_that_leaves_its_folder_is_refused(form: str, part: str) -> None:
     address = form.replace("b{}", "b/{}").format(part)
     with pytest.raises(LocationError, match="leads out of the folder"):
         Location(address)
@@ -190,12 +190,12 @@ def test_an_address_that_leads_out_of_its_folder_is_refused(form: str, part: str
         "a\0b",
     ],
 )
-def test_names_that_lead_out(name: str) -> None:
+def test_path_escape_finds_names_that_leave_the_folder(name: str) -> None:
     assert path_escape(name)
 
 
 @pytest.mark.parametrize("name", ["a", "shards/train-00000.tar", "a..b", "größe.txt", "a%20b", "…"])
-def test_names_that_do_not(name: str) -> None:
+def test_path_escape_accepts_names_within_the_folder(name: str) -> None:
     assert path_escape(name) is None
 
 
@@ -210,13 +210,13 @@ def test_names_that_do_not(name: str) -> None:
         "FileNotFoundError: {}\n  File x, in http://host:80/x",
     ],
 )
-def test_texts_of_libraries_lose_credentials(form: str, text: str) -> None:
+def test_credentials_are_removed_from_error_messages_of_libraries(form: str, text: str) -> None:
     said = without_credentials(form.format(text, text))
     assert "CANARY" not in said.replace("%43", "C")
     assert "://host" in said.replace("https://host/a", "")
 
 
-def test_the_rest_of_a_text_stays() -> None:
+def test_removing_credentials_keeps_the_rest_of_a_text() -> None:
     for text in (
         "Cannot connect to host 127.0.0.1:80 [Connect call failed ('127.0.0.1', 80)]",
         "see https://docs.host/page.html, or (http://host:8080/a@b): both. What? a@b; c=d #1",
@@ -235,13 +235,13 @@ def test_the_rest_of_a_text_stays() -> None:
     "part", ["://", "http://a", "://a:", "?a", "@", "authorization: ", "a:b@", "hooks.slack.com"]
 )
 def test_hostile_texts_are_cleaned_in_linear_time(part: str) -> None:
-    """A pattern that backtracks would need quadratic time, and this test would not end."""
+    """With a pattern that backtracks, this test would need quadratic time and not end."""
     without_credentials(part * (2**18 // len(part)))
     without_credentials("http://" + part * (2**18 // len(part)))
 
 
 @pytest.mark.parametrize("text", WITH_USERINFO[:5] + WITH_QUERY)
-def test_everything_in_a_recipe_is_checked(text: str) -> None:
+def test_credentials_are_found_in_all_values_and_keys_of_a_recipe(text: str) -> None:
     for values, name in (
         ({"data": {"unknown": [1, text]}}, "data.unknown.1"),
         ({"trainer": {"options": {"a": {"b": text}}}}, "trainer.options.a.b"),
@@ -253,7 +253,7 @@ def test_everything_in_a_recipe_is_checked(text: str) -> None:
         assert "CANARY" not in str(caught.value).replace("%43", "C")
 
 
-def test_aliases_of_a_recipe_are_looked_at_once() -> None:
+def test_shared_and_cyclic_values_are_checked_only_once() -> None:
     levels: list[object] = ["https://host/x"]
     for _ in range(100):
         levels = [levels, levels]

@@ -1,4 +1,4 @@
-"""Waiting threads of torch sleep soon, as libgomp itself reports."""
+"""Idle threads of torch spin only briefly, according to libgomp's report."""
 
 import re
 
@@ -18,7 +18,7 @@ import torch
 
 
 def spins(**environment: str) -> str | None:
-    """Return how often a thread of a command's process spins before it sleeps."""
+    """Return how often an idle thread of a command's process spins before it sleeps."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
             patch.delenv(name, raising=False)
@@ -31,7 +31,7 @@ def spins(**environment: str) -> str | None:
 
 
 @pytest.mark.long
-def test_idle_threads_of_a_command_sleep_soon() -> None:
+def test_idle_threads_of_a_command_spin_10000_times() -> None:
     assert spins() == "10000"
 
 

@@ -1,4 +1,4 @@
-"""The packages that messages name are those of pyproject.toml."""
+"""Messages name optional packages with the requirements of pyproject.toml."""
 
 import tomllib
 from pathlib import Path
@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_each_extra_has_its_package() -> None:
+def test_optional_packages_equal_the_extras_of_the_project() -> None:
     extras = PROJECT["optional-dependencies"]
     assert {name: [OPTIONAL_PACKAGES[name]] for name in extras.keys() - {"dev"}} == {
         name: packages for name, packages in extras.items() if name != "dev"
     }
 
 
-def test_a_command_is_quoted_for_a_shell() -> None:
+def test_the_install_command_quotes_the_requirement() -> None:
     assert install_command("parquet") == f"pip install '{OPTIONAL_PACKAGES['parquet']}'"

@@ -25,7 +25,7 @@ def test_the_thread_acts_repeatedly_and_once_more_at_the_end():
     assert events[-1] == "ends"
 
 
-def test_it_waits_before_it_acts_first():
+def test_the_first_call_comes_after_the_interval():
     acted = []
     with PeriodicThread("test", 600.0, lambda: acted.append(None)):
         pass
@@ -33,13 +33,13 @@ def test_it_waits_before_it_acts_first():
 
 
 @pytest.mark.parametrize("seconds", [None, 0, 0.0])
-def test_never_is_no_thread_and_no_end(seconds):
+def test_without_an_interval_nothing_is_called(seconds):
     with PeriodicThread("test", seconds, pytest.fail, at_end=pytest.fail) as periodic:
         assert not periodic._thread.is_alive()
 
 
 @pytest.mark.parametrize("patience", [0.0, None])
-def test_the_end_waits_for_the_thread_as_long_as_it_has_patience(patience):
+def test_closing_waits_for_a_running_call_up_to_join_seconds(patience):
     goes_on, acts = threading.Event(), threading.Event()
 
     def act():
@@ -55,13 +55,13 @@ def test_the_end_waits_for_the_thread_as_long_as_it_has_patience(patience):
     periodic._thread.join(60)
 
 
-def test_the_first_call_may_come_at_once():
+def test_at_once_makes_the_first_call_immediately():
     acted = threading.Event()
     with PeriodicThread("test", 600.0, acted.set, at_once=True):
         assert acted.wait(60)
 
 
-def test_it_can_be_woken():
+def test_wake_calls_the_function_immediately():
     acted = threading.Event()
     with PeriodicThread("test", 600.0, acted.set) as periodic:
         for _ in range(3):
@@ -70,7 +70,7 @@ def test_it_can_be_woken():
             acted.clear()
 
 
-def test_it_survives_exceptions_and_logs_the_first_of_each_class(caplog):
+def test_the_thread_continues_after_exceptions_and_logs_each_class_once(caplog):
     errors = iter([ValueError("a"), OSError("b"), ValueError("c"), ValueError("d")])
     over = threading.Event()
 
@@ -94,7 +94,7 @@ def test_every_hundredth_exception_of_a_class_is_logged(caplog):
     assert [of.exc_info[1].args for of in caplog.records] == [(0,), (100,), (200,)]
 
 
-def test_it_backs_off_while_calls_fail_and_recovers():
+def test_pauses_grow_while_calls_fail_and_shrink_after_a_success():
     pauses, answers = [], iter([True] * 6 + [False, True])
     done = threading.Event()
 
@@ -113,7 +113,7 @@ def test_it_backs_off_while_calls_fail_and_recovers():
     assert [round(pause * 1000) for pause in pauses[:8]] == [2, 4, 8, 16, 16, 16, 1, 2]
 
 
-def test_a_thread_that_others_rely_on_gives_up_after_ten_failures_in_a_row(caplog):
+def test_a_thread_with_give_up_ends_after_ten_failures_in_a_row(caplog):
     calls, given_up = [], []
 
     def fail():

@@ -1,4 +1,4 @@
-"""Many processes give what one gives, and none of them outlives its owner."""
+"""A process pool gives the same results as one process, and no process outlives its owner."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def test_results_come_in_the_order_of_the_jobs(processes: int) -> None:
         assert list(pool.map(enlarge, data)) == [3 * part for part in data]
 
 
-def test_work_is_done_elsewhere_unless_there_is_one_process() -> None:
+def test_a_pool_of_one_process_runs_jobs_in_the_calling_process() -> None:
     with new_pool(1) as pool:
         assert set(pool.map(own_pid, range(3))) == {os.getpid()}
     with new_pool(2) as pool:
@@ -57,7 +57,7 @@ def test_work_is_done_elsewhere_unless_there_is_one_process() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_few_jobs_are_taken_ahead(processes: int) -> None:
+def test_the_pool_reads_few_jobs_ahead_of_results(processes: int) -> None:
     taken = 0
 
     def jobs() -> Iterator[int]:
@@ -72,7 +72,7 @@ def test_few_jobs_are_taken_ahead(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_error_of_a_job_reaches_the_caller_as_it_is(processes: int) -> None:
+def test_an_error_of_a_job_is_raised_unchanged(processes: int) -> None:
     with pytest.raises(DatasetFileError) as caught, new_pool(processes) as pool:
         list(pool.map(refuse_five, range(20)))
     error = caught.value
@@ -80,8 +80,8 @@ def test_error_of_a_job_reaches_the_caller_as_it_is(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_a_pool_goes_on_after_an_error(processes: int) -> None:
-    """Unfinished work of former jobs is not taken for the results of later ones."""
+def test_a_pool_can_be_used_again_after_an_error(processes: int) -> None:
+    """Late results of the first jobs must not be returned for later jobs."""
     with new_pool(processes) as pool:
         for _ in range(3):
             with pytest.raises(DatasetFileError):
@@ -90,7 +90,7 @@ def test_a_pool_goes_on_after_an_error(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_error_of_the_jobs_reaches_the_caller(processes: int) -> None:
+def test_an_error_of_the_iterator_of_jobs_is_raised(processes: int) -> None:
     def jobs() -> Iterator[int]:
         yield 1
         raise CorpusError("no second job")
@@ -108,7 +108,7 @@ def test_a_killed_process_is_reported(job: object) -> None:
         list(pool.map(job, range(20)))
 
 
-def test_abandoned_jobs_are_not_waited_for(tmp_path: Path) -> None:
+def test_closing_a_pool_does_not_wait_for_abandoned_jobs(tmp_path: Path) -> None:
     """The abandoned jobs would sleep for an hour."""
     with pytest.raises(KeyboardInterrupt), new_pool(2) as pool:
         list(pool.map(pool_jobs.sleep, given_up(tmp_path)))
@@ -116,7 +116,7 @@ def test_abandoned_jobs_are_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_processes_end_with_their_owner(tmp_path: Path, how: signal.Signals) -> None:
+def test_processes_end_if_their_owner_is_killed(tmp_path: Path, how: signal.Signals) -> None:
     owner = subprocess.Popen([sys.executable, pool_jobs.__file__, str(tmp_path)])
     pids = pids_of_busy_pool(tmp_path)
     owner.send_signal(how)
@@ -124,7 +124,7 @@ def test_processes_end_with_their_owner(tmp_path: Path, how: signal.Signals) -> 
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_with_a_single_traceback(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, pool_jobs.__file__, str(tmp_path)],
         stderr=subprocess.PIPE,
@@ -134,11 +134,11 @@ def test_ctrl_c_ends_all_with_one_traceback(tmp_path: Path) -> None:
     os.killpg(owner.pid, signal.SIGINT)
     _, errors = owner.communicate(timeout=HANG_SECONDS)
     assert errors.decode().count("Traceback") == 1
-    assert b"SpawnProcess" not in errors  # these jobs report nothing themselves
+    assert b"SpawnProcess" not in errors  # the pool's processes print no traceback
     assert not any(is_alive(pid) for pid in pids)
 
 
 def pids_of_busy_pool(folder: Path) -> list[int]:
-    """Return once two processes work, and the third one has given its result and waits."""
+    """Wait until two processes work and a third has delivered its result; return all pids."""
     wait_until(lambda: len(list(folder.iterdir())) == 4)
     return [int(path.name) for path in folder.iterdir() if path.name != DELIVERED]

@@ -1,4 +1,4 @@
-"""Proxies of the environment: which requests they get, asked of the libraries that send them."""
+"""Requests that bypass the proxies of the environment, as requests and urllib decide it."""
 
 import os
 from urllib.request import getproxies, proxy_bypass
@@ -15,7 +15,7 @@ PROXY = "http://me:secret@proxy.example:3128"
 def set_proxy(monkeypatch):
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    for name in ("no_proxy", "NO_PROXY"):  # the code may set them; restored afterwards
+    for name in ("no_proxy", "NO_PROXY"):  # restores variables that the tested code sets
         monkeypatch.setenv(name, "")
         os.environ.pop(name)
     return lambda **variables: [monkeypatch.setenv(*item) for item in variables.items()]
@@ -40,7 +40,7 @@ def is_bypassed(url: str) -> bool:
         "http://[::1]:8265",
     ],
 )
-def test_loopback_addresses_are_reached_without_a_proxy(set_proxy, proxy, url):
+def test_bypass_proxies_excludes_loopback_addresses(set_proxy, proxy, url):
     set_proxy(**{proxy: PROXY})
     bypass_proxies(url, "http://head.example:8265")
     assert is_bypassed(url.lower())
@@ -49,7 +49,7 @@ def test_loopback_addresses_are_reached_without_a_proxy(set_proxy, proxy, url):
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-def test_exceptions_of_the_user_remain(set_proxy, variable):
+def test_bypass_proxies_keeps_the_users_no_proxy(set_proxy, variable):
     set_proxy(http_proxy=PROXY, **{variable: "a.example,.b.example"})
     for _ in range(2):
         bypass_proxies(*LOOPBACK)
@@ -59,21 +59,21 @@ def test_exceptions_of_the_user_remain(set_proxy, variable):
     assert is_bypassed("http://127.0.0.1:1")
 
 
-def test_a_star_remains_the_whole_value(set_proxy):
+def test_bypass_proxies_leaves_a_no_proxy_of_star_unchanged(set_proxy):
     set_proxy(http_proxy=PROXY, no_proxy="*")
     bypass_proxies(*LOOPBACK)
     assert is_bypassed("http://a.example")
     assert os.environ["no_proxy"] == "*"
 
 
-def test_without_a_proxy_the_environment_stays_as_it_is(set_proxy):
+def test_bypass_proxies_changes_nothing_without_a_proxy(set_proxy):
     bypass_proxies(*LOOPBACK)
     assert "no_proxy" not in os.environ
     assert getproxies() == {}
 
 
 @pytest.mark.parametrize("address", ["http://[::1", "", "head:6379"])
-def test_an_address_that_is_no_url_is_no_error(set_proxy, address):
+def test_bypass_proxies_accepts_an_address_that_is_not_a_url(set_proxy, address):
     set_proxy(ALL_PROXY=PROXY)
     bypass_proxies(address)
     assert proxy_hint(address) == ""
@@ -83,7 +83,7 @@ def test_an_address_that_is_no_url_is_no_error(set_proxy, address):
     ("variable", "value"),
     [("http_proxy", PROXY), ("HTTP_PROXY", "me:secret@proxy.example:3128"), ("ALL_PROXY", PROXY)],
 )
-def test_a_proxy_in_the_way_is_named_without_its_password(set_proxy, variable, value):
+def test_the_hint_names_the_proxy_of_a_url_without_its_password(set_proxy, variable, value):
     set_proxy(**{variable: value}, https_proxy="http://other.example")
     hint = proxy_hint("http://head.example:8265")
     assert f"proxy.example:3128 of {variable}" in hint

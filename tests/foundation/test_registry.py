@@ -1,4 +1,4 @@
-"""Registries: a name stands for one thing, which may be imported only when it is used."""
+"""Registries: a name has one entry, which may be imported when it is first used."""
 
 import sys
 
@@ -25,7 +25,7 @@ def test_registered_entries_keep_their_order():
     assert "c" not in registry
 
 
-def test_a_place_is_imported_when_the_thing_is_asked_for():
+def test_an_entry_given_as_a_path_is_imported_when_it_is_used():
     sys.modules.pop("this_is_not_imported", None)
     registry = Registry[object]("module", "modules.type")
     registry.register("base64", "base64:b64encode")
@@ -36,13 +36,13 @@ def test_a_place_is_imported_when_the_thing_is_asked_for():
 
 
 @pytest.mark.parametrize("place", ["base64:nothing_of_this_name", "base64", "nowhere_at_all:x"])
-def test_a_place_where_nothing_stands_is_named(place):
+def test_an_entry_whose_path_cannot_be_imported_is_reported(place):
     with pytest.raises(ExtensionError, match=rf"{place} is registered but cannot be imported"):
         imported(place)
 
 
-def test_a_name_stands_for_one_thing(shapes):
-    shapes.register("round", "a circle's")  # the same again, as by a second import
+def test_registering_a_different_entry_with_a_known_name_is_refused(shapes):
+    shapes.register("round", "a circle's")  # an equal entry, as by a second import
     with pytest.raises(ExtensionError, match=r"shape 'round' .* \"a circle's\" and as 'a ball'"):
         shapes.register("round", "a ball")
 

@@ -1,4 +1,4 @@
-"""Each task is described once, and all parts that a description names exist."""
+"""Every task has one description, and all parts that it names exist."""
 
 import re
 from pathlib import Path
@@ -18,17 +18,17 @@ from transloom.cli.explain import _PAGES
 from transloom.cli.export import WRITERS, Target
 
 ROOT = Path(__file__).resolve().parents[2]
-# Names of tasks that are not names of networks, files or fields, too.
+# Names of tasks that are not also names of networks, files or fields.
 NAMES = ("tlm", "sentence_embedding", "text_classification", "token_classification")
 
 
-def test_recipes_without_a_task_translate():
+def test_the_default_task_is_translation():
     assert DEFAULT_TASK == "translation"
     assert DEFAULT_TASK in BUILT_IN_TASKS
 
 
 @pytest.mark.parametrize("name", BUILT_IN_TASKS)
-def test_parts_of_a_task_exist(name):
+def test_all_parts_of_a_tasks_description_exist(name):
     kind = TASKS[name]
     assert isinstance(DATA_TASKS[name], DataTask)
     assert DATA_TASKS[name] is imported(kind.data_task)
@@ -51,7 +51,7 @@ def test_parts_of_a_task_exist(name):
         assert callable(imported(writer, WRITERS))
 
 
-def test_a_registered_task_has_its_numpy_side_in_both_registries(monkeypatch):
+def test_registering_a_task_registers_its_data_task_if_it_has_one(monkeypatch):
     sides = Registry("task", "task")
     monkeypatch.setattr("foundation.tasks.DATA_TASKS", sides)
     tasks = TaskRegistry("task", "task")
@@ -61,8 +61,8 @@ def test_a_registered_task_has_its_numpy_side_in_both_registries(monkeypatch):
     assert (list(tasks), list(sides)) == (["whole", "half"], ["whole"])
 
 
-def test_only_the_description_and_the_files_of_a_task_name_it():
-    """An import of a task's module and the name of a recipe are no names of the task itself."""
+def test_no_other_file_contains_the_name_of_a_task():
+    """Imports of a task's module and names of recipes are not counted."""
     named = re.compile(rf"(?<![\w.-])({'|'.join(NAMES)})\b")
     allowed = ("foundation/tasks.py", "data_pipeline/tasks/", "trainer/tasks/")
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*")]

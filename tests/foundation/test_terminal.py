@@ -1,4 +1,4 @@
-"""Progress displays and colours off a terminal."""
+"""Progress displays and colours with and without a terminal."""
 
 import io
 
@@ -9,8 +9,8 @@ from foundation.terminal import Terminal, shown, step_counts
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_bars_of_steps_leave_nothing_behind_off_a_terminal(terminal, monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")  # a dumb one is not interactive
+def test_progress_bars_are_not_written_without_a_terminal(terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal is not interactive
     console = Terminal(file=io.StringIO(), force_terminal=terminal)
     with step_counts(console) as progress:
         task = progress.add_task("training again", total=4)
@@ -24,8 +24,8 @@ def test_bars_of_steps_leave_nothing_behind_off_a_terminal(terminal, monkeypatch
         assert text == "a notice\n"
 
 
-def test_forced_colours_do_not_make_a_pipe_a_terminal(monkeypatch):
-    """Jupyter sets the variable, and cannot redraw rows."""
+def test_force_color_does_not_make_a_pipe_redraw_rows(monkeypatch):
+    """Jupyter sets FORCE_COLOR but cannot redraw rows."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
     console = Terminal(file=io.StringIO())

@@ -1,4 +1,4 @@
-"""Untrusted text can be shown: nothing in it controls the terminal, reorders or hides text."""
+"""Untrusted text is shown so that it cannot control the terminal or reorder or hide text."""
 
 import json
 import logging
@@ -9,8 +9,8 @@ import pytest
 from foundation.untrusted_text import logger_of, visible, visible_in, visible_in_json, visible_line
 
 EVERY_CODE_POINT = [chr(number) for number in range(0x110000)]
-# Characters that have a visible shape, or combine those around them visibly: the number signs of
-# Arabic, Syriac and Kaithi, and what stacks Egyptian hieroglyphs.
+# Format characters with a visible effect: number signs of Arabic, Syriac and Kaithi, and joiners of
+# Egyptian hieroglyphs.
 SIGNS = {
     chr(number)
     for first, last in [
@@ -27,7 +27,7 @@ SIGNS = {
 }
 
 
-def test_every_control_format_and_separator_of_unicode_is_shown():
+def test_every_control_format_and_separator_character_is_escaped():
     odd = {c for c in EVERY_CODE_POINT if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
     assert len(odd) > 2000
     kept = {c for c in odd if visible(c) == c}
@@ -59,7 +59,7 @@ def unescaped(escape: str) -> str:
     ],
     ids=lambda codes: f"U+{codes[0]:04X}",
 )
-def test_each_of_them_is_shown_within_any_text(codes):
+def test_control_characters_are_escaped_within_any_text(codes):
     for code in codes:
         for before, after in [("", ""), ("a", "b"), ("ا", "ب"), ("👩", "💻"), ("\n", "\t")]:
             text = before + chr(code) + after
@@ -67,8 +67,8 @@ def test_each_of_them_is_shown_within_any_text(codes):
             assert chr(code) not in visible(text)
 
 
-def test_no_other_character_alone_is_changed():
-    """The exceptions have no shape: fillers, and variation selectors without a base."""
+def test_other_single_characters_are_not_changed():
+    """The exceptions are invisible: fillers, and variation selectors without a base."""
     changed = {
         ord(c)
         for c in EVERY_CODE_POINT
@@ -89,7 +89,7 @@ def test_no_other_character_alone_is_changed():
         "می\u200cخواهم کتاب\u200cها را بخوانم",  # Persian
         "क्\u200dष और क्\u200cष, नमस्ते",  # Hindi
         "ශ්\u200dරී ලංකා",  # Sinhala
-        "അവന്\u200d വന്നു",  # Malayalam of old: a joiner ends a word
+        "അവന്\u200d വന്നു",  # old Malayalam: a joiner ends a word
         "日本語、中文、葛\U000e0100城, 한국어",
         "ᠮᠣᠩᠭᠣᠯ\u180b",
         "e\u0301 n\u0303 Z\u0351\u0300\u0323 ồ",
@@ -99,7 +99,7 @@ def test_no_other_character_alone_is_changed():
         "∀x ∈ ℝ: ⌈x⌉ = −⌊−x⌋, 𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
     ],
 )
-def test_ordinary_text_stays(text):
+def test_ordinary_text_is_not_changed(text):
     assert visible(text) == text
     assert json.loads(visible_in_json(json.dumps(text, ensure_ascii=False))) == text
 
@@ -123,12 +123,12 @@ def test_ordinary_text_stays(text):
         ("🏴\U000e0067\U000e0062\U000e007f", r"🏴\U000e0067\U000e0062\U000e007f"),
     ],
 )
-def test_control_characters_are_shown(text, shown):
+def test_control_characters_are_shown_as_escapes(text, shown):
     assert visible(text) == shown
     assert visible(shown) == shown
 
 
-def test_json_says_the_same_in_characters_that_do_nothing():
+def test_json_with_escaped_control_characters_has_the_same_value():
     value = {"\x9b\u202e": ["\x1b]0;x\x07", "\x7f", "\U000e0041", "\udc80", "\u2028"]}
     text = visible_in_json(json.dumps(value, ensure_ascii=False))
     assert text.isascii()
@@ -136,17 +136,17 @@ def test_json_says_the_same_in_characters_that_do_nothing():
     assert json.loads(text) == value
 
 
-def test_every_code_point_in_json_comes_back():
-    text = " ".join(EVERY_CODE_POINT)  # apart: two surrogates would be one character
+def test_every_code_point_survives_visible_in_json():
+    text = " ".join(EVERY_CODE_POINT)  # separated, so that no two surrogates form one character
     assert json.loads(visible_in_json(json.dumps(text, ensure_ascii=False))) == text
 
 
-def test_texts_and_keys_within_a_value_are_visible():
+def test_visible_in_escapes_all_texts_and_keys_of_a_value():
     value = {"a\x1b": ["\u202e", {"b": ("\x07", 1, None, 0.5)}]}
     assert visible_in(value) == {r"a\x1b": [r"\u202e", {"b": [r"\x07", 1, None, 0.5]}]}
 
 
-def test_a_module_logs_visibly(caplog):
+def test_a_modules_logger_escapes_control_characters(caplog):
     logger = logger_of("data_pipeline.a_module")
     assert logger_of("data_pipeline.a_module") is logger
     with caplog.at_level(logging.WARNING):

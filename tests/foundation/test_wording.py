@@ -1,4 +1,4 @@
-"""Numbers, lists and changes as messages write them."""
+"""The form of numbers, lists and changes in messages."""
 
 import math
 import re
@@ -24,8 +24,8 @@ NOUNS = (
     "jobs|CPUs|GPUs|nodes|layers|words|tags|weights|replicas|pages|windows|checkpoints|problems|epochs|"
     "attempts|sessions|hours|minutes|seconds|days"
 )
-# A noun in the plural after a number that may be 1, whatever its value is in a test.
-# Constants, which are larger, have names in capitals.
+# A plural noun after a variable number that may be 1.
+# Constants, whose names are in capitals, are larger than 1.
 UNCOUNTED = re.compile(rf"\{{(?![A-Z_]+[:}}])[^{{}}]*\}} ({NOUNS})\b")
 
 
@@ -41,7 +41,7 @@ UNCOUNTED = re.compile(rf"\{{(?![A-Z_]+[:}}])[^{{}}]*\}} ({NOUNS})\b")
         (0.5, "CPU", "0.5 CPUs"),
     ],
 )
-def test_one_is_not_many(count: float, noun: str, words: str) -> None:
+def test_counted_uses_the_singular_only_for_one(count: float, noun: str, words: str) -> None:
     assert counted(count, noun) == words
 
 
@@ -58,7 +58,7 @@ def test_one_is_not_many(count: float, noun: str, words: str) -> None:
         (51 * 3600, "2 d 3 h"),
     ],
 )
-def test_a_time_span_is_said_in_two_units_at_most(seconds: float, words: str) -> None:
+def test_a_time_span_has_at_most_two_units(seconds: float, words: str) -> None:
     assert span(seconds) == words
     assert " d " in span(math.inf)
 
@@ -67,7 +67,7 @@ def test_a_time_span_is_said_in_two_units_at_most(seconds: float, words: str) ->
     ("step", "max_steps", "words"),
     [(7, 20, "7 of 20"), (20, 20, "20 of 20"), (40, 20, "40 (max_steps is 20)"), (7, None, "7")],
 )
-def test_a_run_beyond_its_goal_is_shown_without_the_goal(
+def test_a_step_beyond_max_steps_is_not_shown_as_a_fraction(
     step: int, max_steps: int | None, words: str
 ) -> None:
     assert steps_of(step, max_steps) == words
@@ -82,11 +82,11 @@ def test_a_run_beyond_its_goal_is_shown_without_the_goal(
         (12_440_000_000, "12.4 GB"),
     ],
 )
-def test_a_number_of_bytes_has_two_or_three_digits(amount: float, words: str) -> None:
+def test_byte_counts_have_two_or_three_digits(amount: float, words: str) -> None:
     assert byte_count(amount) == words
 
 
-def test_values_are_not_said_as_python_writes_them() -> None:
+def test_values_are_not_formatted_like_python_literals() -> None:
     assert join_items([1.0, None, True]) == "1.0, null, true"
     assert join_items([]) == "none"
     assert join_first(["a", "b"], 2, 2) == join_first(["a", "b"], 2) == "a, b"
@@ -99,7 +99,7 @@ def test_values_are_not_said_as_python_writes_them() -> None:
     assert str(Cursor(1, 2, 3)) == "epoch 1, window 2, micro-batch 3"
 
 
-def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
+def test_no_message_has_a_fixed_plural_after_a_number_that_may_be_one() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {match.group()}"
         for package in PACKAGES
@@ -107,14 +107,14 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
     ]
     assert sorted(found) == [
-        "cluster/launchers/ray_job/submit_checks.py: {head} runs",  # no number
-        "model/config/transformer.py: {self.decoder_layers} layers",  # of both stacks: 1+1 layers
-        "trainer/exact/grids.py: {most} micro-batches",  # thousands
-        "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
-        "transloom/cli/demo.py: {command} checkpoints",  # no number
-        "transloom/cli/jobs.py: {own_command()} jobs",  # no number
+        "cluster/launchers/ray_job/submit_checks.py: {head} runs",  # not a number
+        "model/config/transformer.py: {self.decoder_layers} layers",  # of two stacks: 1+1 layers
+        "trainer/exact/grids.py: {most} micro-batches",  # always thousands
+        "trainer/zero/engine.py: {ranks} ranks",  # at least 3
+        "transloom/cli/demo.py: {command} checkpoints",  # not a number
+        "transloom/cli/jobs.py: {own_command()} jobs",  # not a number
         "transloom/cli/jobs.py: {own_command()} jobs",
-        "transloom/cli/load_translator.py: {len(names)} runs",  # 2 at least
-        "transloom/cli/plan.py: {rounded} steps",  # next to the singular
-        "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions
+        "transloom/cli/load_translator.py: {len(names)} runs",  # at least 2
+        "transloom/cli/plan.py: {rounded} steps",  # a singular form exists
+        "transloom/observe/explain/live/packing.py: {count:,} weights",  # always millions
     ]

@@ -1,5 +1,7 @@
-"""Files made wrong by chance are refused by name or read: a few of each kind, and all that ever did
-harm. `make fuzz` has the others."""
+"""Randomly damaged files are read or refused with a message.
+
+The tests read a few files of each kind, and all that ever caused a crash; `make fuzz` reads more.
+"""
 
 from pathlib import Path
 from random import Random
@@ -16,8 +18,8 @@ TARGETS += ("marian-tokenizer", "marian-vocabulary", "marian-config", "marian-py
 
 
 @pytest.mark.long
-def test_no_file_does_harm() -> None:
-    """All cases share one process, since its imports take most of the time."""
+def test_every_damaged_file_is_read_or_refused() -> None:
+    """All cases share one process, because importing takes most of the time."""
     kept = Job.kept()
     assert len(kept) == len(list(CRASHES.glob("*-*")))
     outcomes = list(
@@ -27,7 +29,7 @@ def test_no_file_does_harm() -> None:
     assert harm == {}
     for name in TARGETS:
         found = {outcome for job, outcome in outcomes if job.target == name}
-        assert found == {READ, REFUSED}, name  # so that neither reading nor mutating is idle
+        assert found == {READ, REFUSED}, name  # both outcomes occur, so the mutations are effective
 
 
 def no_case(random: Random) -> bytes:
@@ -60,5 +62,5 @@ def fails_with(error: BaseException) -> Target:
         (Target("x", "x", no_case, called_for_ever, ()), "TooMuchWorkError in"),
     ],
 )
-def test_other_outcomes_than_refusals_are_findings(target: Target, told: str) -> None:
+def test_errors_without_a_useful_message_are_findings(target: Target, told: str) -> None:
     assert outcome(target, b"x").startswith(told)

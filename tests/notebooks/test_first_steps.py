@@ -1,4 +1,4 @@
-"""The notebook `first-steps.ipynb`: its stored outputs, and its cells from top to bottom."""
+"""The notebook `first-steps.ipynb`: its stored outputs, and a run of all cells."""
 
 import json
 import re
@@ -16,7 +16,7 @@ import transloom
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "first-steps.ipynb"
 KERNEL = "first-steps-test"
-# Fewer steps than a reader trains. The translations are bad then; all assertions must hold.
+# Fewer steps than a reader trains: translations are bad, but all assertions must hold.
 STEPS = 60
 
 
@@ -38,24 +38,24 @@ def test_the_stored_notebook_is_valid_and_small(stored):
     assert NOTEBOOK.stat().st_size < 200_000
 
 
-def test_every_cell_was_run_from_top_to_bottom(stored):
+def test_the_stored_outputs_come_from_one_run_of_all_cells(stored):
     cells = code_cells(stored)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert [cell.id for cell in cells if not cell.outputs] == []
     assert "error" not in {output.output_type for output in outputs(stored)}
 
 
-def test_no_output_names_a_folder_of_a_machine(stored):
+def test_no_stored_output_contains_an_absolute_path(stored):
     folder = re.compile(r"(?<![\w.<])/(?:tmp|home|root|work|usr|opt|Users|content)\b")
     found = [folder.findall(json.dumps(output)) for output in outputs(stored)]
     assert not any(found), found
 
 
-def test_nothing_is_installed_from_a_package_index(stored):
+def test_the_notebook_does_not_install_transloom_from_a_package_index(stored):
     assert not re.search(r"pip install[^\n]* transloom\b(?!-)", NOTEBOOK.read_text())
 
 
-def test_the_pages_to_which_it_links_exist(stored):
+def test_the_pages_that_the_notebook_links_to_exist(stored):
     text = "".join(cell.source for cell in stored.cells if cell.cell_type == "markdown")
     links = re.findall(r"\]\(([^)#]+)", text)
     assert len(links) > 5
@@ -63,7 +63,7 @@ def test_the_pages_to_which_it_links_exist(stored):
 
 
 @pytest.mark.parametrize("cell_id", ["kill-run", "resume-run"])
-def test_a_command_that_fails_shows_its_errors(stored, tmp_path, monkeypatch, cell_id):
+def test_a_cell_shows_the_error_of_a_failed_command(stored, tmp_path, monkeypatch, cell_id):
     command = tmp_path / "transloom"
     command.write_text("#!/bin/sh\necho 'error: no space left' >&2\nexit 1\n")
     command.chmod(0o755)
@@ -78,7 +78,7 @@ def test_a_command_that_fails_shows_its_errors(stored, tmp_path, monkeypatch, ce
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
-    """Define a kernel of this test's Python, in addition to the user's kernels."""
+    """Define a kernel that uses this test's Python, and return the kernel's name."""
     folder = tmp_path / "jupyter" / "kernels" / KERNEL
     folder.mkdir(parents=True)
     specification = {
@@ -94,9 +94,9 @@ def kernel(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_the_notebook_runs(tmp_path, monkeypatch, kernel):
+def test_all_cells_of_the_notebook_run(tmp_path, monkeypatch, kernel):
     monkeypatch.setenv("FIRST_STEPS", str(STEPS))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)  # of the tests' own Ray
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)  # token of the tests' Ray head
     notebook = nbformat.read(shutil.copy(NOTEBOOK, tmp_path), as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}  # the folder in which the kernel starts
     NotebookClient(notebook, timeout=None, kernel_name=kernel, resources=resources).execute()

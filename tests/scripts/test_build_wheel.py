@@ -1,4 +1,4 @@
-"""The lock of a release has what transloom needs, and the wheels next to it."""
+"""The lock files of a release list transloom's dependencies and the release's wheels."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ needed==3
 """
 
 
-def test_a_release_lock_joins_the_names_with_the_hashes(tmp_path: Path) -> None:
+def test_a_release_lock_combines_runtime_packages_with_hashes_of_the_lock(tmp_path: Path) -> None:
     built = [write_wheel(tmp_path, "built"), write_wheel(tmp_path, "transloom", "0.1.0")]
     first, ours = (hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in built)
     assert release_lock("A release.", LOCK, RUNTIME, built) == (
@@ -45,7 +45,7 @@ def test_a_release_lock_joins_the_names_with_the_hashes(tmp_path: Path) -> None:
     )
 
 
-def test_the_locks_of_a_release_have_all_runtime_packages_and_no_others(tmp_path: Path) -> None:
+def test_release_locks_contain_exactly_the_runtime_packages(tmp_path: Path) -> None:
     runtime = (ROOT / "locks" / "runtime.txt").read_text()
     wanted = {
         requirement.name: requirement

@@ -1,4 +1,4 @@
-"""CI begins no test after its deadline, and begins with those that matter most."""
+"""CI starts no test after its deadline, and runs the most relevant tests first."""
 
 import os
 import subprocess
@@ -36,20 +36,20 @@ def run(folder, seconds):
     return ran, left
 
 
-def test_tests_after_the_deadline_do_not_begin_and_are_listed(folder):
+def test_tests_after_the_deadline_are_not_started_but_listed(folder):
     ran, left = run(folder, -1.0)
     assert ran == []
     assert len(left) == 6
 
 
-def test_those_that_did_not_run_come_first(folder):
+def test_tests_that_did_not_run_last_time_are_run_first(folder):
     (folder / "state" / "former-left-7").write_text("test_c.py::test_one\n")
     ran, left = run(folder, 600.0)
     assert [name.partition("::")[0] for name in ran[::2]] == ["test_c.py", "test_a.py", "test_b.py"]
     assert left == []
 
 
-def test_files_near_the_change_come_before_the_others():
+def test_in_order_puts_test_files_related_to_a_change_first():
     files = ["tests/a/test_x.py", "tests/a/test_y.py", "tests/test_z.py", "tests/b/test_y.py"]
     assert in_order(files, ["tests/test_z.py::test_it"], ["b/y.py", "tests/a/test_y.py"]) == [
         "tests/test_z.py",

@@ -1,4 +1,4 @@
-"""`scripts/flaky` lists the tests that failed in some round, with how often."""
+"""`scripts/flaky` lists the tests that failed in any round, and how often they failed."""
 
 import json
 import re
@@ -36,7 +36,7 @@ THIRD_TESTS = """\
 def test_passes():
     pass
 """
-FILES = {  # one for each part
+FILES = {  # one file for each part of the tests
     "cluster/test_some.py": TESTS,
     "model/test_other.py": OTHER_TESTS,
     "transloom/test_third.py": THIRD_TESTS,
@@ -51,8 +51,8 @@ addopts = "--import-mode=importlib"
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """The scripts with two tests, one of which fails in every other round."""
-    monkeypatch.delenv("TESTS_DEADLINE", raising=False)  # CI's, whose plugin is not copied
+    """Return a checkout with the scripts and tests, one of which fails in every other round."""
+    monkeypatch.delenv("TESTS_DEADLINE", raising=False)  # CI sets it for a plugin not copied here
     plugins = ("tests/support/quality/tiers.py", "tests/support/quality/targets.py")
     for name in ("scripts/flaky", "scripts/test", *plugins):
         target = tmp_path / name
@@ -81,7 +81,7 @@ def flaky(checkout, *arguments):
     return run_command(sys.executable, checkout / "scripts" / "flaky", *arguments)
 
 
-def test_it_lists_what_failed_in_some_round(checkout):
+def test_flaky_lists_tests_that_failed_in_any_round(checkout):
     done = flaky(checkout, "3")
     assert done.returncode == 1
     assert "round 2 of 3: 1 failed" in done.stdout
@@ -91,28 +91,28 @@ def test_it_lists_what_failed_in_some_round(checkout):
     assert "test_steady" not in done.stdout
 
 
-def test_it_repeats_one_part_or_the_long_tests(checkout):
+def test_flaky_can_repeat_one_part_or_the_long_tests(checkout):
     done = flaky(checkout, "1", "--part", "units")
     assert "1 of 1  tests/model/test_other.py::test_fails\n1 test failed" in done.stdout
     done = flaky(checkout, "1", "--long")
     assert done.stdout.endswith("\n0 tests failed at least once\n")
 
 
-def test_a_test_that_is_not_in_the_committed_tiers_is_refused(checkout):
+def test_flaky_refuses_a_test_file_that_tiers_json_lacks(checkout):
     (checkout / "tests" / "model" / "test_new.py").write_text(OTHER_TESTS)
     done = flaky(checkout, "1", "--part", "units")
     assert "tests/model/test_new.py has 1 tests in make test, expected 0" in done.stderr
     assert "scripts/tiers" in done.stderr
 
 
-def test_arguments_for_pytest_are_passed_on(checkout):
+def test_flaky_passes_arguments_to_pytest(checkout):
     done = flaky(checkout, "1", "--busy", "1", "-k", "steady")
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith("\n0 tests failed at least once\n")
 
 
-def test_nothing_that_a_test_has_started_is_left(checkout):
-    """A test starts a process in a separate session, as a Ray head is, and pytest is killed."""
+def test_processes_that_tests_have_started_are_killed_at_the_end(checkout):
+    """A test starts a process in a separate session, like a Ray head, and pytest is killed."""
     test = """\
 import os, signal, subprocess
 
@@ -127,8 +127,8 @@ def test_is_killed():
     wait_until(lambda: not is_alive(left))
 
 
-def test_all_parts_are_run_and_a_failure_in_one_counts(checkout):
-    (checkout / "mark").touch()  # lets the tests of the first part pass
+def test_all_parts_are_run_and_a_failure_of_one_gives_exit_code_1(checkout):
+    (checkout / "mark").touch()  # makes the tests of the first part pass
     done = subprocess.run([checkout / "scripts" / "test", "-q"], capture_output=True, text=True)
     assert done.returncode == 1, done.stdout
     assert "2 passed" in done.stdout

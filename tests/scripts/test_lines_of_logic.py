@@ -53,7 +53,7 @@ def commit(checkout):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A repository of one package and a script, with a change that is not committed."""
+    """Return a repository with one package and scripts, and an uncommitted file."""
     files = {
         "pack/__init__.py": '"""A package."""\n',
         "pack/part/__init__.py": "",
@@ -92,8 +92,8 @@ def count(checkout, *arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_it_counts_code_alone(checkout):
-    # import, two lines of the text, class, field, four of the function
+def test_lines_of_logic_counts_only_code(checkout):
+    # import, two lines of the string, class, field, four lines of the function
     assert json.loads(count(checkout, "HEAD", "--json").stdout) == {
         "packages": {"pack": 9},
         "total": 9,
@@ -101,7 +101,7 @@ def test_it_counts_code_alone(checkout):
     }
 
 
-def test_without_a_commit_it_counts_the_working_tree(checkout):
+def test_without_a_commit_the_working_tree_is_counted(checkout):
     assert count(checkout).stdout.startswith("     11  pack\n     11  total\n     14  product\n")
 
 
@@ -124,7 +124,7 @@ def problems(checkout):
     return lines
 
 
-def test_a_count_at_its_ceiling_passes_and_one_more_does_not(checkout):
+def test_a_count_above_its_ceiling_is_a_problem(checkout):
     write_budget(checkout)
     assert problems(checkout) == []
     low = {"ceiling": 4, "lowest": 4}
@@ -143,18 +143,18 @@ def test_a_ceiling_above_its_lowest_value_is_refused(checkout):
     assert problems(checkout) == []
 
 
-def test_other_names_than_those_of_the_counts_are_refused(checkout):
+def test_a_budget_with_an_unknown_name_is_refused(checkout):
     write_budget(checkout, gone={"ceiling": 1, "lowest": 1})
     (problem,) = problems(checkout)
     assert "gone" in problem
 
 
-def test_the_lowest_ceilings_are_those_of_the_history():
-    """A lower ceiling of an earlier commit is not forgotten."""
+def test_the_lowest_ceilings_equal_those_of_the_git_history():
+    """budget.json must record a lower ceiling of an earlier commit."""
     kept = json.loads((ROOT / "budget.json").read_text())
     listed = ["git", "log", "--format=%H", "--", "budget.json"]
     done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True)
-    for commit in done.stdout.split():  # none without a repository
+    for commit in done.stdout.split():  # no commits without a repository
         show = ["git", "show", f"{commit}:budget.json"]
         text = subprocess.run(show, cwd=ROOT, capture_output=True, text=True).stdout
         for name, entry in json.loads(text or "{}").items():

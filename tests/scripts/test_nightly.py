@@ -1,4 +1,4 @@
-"""`scripts/nightly` counts the results of each long check, and continues where it stopped."""
+"""`scripts/nightly` counts the results of long checks and repeats only outdated ones."""
 
 import subprocess
 from pathlib import Path
@@ -42,17 +42,17 @@ def nightly():
         yield module
 
 
-def test_each_target_has_an_output_here(nightly):
+def test_every_nightly_target_has_an_example_output(nightly):
     assert set(OUTPUTS) == set(nightly.TARGETS)
 
 
 @pytest.mark.parametrize("target", OUTPUTS)
-def test_results_are_counted(nightly, target):
+def test_counts_reads_passed_and_failed_results_of_each_target(nightly, target):
     output, expected = OUTPUTS[target]
     assert nightly.counts(target, output) == expected
 
 
-def test_the_committed_page_keeps_its_text_and_gets_rows(nightly):
+def test_updating_the_page_changes_only_its_rows(nightly):
     page = nightly.PAGE.read_text()
     row = nightly.Row("lab", "0123456789", "2026-01-02", "2 cores, x86_64", "1,234", "0", "56")
     changed = nightly.with_rows(page, {**nightly.read_rows(page), "lab": row})
@@ -61,14 +61,14 @@ def test_the_committed_page_keeps_its_text_and_gets_rows(nightly):
     assert changed.partition(nightly.END)[2] == page.partition(nightly.END)[2]
 
 
-def test_each_sample_gets_a_row(nightly):
+def test_each_sample_of_mutants_adds_a_row_to_the_page(nightly):
     output, _ = OUTPUTS["sampled"]
     page = nightly.with_sample(nightly.PAGE.read_text(), "0123456789", output)
     assert "| 20261130 | 0123456789 | 4 | 2 | 1 | 1 | ? |\n" + nightly.SAMPLES_END in page
     assert nightly.with_sample(page, "", "it was interrupted\n") == page
 
 
-def test_it_continues_with_what_is_missing_or_failed_or_of_other_code(nightly):
+def test_missing_failed_and_outdated_targets_are_due(nightly):
     done = {"passed": "1", "failed": "0", "minutes": "2", "date": "", "machine": ""}
     rows = {
         "chaos": nightly.Row(target="chaos", commit="here", **done),
@@ -79,13 +79,13 @@ def test_it_continues_with_what_is_missing_or_failed_or_of_other_code(nightly):
     assert due == ["lab", "oldest", "mutants", "sampled", "fuzz", "same_bits"]
 
 
-def test_a_target_has_the_code_that_it_checks(nightly, tmp_path, monkeypatch):
+def test_the_code_of_a_target_depends_on_the_files_that_it_checks(nightly, tmp_path, monkeypatch):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     monkeypatch.setattr(nightly, "ROOT", tmp_path)
 
     def codes_with(name, text):
-        """The codes of two targets, of which CONTRIBUTING.md names the places of the first one."""
+        """Commit a file; return the code hashes of a target with named paths and of another one."""
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
@@ -104,7 +104,7 @@ def test_a_target_has_the_code_that_it_checks(nightly, tmp_path, monkeypatch):
     assert nightly.code_of("chaos", "0" * 40) == ""
 
 
-def test_contributing_names_places_that_are_there(nightly):
+def test_contributing_names_existing_paths_for_nightly_targets(nightly):
     assert nightly.NAMED
     for target in nightly.NAMED:
         places = nightly.named_places(target)

@@ -1,4 +1,4 @@
-"""The picture of a killed run, drawn from lines of metrics files."""
+"""The image of a killed run, drawn from the lines of metrics files."""
 
 import re
 from pathlib import Path
@@ -61,7 +61,7 @@ def texts(svg):
     return [element.text for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_the_story_has_the_losses_and_the_interruptions(story):
+def test_read_story_returns_losses_and_interruptions(story):
     assert story.steps == STEPS
     assert story.killed == story.undisturbed == [8.0 - step / 2 for step in range(1, STEPS + 1)]
     cuts = [(cut.victim, cut.step, cut.from_step) for cut in story.interruptions]
@@ -75,7 +75,7 @@ def test_both_curves_have_a_point_for_each_step(svg):
     assert points(curve) == points(undisturbed)
 
 
-def test_kills_are_marked_at_their_points_of_the_curve(svg):
+def test_kills_are_marked_on_the_curve(svg):
     (curve,) = [e for e in elements(svg, "curve") if e.get("d")]
     crosses = [
         re.match(r"M([\d.]+) ([\d.]+)l10 10m0 -10l-10 10$", e.get("d"))
@@ -95,31 +95,31 @@ def test_repeated_steps_are_shaded(svg, picture, story):
     assert edges == [pytest.approx(pair, abs=0.06) for pair in expected]
 
 
-def test_the_animation_passes_each_step_again_from_the_checkpoint(picture, story):
+def test_the_animation_repeats_the_steps_after_each_checkpoint(picture, story):
     clock = picture.Clock(story)
     assert [(one.first, one.last) for one in clock.passes] == [(1, 4), (3, 9), (6, STEPS)]
     assert all(one.begin < one.end for one in clock.passes)
     assert all(a.end < b.begin for a, b in zip(clock.passes, clock.passes[1:], strict=False))
 
 
-def test_keyframes_are_in_order_and_only_for_readers_who_accept_motion(svg):
+def test_keyframes_are_sorted_and_respect_reduced_motion(svg):
     default, animated = svg.split("@media (prefers-reduced-motion: no-preference)")
     assert "animation" not in default
     frames = re.findall(r"@keyframes [\w-]+ \{ (.*) \}", animated)
-    assert len(frames) == 8  # curve, its furthest step, pen, result; two for each kill
+    assert len(frames) == 8  # curve, furthest step, pen and result; two for each kill
     for one in frames:
         percentages = [float(p) for p in re.findall(r"([\d.]+)% \{", one)]
         assert percentages == sorted(percentages)
         assert (percentages[0], percentages[-1]) == (0, 100)
 
 
-def test_a_run_that_was_never_killed_has_one_pass(picture):
+def test_the_animation_of_a_run_without_kills_has_one_pass(picture):
     story = picture.read_story(UNDISTURBED, steps(1, STEPS), [])
     assert len(picture.Clock(story).passes) == 1
     assert elements(picture.draw(story), "kill") == []
 
 
-def test_a_kill_before_the_first_checkpoint_starts_again(picture):
+def test_after_a_kill_before_the_first_checkpoint_a_pass_starts_at_step_1(picture):
     killed = [*steps(1, 4), Resumed(step=4, from_step=0), *steps(5, STEPS)]
     story = picture.read_story(UNDISTURBED, killed, ["rank"])
     assert picture.Clock(story).passes[1].first == 1
@@ -139,12 +139,12 @@ def test_a_kill_before_the_first_checkpoint_starts_again(picture):
         ),
     ],
 )
-def test_runs_that_are_not_equal_have_no_picture(picture, killed, message):
+def test_read_story_refuses_runs_that_differ(picture, killed, message):
     with pytest.raises(ValueError, match=message):
         picture.read_story(UNDISTURBED, killed, [])
 
 
-def test_the_picture_of_the_readme_is_one_of_these():
+def test_the_committed_image_has_120_steps_and_two_kills():
     file = MODULE.parents[1] / "docs/images/one-curve.svg"
     assert file.stat().st_size < 40_000
     svg = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The checks of docstrings, comments, messages and names, on sources that break each rule."""
+"""`scripts/prose` on sources whose docstrings, comments, messages and names break each rule."""
 
 from collections import Counter
 from pathlib import Path
@@ -43,7 +43,7 @@ def waiver(rule, text, reason="a reason"):
     return f'[[waivers]]\nrule = "{rule}"\nfile = "a.py"\ntext = "{text}"\nreason = "{reason}"\n'
 
 
-def test_all_kinds_of_texts_are_found(prose):
+def test_passages_of_finds_all_kinds_of_passages(prose):
     found = [tuple(passage) for passage in prose.passages_of("a.py", SOURCE)]
     assert sorted(found) == [
         ("a.py", 1, "name", "a"),
@@ -63,7 +63,7 @@ def test_all_kinds_of_texts_are_found(prose):
     assert kinds == {"name": 2, "docstring": 3, "comment": 1}
 
 
-def test_each_rule_is_reported_with_its_place_and_remedy(prose, rules):
+def test_findings_name_the_line_and_a_better_wording(prose, rules):
     passages = [*prose.passages_of("a.py", SOURCE), *prose.passages_of("b.py", "class Reader: ...")]
     assert list(map(str, rules().findings(passages))) == [
         "a.py:5: docstring: opens with 'What': What reads.",
@@ -73,7 +73,7 @@ def test_each_rule_is_reported_with_its_place_and_remedy(prose, rules):
     ]
 
 
-def test_a_waiver_holds_for_one_rule_in_one_file_and_has_a_reason(prose, rules):
+def test_a_waiver_applies_to_one_rule_and_needs_a_reason(prose, rules):
     passages = list(prose.passages_of("a.py", SOURCE))
     with_waivers = rules(waiver("banned", "read_anew") + waiver("question", "Return"))
     assert [f.passage.line for f in with_waivers.findings(passages)] == [5, 12]
@@ -88,7 +88,7 @@ def test_names_are_split_into_words(prose):
     assert words("_Anew") == ["anew"]
 
 
-def test_a_seed_draws_the_same_texts(prose):
+def test_a_sample_with_the_same_seed_has_the_same_passages(prose):
     kinds = ["name", "docstring", "comment", "message", "help"]
     passages = [
         prose.Passage(file, n, kind, f"{prefix}{kind} {n}")
@@ -107,7 +107,7 @@ def test_a_seed_draws_the_same_texts(prose):
     assert prose.sample(passages, 3) == first != prose.sample(passages, 4)
 
 
-def test_the_files_of_all_packages_and_tests_are_checked(prose):
+def test_prose_checks_the_files_of_all_packages_and_tests(prose):
     packages = {path.relative_to(prose.ROOT).parts[0] for path in prose.product_files()}
     assert packages == {path.parent.name for path in prose.ROOT.glob("*/__init__.py")}
     assert Path(__file__).resolve() in prose.checked_files()

@@ -1,7 +1,7 @@
-"""Differences that `scripts/same_bits` reports: each kind by its name, and none between equal runs.
+"""Differences that `scripts/same_bits` reports: each kind by name, and none between equal runs.
 
-The runs are written by hand in the form that `transloom train` gives them; that two real commits
-are run and compared is shown by running the script itself.
+The runs are written by hand in the format of `transloom train`. No test runs the script on two
+real commits.
 """
 
 import json
@@ -47,7 +47,7 @@ def write_run(
     fragments: dict[str, np.ndarray] | None = None,
     header: dict[str, Any] | None = None,
 ) -> Path:
-    """A run folder with a record, whose lines ``change`` may change, and one checkpoint."""
+    """Write a run with a record, whose lines ``change`` may change, and one checkpoint."""
     lines: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         train = {"step": step, "kind": "train", "time": id(lines), "data_digest": f"d{step}"}
@@ -68,7 +68,7 @@ def write_run(
 
 @pytest.fixture
 def differences(tmp_path):
-    """Return the differences between a run and one that is written with these changes."""
+    """Return a function that compares a run with a changed one and returns the differences."""
 
     def compare(*arguments: Any, **changes: Any) -> list[str]:
         base = write_run(tmp_path / "base")
@@ -79,7 +79,7 @@ def differences(tmp_path):
 
 
 def at(step: int, kind: str = "train", **values: Any) -> Callable[[dict[str, Any]], object]:
-    """Gives fields of one line other values."""
+    """Return a function that changes fields of the line of a step and kind."""
 
     def change(line: dict[str, Any]) -> None:
         if (line["step"], line["kind"]) == (step, kind):
@@ -88,25 +88,25 @@ def at(step: int, kind: str = "train", **values: Any) -> Callable[[dict[str, Any
     return change
 
 
-def test_equal_runs_are_equal_whatever_their_clocks_and_paths_say(tmp_path):
+def test_runs_that_differ_only_in_times_and_paths_are_equal(tmp_path):
     runs = [write_run(tmp_path / name) for name in ("base", "here")]
     comparison = compare_runs(*runs)
     assert comparison.differences == []
     assert comparison.compared == "3 steps, 1 checkpoint of 1 tensor"
 
 
-def test_the_last_bit_of_a_loss(differences):
+def test_a_difference_in_the_last_bit_of_a_loss_is_reported(differences):
     other = float(np.nextafter(4.75, 5))
     (found,) = differences(at(2, loss=other, grad_norm=0.25))
     assert found == f"step 2: data_digest equal, loss 4.75 / {other}; then grad_norm"
 
 
-def test_data_come_before_the_loss_that_follows_from_them(differences):
+def test_different_data_is_reported_before_the_loss(differences):
     (found,) = differences(at(3, loss=1.0, data_digest="other"))
     assert found == "step 3: data_digest d3 / other; then loss"
 
 
-def test_a_field_that_is_not_recorded_any_more(tmp_path, differences):
+def test_a_missing_field_is_reported_and_a_missing_data_digest_refused(tmp_path, differences):
     (found,) = differences(lambda line: line.pop("learning_rate", None), steps=1)[:1]
     assert found == "step 1: data_digest equal, learning_rate 0.001 / (absent)"
     with pytest.raises(ComparisonError, match="train line without data_digest"):
@@ -116,7 +116,7 @@ def test_a_field_that_is_not_recorded_any_more(tmp_path, differences):
         )
 
 
-def test_steps_and_checkpoints_that_one_run_lacks(differences):
+def test_steps_and_checkpoints_that_one_run_lacks_are_reported(differences):
     assert differences(steps=2) == [
         "validation at step 2: not in the base",
         "step 3: only in the base",
@@ -126,7 +126,7 @@ def test_steps_and_checkpoints_that_one_run_lacks(differences):
     ]
 
 
-def test_a_validation_and_a_repeated_step_that_was_another(differences):
+def test_different_validations_and_replay_mismatches_are_reported(differences):
     event = at(3, "event", event="replay_mismatch", fields={"loss": [1, 2]})
     found = differences(lambda line: (at(3, "validation", bleu=0.2)(line), event(line)))
     assert found[0] == "validation at step 3: bleu 0.1 / 0.2"
@@ -134,8 +134,8 @@ def test_a_validation_and_a_repeated_step_that_was_another(differences):
 
 
 @pytest.mark.parametrize("element", range(4))
-def test_one_bit_of_a_tensor(differences, element):
-    """The lowest bit of each element, and of 0.0 the sign: -0.0 is the same number."""
+def test_a_difference_in_one_bit_of_a_tensor_is_reported(differences, element):
+    """Flips the lowest bit of an element, and the sign of 0.0, because -0.0 == 0.0."""
     bits = WEIGHTS.view(np.uint32).copy()
     bits[element] ^= 1 if element else 1 << 31
     (found,) = differences(fragments={"master:weight:0": bits.view(np.float32)})
@@ -145,14 +145,14 @@ def test_one_bit_of_a_tensor(differences, element):
     )
 
 
-def test_tensors_count_and_not_how_ranks_have_cut_them(differences):
+def test_tensors_cut_differently_by_ranks_are_equal(differences):
     assert (
         differences(fragments={"master:weight:1": WEIGHTS[1:], "master:weight:0": WEIGHTS[:1]})
         == []
     )
 
 
-def test_tensors_that_one_run_lacks_and_fragments_with_a_gap(tmp_path, differences):
+def test_missing_tensors_are_reported_and_gaps_between_fragments_refused(tmp_path, differences):
     found = differences(fragments={"master:weight:0": WEIGHTS, "ema:weight:0": WEIGHTS})
     assert found == ["checkpoint step-00000003: ema:weight: not in the base"]
     with pytest.raises(ComparisonError, match="master:weight leave gaps"):
@@ -174,24 +174,24 @@ def test_differences_of_a_checkpoints_header_are_reported(differences):
         ("frozen", ["weight"]),
     ],
 )
-def test_the_spike_guard_and_frozen_parameters_of_a_checkpoint(differences, field, value):
+def test_different_spike_guard_state_and_frozen_parameters_are_reported(differences, field, value):
     (found,) = differences(header={field: value})
     assert f"checkpoint.json: {field} null / " in found
 
 
 @pytest.mark.parametrize("field", ["model_flops", "hardware_flops", "other_sums", "slots"])
-def test_operations_other_sums_and_skipped_slots_of_a_step(differences, field):
+def test_different_flops_other_sums_and_skipped_slots_are_reported(differences, field):
     assert differences(at(2, **{field: 7})) == [
         f"step 2: data_digest equal, {field} (absent) / 7",
     ]
 
 
-def test_events_that_follow_from_the_steps(differences):
+def test_an_event_that_only_one_run_has_is_reported(differences):
     (found,) = differences(at(3, "event", event="corruption_found", ranks=[1]))
     assert found.startswith('events corruption_found: [] / ["{')
 
 
-def test_unknown_fields_kinds_and_events_are_errors(tmp_path):
+def test_unknown_fields_kinds_and_events_are_refused(tmp_path):
     base = write_run(tmp_path / "base")
     unknown: dict[str, dict[str, Any]] = {
         "train line, new_field": {"change": at(1, new_field=1)},
@@ -210,7 +210,7 @@ def test_unknown_fields_kinds_and_events_are_errors(tmp_path):
             assert str(here) in str(error.value)
 
 
-def test_every_field_that_this_version_writes_is_known():
+def test_every_field_and_event_of_the_record_is_known():
     def fields(*models: type) -> set[str]:
         return {name for model in models for name in model.model_fields}  # type: ignore[attr-defined]
 
@@ -221,7 +221,7 @@ def test_every_field_that_this_version_writes_is_known():
     assert events == {*EVENTS} | UNCOMPARED_EVENTS
 
 
-def test_empty_records_are_refused(tmp_path):
+def test_runs_with_empty_records_are_refused(tmp_path):
     for name in ("base", "here"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").touch()
@@ -242,7 +242,7 @@ def test_datasets_are_compared_by_every_byte(tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_each_case_is_a_recipe_that_loads(case: Case, tmp_path):
+def test_the_recipe_of_each_case_can_be_loaded(case: Case, tmp_path):
     side: Any = SimpleNamespace(work=tmp_path)
     command = Sides(side, side, multi30k=tmp_path).command_of(case, tmp_path / "run", STEPS, side)
     verb, name, *options = map(str, command)
@@ -253,7 +253,7 @@ def test_each_case_is_a_recipe_that_loads(case: Case, tmp_path):
     assert "--inline" in options or recipe.cluster.ranks == case.ranks
 
 
-def test_any_two_of_stage_ranks_numerics_and_precision_meet_in_a_case():
+def test_cases_cover_all_pairs_of_stage_ranks_numerics_and_precision():
     shapes = {re.search(r"stage(.)-(.)x-(\w+)-(\w+)", case.name) for case in CASES} - {None}
     met = {value for shape in shapes for value in value_pairs(shape.groups())}
     factors = [["0", "1", "2", "3"], ["1", "2", "3"], ["fast", "exact"], ["fp32", "bf16"]]
@@ -268,7 +268,7 @@ scripts = {{ transloom = "{module}:main" }}
 [tool.hatch.build.targets.wheel]
 packages = [{packages}]
 """
-# In a process that is spawned, as those of `transloom prepare` are.
+# Prints in a spawned process, like `transloom prepare`.
 COMMAND = """
 import multiprocessing
 
@@ -282,7 +282,7 @@ def main():
 
 @pytest.fixture
 def repository(tmp_path):
-    """A commit with a command, and a working tree in which the command is elsewhere."""
+    """Return a repository whose working tree has the command in another package than its commit."""
     root = tmp_path / "repository"
 
     def git(*arguments: str) -> None:
@@ -306,8 +306,8 @@ def repository(tmp_path):
     return root
 
 
-def test_each_side_has_its_own_modules_wherever_they_lie(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must not mislead a reader
+def test_each_side_imports_its_modules_from_its_copy(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must have no effect
     base = check_out_commit(repository, "HEAD", tmp_path / "base")
     here = copy_working_tree(repository, tmp_path / "here")
     assert [side.transloom().strip() for side in (base, here)] == ["committed", "lies here"]
@@ -318,14 +318,14 @@ def test_each_side_has_its_own_modules_wherever_they_lie(repository, tmp_path, m
         check_out_commit(repository, "nowhere", tmp_path / "nowhere")
 
 
-def test_a_side_whose_modules_come_from_elsewhere_is_refused(repository, tmp_path):
+def test_a_side_that_would_import_modules_from_elsewhere_is_refused(repository, tmp_path):
     (repository / "pyproject.toml").write_text(PROJECT.format(packages='"numpy"', module="numpy"))
     with pytest.raises(CheckoutError, match=r"here would import \S+numpy/__init__.py"):
         copy_working_tree(repository, tmp_path / "here")
 
 
-def test_the_interval_of_a_median_is_made_of_order_statistics():
-    """For 20 values the 6th and the 15th, by any table of the sign test."""
+def test_the_interval_of_a_median_consists_of_order_statistics():
+    """For 20 values, tables of the sign test give the 6th and the 15th value."""
     found = interval_of_median([float(value) for value in range(20, 0, -1)])
     assert (found.low, found.median, found.high) == (6.0, 10.5, 15.0)
     assert interval_of_median([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]).low == 1.0
@@ -333,7 +333,7 @@ def test_the_interval_of_a_median_is_made_of_order_statistics():
         interval_of_median([1.0] * 5)
 
 
-def test_every_second_pair_begins_with_the_other_side():
+def test_the_order_of_the_two_sides_alternates():
     order = []
 
     def side(name: str, rate: float) -> Callable[[], dict[str, float]]:

@@ -1,4 +1,4 @@
-"""make setup and make wheel say what an installation takes, and the figures are true."""
+"""The installation sizes that make setup and make wheel print are correct."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ def said(monkeypatch: pytest.MonkeyPatch, folder: Path, free_gb: float) -> list[
     return sizes.setup_lines("cuda", folder)
 
 
-def test_the_sizes_are_printed_and_a_small_disk_is_named(
+def test_setup_prints_sizes_and_warns_about_a_small_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sizes.SETUP["cuda"]
@@ -31,16 +31,16 @@ def test_the_sizes_are_printed_and_a_small_disk_is_named(
     assert f"Only 1.2 GB are free in {tmp_path}, and {size.disk:.1f} GB are needed" in small
 
 
-def test_hard_links_need_no_further_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hard_links_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "torch").open("wb") as file:
-        file.truncate(2 * sizes.GB)  # takes no blocks
+        file.truncate(2 * sizes.GB)  # a sparse file
     os.link(tmp_path / "torch", tmp_path / "again")
     assert sizes.disk_usage(tmp_path) == 2 * sizes.GB
     assert len(said(monkeypatch, tmp_path, sizes.SETUP["cuda"].disk - 2)) == 1
 
 
 @pytest.mark.long
-def test_the_figures_are_those_of_this_environment() -> None:
+def test_the_printed_sizes_are_close_to_this_environments() -> None:
     lock = "cpu" if torch.version.cuda is None else "cuda"
     for file, size in ((lock, sizes.SETUP[lock]), ("runtime", sizes.WHEEL[lock])):
         text = (ROOT / "locks" / f"{file}.txt").read_text()
@@ -49,7 +49,7 @@ def test_the_figures_are_those_of_this_environment() -> None:
 
 
 def installed_gigabytes(packages: Iterable[str]) -> float:
-    """Return the size of the files of those packages that this environment has."""
+    """Return the total size of the given packages, if installed here."""
     total = 0
     for name in packages:
         try:

@@ -1,4 +1,4 @@
-"""`import transloom` costs a program nothing but the standard library."""
+"""`import transloom` imports nothing except the standard library."""
 
 import json
 import sys
@@ -20,12 +20,12 @@ print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - be
     assert set(json.loads(done.stdout)) - sys.stdlib_module_names == {"transloom"}
 
 
-def test_the_former_module_is_gone():
-    """A module and a package of one name would hide each other."""
+def test_no_module_has_the_name_of_the_package():
+    """A module transloom.py would hide the package, or the reverse."""
     assert not (ROOT / "transloom.py").exists()
 
 
-def test_the_package_has_the_names_of_the_api():
+def test_the_package_exports_exactly_the_names_of_the_api():
     import transloom
     from transloom import api
 

@@ -1,4 +1,4 @@
-"""The commands of docs/tutorials, as a reader pastes them, on smaller models and in fewer steps."""
+"""Run the commands of docs/tutorials in a shell with smaller models and fewer steps."""
 
 import pytest
 import yaml
@@ -18,8 +18,8 @@ SMALL = {
 }
 PREPARED = "datasets/phrasebook is ready: 28,147 pairs, 7 shards, 3.1 MB, manifest 99e4d743a181810e"
 DIGEST = "e9f293ba7f9b5a66d8e92d8d18d5f5f9f0ff6c0ac36871ed0ed2c74d43fb7451"
-# For each page: its folder, values that replace those of its recipe, and what its outputs contain,
-# in the page as here. The data are those of the page, so manifest and digests are, too.
+# For each page: changes of the recipe, and texts that each output must contain, on the page and in
+# the test. The data are the same as on the page, so manifest and digests are equal, too.
 PAGES = {
     "first-day": (
         SMALL,
@@ -77,7 +77,7 @@ def name(request):
 
 
 def write_recipe(folder, replaced):
-    """A recipe that commands in this folder find before the built-in one of the same name."""
+    """Write a recipe that overrides the built-in one for commands in this folder."""
     values = yaml.safe_load(find_recipe("phrasebook").read_text(encoding="utf-8"))
     for section, fields in replaced.items():
         values[section] |= fields
@@ -87,7 +87,7 @@ def write_recipe(folder, replaced):
     (folder / "phrasebook").write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
-def test_the_commands_of_a_page_do_what_it_shows(name, tmp_path):
+def test_the_commands_of_a_tutorial_print_what_the_page_shows(name, tmp_path):
     replaced, contained = PAGES[name]
     page = steps(f"tutorials/{FILES.get(name, name)}.md")
     of_shown = iter(contained)
@@ -98,7 +98,7 @@ def test_the_commands_of_a_page_do_what_it_shows(name, tmp_path):
     with tutorial_shell(home, install(tmp_path / "bin")) as shell:
         ran = shell.run(page, texts)
         for step, code, output, seconds in ran:
-            print(f"{seconds:6.1f} s: {step.command}")  # shown when the test fails
+            print(f"{seconds:6.1f} s: {step.command}")  # pytest shows it if the test fails
             assert code == 0, (step.command, output)
         assert len(ran) == len(page)
         for (step, _, output, _), of_step in zip(ran, texts, strict=True):
@@ -109,5 +109,5 @@ def test_the_commands_of_a_page_do_what_it_shows(name, tmp_path):
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda p: p.stem)
-def test_every_page_is_tested(page):
+def test_every_tutorial_page_is_tested(page):
     assert page.stem in {FILES.get(name, name) for name in PAGES}

@@ -1,4 +1,4 @@
-"""`transloom checkpoints`, and translating with one of them."""
+"""`transloom checkpoints`, and translating with a chosen checkpoint."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ STEPS = [2, 4, 6]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, phrasebook):
-    """A run with three checkpoints, the first of which had no validation."""
+    """Return a run with three checkpoints; the first has no validation scores."""
     folder = tmp_path_factory.mktemp("trained")
     values = tiny_values(phrasebook, max_steps=6) | {
         "checkpoints": {"every_steps": 2, "keep_last": 3}
@@ -40,7 +40,7 @@ def trained(tmp_path_factory, phrasebook):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy, of which the recipe says that two checkpoints stay."""
+    """Return a copy of the run whose recipe keeps only the last two checkpoints."""
     copy = Path(shutil.copytree(trained, tmp_path / "run"))
     recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
     recipe["checkpoints"] |= {"keep_last": 2, "keep_best": 0}
@@ -57,8 +57,8 @@ def damage(run, step):
     state.write_bytes(state.read_bytes()[:-1])
 
 
-def test_verify_inspects_files_whose_hashes_hold(transloom, run):
-    """An attacker who changes a tensor can change its hash, too."""
+def test_verify_inspects_tensors_and_headers_even_if_all_hashes_match(transloom, run):
+    """An attacker who changes a tensor can also update its recorded hash."""
     folders = list_checkpoints(run / "checkpoints")
     (state,) = folders[0].glob("*.safetensors")
     state.write_bytes(state.read_bytes()[:-4] + b"\0\0\xc0\x7f")  # the last number is NaN
@@ -89,7 +89,7 @@ def test_list_shows_scores_and_averages(transloom, run, monkeypatch):
     assert [row["averaged_steps"] for row in rows] == [[], [], [], [2, 6]]
     measures = ["loss", "perplexity", "bleu"]
     assert [list(row["scores"]) for row in rows] == [[], measures, measures, []]
-    assert rows[3]["bytes"] * 2.5 < rows[0]["bytes"]  # without moments
+    assert rows[3]["bytes"] * 2.5 < rows[0]["bytes"]  # averages have no optimizer moments
     monkeypatch.setenv("COLUMNS", "120")
     text = transloom("checkpoints", "list", run).stdout
     assert "average-of-2-6" in text
@@ -98,7 +98,7 @@ def test_list_shows_scores_and_averages(transloom, run, monkeypatch):
     assert "step-00000002" in transloom("checkpoints", "list", run).stdout
 
 
-def test_verify_names_what_is_damaged(transloom, run):
+def test_verify_reports_which_checkpoint_is_damaged(transloom, run):
     transloom("checkpoints", "average", run)
     result = transloom("checkpoints", "verify", run, "--json")
     assert result.exit_code == 0
@@ -112,7 +112,7 @@ def test_verify_names_what_is_damaged(transloom, run):
     assert "verifying" in result.stderr
 
 
-def test_prune_keeps_what_the_recipe_says(transloom, run):
+def test_prune_keeps_as_many_checkpoints_as_the_recipe_says(transloom, run):
     told = transloom("checkpoints", "prune", run, "--dry-run").stdout
     assert told.startswith("These checkpoints would be removed:")
     assert "step-00000002" in told.replace("\n", "")
@@ -133,7 +133,7 @@ def test_prune_keeps_what_the_recipe_says(transloom, run):
     ],
     ids=str,
 )
-def test_prune_keeps_what_the_command_says(transloom, run, options, expected):
+def test_prune_options_override_the_recipe(transloom, run, options, expected):
     assert transloom("checkpoints", "prune", run, *options).exit_code == 0
     assert steps(run) == expected
     assert {path.name for path in (run / "checkpoints").iterdir()} == {
@@ -166,20 +166,20 @@ def test_prune_removes_and_lists_nothing_while_the_newest_is_damaged(transloom, 
     ],
     ids=str,
 )
-def test_average_takes_what_is_said(transloom, run, options, expected):
+def test_average_uses_the_checkpoints_that_its_options_select(transloom, run, options, expected):
     answer = json.loads(transloom("checkpoints", "average", run, *options, "--json").stdout)
     assert answer["averaged_steps"] == expected
     assert Path(answer["path"]).name == "average-of-" + "-".join(map(str, expected))
 
 
-def test_the_best_are_those_of_the_recipes_metric(run):
+def test_average_ranks_checkpoints_by_the_recipes_metric(run):
     losses = {2: 3.0, 4: 1.0, 6: 2.0}
     for path in list_checkpoints(run / "checkpoints"):
         rewrite_header(path, scores=translation_scores(losses[step_of(path)], 0.0))
     assert average_run(run, None, 2, None).header.averaged_steps == [4, 6]
 
 
-def test_the_command_that_average_prints_translates(transloom, run, tmp_path):
+def test_the_translate_command_that_average_prints_can_be_run(transloom, run, tmp_path):
     told = transloom("checkpoints", "average", run, "--last", 2).stdout.strip().split("\n")[-1]
     sentences = tmp_path / "sentences"
     sentences.write_text("je suis étudiant\nnon\n")
@@ -193,29 +193,29 @@ def test_the_command_that_average_prints_translates(transloom, run, tmp_path):
 
 
 @pytest.mark.parametrize("numerics", [{}, {"ranks": [1], "zero_stage": "x"}])
-def test_a_checkpoint_of_unknown_ranks_is_listed(transloom, run, numerics, monkeypatch):
+def test_list_shows_checkpoints_without_a_number_of_ranks(transloom, run, numerics, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     rewrite_header(list_checkpoints(run / "checkpoints")[0], numerics=numerics)
     text = transloom("checkpoints", "list", run).stdout
     assert text.count("1 rank, ZeRO") == len(STEPS) - 1
 
 
-def test_the_list_names_the_decoding_of_scores(transloom, run, monkeypatch):
+def test_list_says_how_scores_were_decoded(transloom, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
     text = transloom("checkpoints", "list", run).stdout
     assert "validation loss " in text
     assert "validation BLEU (greedy)" in text
 
 
-def test_evaluate_names_each_score_by_what_it_is(transloom, run, monkeypatch):
+def test_evaluate_names_the_tokenization_of_its_bleu_scores(transloom, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     told = transloom("evaluate", run, "--beam-size", 1).stdout
     assert "BLEU of lower-cased Moses tokens" in told
-    assert "Multi30k" not in told  # which this corpus is not
+    assert "Multi30k" not in told  # the test set is not Multi30k
 
 
 @pytest.mark.long
-def test_evaluate_keeps_the_hypotheses_of_an_average_apart(transloom, run):
+def test_evaluate_writes_separate_files_for_an_average_and_its_last_step(transloom, run):
     transloom("checkpoints", "average", run, "--last", 2)
     for checkpoint, name in (("6", "step-00000006"), ("average-of-4-6", "average-of-4-6")):
         options = ["--checkpoint", checkpoint, "--beam-size", 1, "--json"]
@@ -236,7 +236,7 @@ def test_evaluate_keeps_the_hypotheses_of_an_average_apart(transloom, run):
         (None, None, [2, 3], r"has only 1 of the 2 checkpoints"),
     ],
 )
-def test_too_few_to_average_is_said(run, last, best, chosen, message):
+def test_average_reports_that_there_are_too_few_checkpoints(run, last, best, chosen, message):
     with pytest.raises(CheckpointError, match=message):
         average_run(run, last, best, chosen)
 
@@ -244,11 +244,11 @@ def test_too_few_to_average_is_said(run, last, best, chosen, message):
 @pytest.mark.parametrize(
     "options", [["--last", 2, "--best", 2], ["--steps", "2-6"], ["--last", 0]], ids=str
 )
-def test_wrong_usage_of_average_is_refused(transloom, run, options):
+def test_average_refuses_conflicting_and_invalid_options(transloom, run, options):
     assert transloom("checkpoints", "average", run, *options).exit_code == 2
 
 
-def test_a_folder_without_a_run_is_reported(transloom, tmp_path):
+def test_every_checkpoints_command_refuses_a_folder_without_a_run(transloom, tmp_path):
     for command in ("list", "verify", "prune", "average"):
         with pytest.raises(RunMismatchError):
             transloom("checkpoints", command, tmp_path)

@@ -1,4 +1,4 @@
-"""`transloom classify` and `evaluate` of classifiers of texts and of words."""
+"""`transloom classify` and `evaluate` with text classifiers and word taggers."""
 
 import hashlib
 from io import BytesIO, TextIOWrapper
@@ -27,20 +27,20 @@ def trained(folder, values):
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    """A run that tells English from French, a little."""
+    """Return a run that was trained briefly to distinguish English from French texts."""
     folder = tmp_path_factory.mktemp("language")
     return trained(folder, language_values(folder / "dataset"))
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """A run that learns a little to label the spelling of lower-cased words."""
+    """Return a run that was trained briefly to label the original case of lower-cased words."""
     folder = tmp_path_factory.mktemp("case")
     return trained(folder, case_values(folder / "dataset"))
 
 
 def probabilities(labeller, ids, places):
-    """Return the probabilities of all labels at places of a text by itself."""
+    """Return the probabilities of all labels at some positions of a text, computed alone."""
     ids = torch.tensor([ids])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def probabilities(labeller, ids, places):
         return labeller.network.logits(hidden)[0, places].softmax(-1)
 
 
-def test_texts_have_the_networks_probabilities(transloom, language):
+def test_classify_prints_the_networks_probabilities_of_each_text(transloom, language):
     texts = ["the cat", LONG, ""]
     found = json_lines_of(transloom("classify", language, *texts, "--json"))
     labeller = Labeller.load(language)
@@ -66,7 +66,7 @@ def test_texts_have_the_networks_probabilities(transloom, language):
     assert "only the first 24 tokens of 1 text, because" in " ".join(plain.stderr.split())
 
 
-def test_words_have_the_networks_labels_also_in_parts(transloom, case):
+def test_classify_labels_words_of_texts_longer_than_the_context(transloom, case):
     texts = [LONG, "", "I  see Marie"]
     found = json_lines_of(transloom("classify", case, *texts, "--json"))
     labeller = Labeller.load(case)
@@ -99,7 +99,7 @@ def test_words_have_the_networks_labels_also_in_parts(transloom, case):
 
 
 @pytest.mark.parametrize("run", ["language", "case"])
-def test_other_texts_do_not_matter(request, run, monkeypatch):
+def test_labels_do_not_depend_on_the_other_texts_of_a_batch(request, run, monkeypatch):
     labeller = Labeller.load(request.getfixturevalue(run))
     texts = ["the cat is here", "a", LONG, "", "le chat"]
     label = labeller.tag if labeller.of_words else labeller.label
@@ -116,7 +116,7 @@ def test_other_texts_do_not_matter(request, run, monkeypatch):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, monkeypatch):
+def test_classify_reads_texts_from_a_file_or_from_stdin(transloom, language, tmp_path, monkeypatch):
     (tmp_path / "texts.txt").write_text("the cat\nle chat\r\n")
     given = lines_of(transloom("classify", language, "the cat", "le chat"))
     monkeypatch.setattr(classify, "TEXTS_AT_ONCE", 1)
@@ -132,7 +132,7 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
 
 
 @pytest.mark.long
-def test_another_program_gets_the_same_labels(transloom, case):
+def test_the_python_api_returns_the_same_labels_as_the_command(transloom, case):
     texts = ["the cat\nis here", "-- le chat", "[MASK]"]
     given = [text.replace("\n", " ") for text in texts]
     expected = json_lines_of(transloom("classify", case, "--json", "--", *given))
@@ -141,7 +141,7 @@ def test_another_program_gets_the_same_labels(transloom, case):
         transloom_module.Run(case.parent).classify(texts)
 
 
-def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):
+def test_a_classifier_refuses_the_methods_of_other_tasks(transloom, language, case):
     with pytest.raises(RunMismatchError, match=r"labels texts, so use label"):
         Labeller.load(language).tag(["a"])
     with pytest.raises(RunMismatchError, match=r"labels words, so use tag"):
@@ -151,7 +151,7 @@ def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):
 
 
 @pytest.mark.long
-def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
+def test_a_classifier_can_start_from_the_encoder_of_a_masked_model(tmp_path):
     masked = trained(tmp_path, masked_values(tmp_path / "masked"))
     model = tmp_path / "masked" / "tokenizer.model"
     values = language_values(tmp_path / "language")
@@ -169,7 +169,7 @@ def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
     assert "Newly initialized: pooler.weight" in (run / "log.txt").read_text()
 
 
-def test_info_names_the_labels_of_a_dataset(transloom, language, case):
+def test_data_info_lists_the_labels_of_a_dataset(transloom, language, case):
     for run, told in (
         (language, "label, of 2 labels: fr, en"),
         (case, "tags, of 4 labels: lower, title, upper, mixed"),
@@ -179,7 +179,7 @@ def test_info_names_the_labels_of_a_dataset(transloom, language, case):
         assert found.stdout.count("tokens with EOS") == 1
 
 
-def test_it_is_evaluated_and_drawn(transloom, language, case):
+def test_classifiers_can_be_evaluated_and_shown_as_a_figure(transloom, language, case):
     for run, labels in ((language, 2), (case, 4)):
         result = transloom("evaluate", run, "--set", "phrasebook", "--json")
         (scores,) = json_lines_of(result)

@@ -1,6 +1,6 @@
-"""The commands of resume.md, slurm.md and kubernetes.md in docs/how-to, on a smaller recipe.
+"""Run the commands of resume.md, slurm.md and kubernetes.md in docs/how-to with a small recipe.
 
-Those for hosts over ssh are in tests/lab.
+tests/lab runs the commands for hosts that are reached over ssh.
 """
 
 import shlex
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """With a recipe that is found before the one that comes with transloom."""
+    """Work in a folder with a recipe that takes precedence over the built-in phrasebook recipe."""
     monkeypatch.chdir(tmp_path)
     values = tiny_values(Path("datasets/phrasebook")) | {"name": "phrasebook"}
     Path("phrasebook").write_text(yaml.safe_dump(values))
@@ -34,7 +34,7 @@ def commands(page, kind, *replaced):
     return [shlex.split(line) for line in text.splitlines()]
 
 
-def test_on_a_laptop(transloom):
+def test_the_laptop_commands_of_the_resume_page_train_and_translate(transloom):
     *found, (echo, sentence, pipe, *translate) = commands("resume.md", "bash laptop")
     assert [command[:2] for command in found] == [
         ["transloom", "prepare"],
@@ -52,7 +52,7 @@ def test_on_a_laptop(transloom):
     assert translated.exit_code == 0, translated.output
 
 
-def test_for_slurm(transloom, tmp_path):
+def test_the_commands_of_the_slurm_page_write_valid_batch_scripts(transloom, tmp_path):
     one, array = commands("slurm.md", "bash slurm", ("/shared", str(tmp_path)))
     for _, *command in (one, array):
         assert transloom(*command).exit_code == 0
@@ -62,7 +62,7 @@ def test_for_slurm(transloom, tmp_path):
     assert "#SBATCH --array=0-2%2\n" in Path("seeds.sbatch").read_text()
 
 
-def test_for_kubernetes(transloom):
+def test_the_commands_of_the_kubernetes_page_write_a_rayjob(transloom):
     ((_, *command),) = commands("kubernetes.md", "bash kubernetes")
     assert transloom(*command).exit_code == 0
     kinds = [document["kind"] for document in yaml.safe_load_all(Path("job.yaml").read_text())]
@@ -70,7 +70,7 @@ def test_for_kubernetes(transloom):
 
 
 @pytest.mark.parametrize("page", ["slurm.md", "kubernetes.md"])
-def test_the_part_of_a_recipe_can_be_loaded(page, tmp_path):
+def test_the_recipe_excerpt_of_a_cluster_page_can_be_loaded(page, tmp_path):
     values = tiny_values(tmp_path)
     values["batching"]["micro_batches_per_step"] = 8
     values["cluster"] |= yaml.safe_load(block(f"how-to/{page}", "yaml"))["cluster"]

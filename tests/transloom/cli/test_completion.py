@@ -1,4 +1,4 @@
-"""Completions for the shell, requested as bash does; they do not wait for torch or Ray."""
+"""Shell completion, requested as bash requests it, without importing torch or Ray."""
 
 import json
 from pathlib import Path
@@ -58,11 +58,11 @@ def folder(tmp_path):
         ("che", ["checkpoints"]),
     ],
 )
-def test_words_are_completed(folder: Path, monkeypatch, words, expected):
+def test_commands_recipes_fields_and_runs_are_completed(folder: Path, monkeypatch, words, expected):
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(app, [], prog_name="transloom", env=environment(words))
     assert done.output.split() == expected
-    assert not (folder / "ran").exists()  # no code of an extension
+    assert not (folder / "ran").exists()  # completion executes no code of extensions
 
 
 @pytest.mark.parametrize("words", ["train phrasebook trainer.max", "translate ru"])
@@ -73,7 +73,7 @@ def test_completion_imports_no_heavy_modules(folder: Path, words):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_shell_gets_its_script(shell):
+def test_each_shell_has_a_completion_script(shell):
     source = {"_TRANSLOOM_COMPLETE": f"source_{shell}"}
     done = CliRunner().invoke(app, [], prog_name="transloom", env=source)
     assert "_TRANSLOOM_COMPLETE=complete_" in done.output

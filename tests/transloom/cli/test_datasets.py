@@ -1,4 +1,4 @@
-"""Commands on datasets, as a person and as a script see them."""
+"""Commands on datasets: their output for readers and as JSON."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ from transloom.cli.prepare import prepare_dataset
 
 @pytest.fixture(scope="module")
 def prepared(two_corpora):
-    """The dataset of the recipe; not to be changed."""
+    """Return the dataset of the recipe, which tests must not change."""
     recipe = load_recipe(two_corpora)
     prepare_dataset(recipe, Console(file=io.StringIO()), overwrite=False)
     return two_corpora.parent / "dataset"
@@ -31,7 +31,7 @@ def prepared(two_corpora):
 
 @pytest.fixture
 def dataset(prepared, tmp_path):
-    """A copy of the dataset that a test may spoil."""
+    """Return a copy of the dataset, which a test may damage."""
     return shutil.copytree(prepared, tmp_path / "dataset")
 
 
@@ -39,7 +39,7 @@ def manifest_of(dataset):
     return Manifest.load(open_store(dataset))
 
 
-def test_prepare_counts_what_it_read_and_dropped(transloom, two_corpora, tmp_path):
+def test_prepare_counts_read_kept_and_dropped_pairs_by_corpus(transloom, two_corpora, tmp_path):
     arguments = (two_corpora, f"data.dataset={tmp_path / 'new'}", "--processes", 1)
     summary = json.loads(transloom("prepare", *arguments, "--json").stdout)
     dropped = {"length_ratio": 1, "identical": 1, "empty": 7}
@@ -56,7 +56,7 @@ def test_prepare_counts_what_it_read_and_dropped(transloom, two_corpora, tmp_pat
     assert "tagged: 91 of 100 pairs kept; dropped: 7 empty, 1 length ratio, 1 identical" in again
 
 
-def test_prepare_shows_its_stages(two_corpora, tmp_path):
+def test_prepare_shows_the_progress_of_its_stages(two_corpora, tmp_path):
     recipe = load_recipe(two_corpora, [f"data.dataset={tmp_path / 'new'}"])
     output = io.StringIO()
     prepare_dataset(recipe, Console(file=output, width=80), overwrite=False)
@@ -71,7 +71,7 @@ def test_prepare_shows_its_stages(two_corpora, tmp_path):
     assert re.search(r"compare .* (\d+) of \1 files", output.getvalue())
 
 
-def test_info_shows_the_manifest_and_the_report(transloom, prepared):
+def test_info_shows_the_manifest_and_the_cleaning_report(transloom, prepared):
     facts = json.loads(transloom("data", "info", prepared, "--json").stdout)
     manifest = manifest_of(prepared)
     assert facts["identity"] == facts["origin"] == manifest.identity
@@ -106,13 +106,13 @@ def test_info_fits_a_terminal_of_80_columns(transloom, prepared):
     assert "empty 7" in lines
     assert "dropped from tagged, empty: 7 pairs" in lines
     assert "1 '' 'to nothing 0'" in lines
-    # The text of a corpus can neither control the terminal nor be taken for markup.
+    # Text of a corpus must neither control the terminal nor be interpreted as markup.
     assert r"51 '\x1b[31m[bold]même' '\x1b[31m[bold]même'" in lines
     assert "\x1b" not in output
     assert "dropped from" not in transloom("data", "info", prepared).stdout
 
 
-def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
+def test_info_and_verify_accept_the_url_of_a_dataset(transloom, prepared, monkeypatch, tmp_path):
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
     with FaultyServer(prepared) as server:
         remote = json.loads(transloom("data", "info", server.url, "--json").stdout)
@@ -121,7 +121,7 @@ def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
     assert remote == {**local, "dataset": server.url}
 
 
-def test_a_dataset_whose_shards_are_columns_is_the_same_dataset(transloom, dataset, monkeypatch):
+def test_a_manifest_in_columns_describes_the_same_dataset(transloom, dataset, monkeypatch):
     monkeypatch.setattr(manifest_module, "MIN_SHARDS_FOR_COLUMNS", 1)
     name = manifest_of(dataset).shards[2].name
     transloom("data", "quarantine", dataset, name, "--reason", "lost")
@@ -137,12 +137,12 @@ def test_a_dataset_whose_shards_are_columns_is_the_same_dataset(transloom, datas
     assert (verified["problems"], verified["unknown_files"]) == ([], [])
 
 
-def test_info_names_a_missing_dataset(transloom, tmp_path):
+def test_info_refuses_a_folder_without_a_dataset(transloom, tmp_path):
     with pytest.raises(DatasetError):
         transloom("data", "info", tmp_path)
 
 
-def test_verify_finds_a_whole_dataset_whole(transloom, dataset):
+def test_verify_accepts_an_intact_dataset_with_an_extra_file(transloom, dataset):
     (dataset / "shards" / "notes.txt").write_text("mine")
     result = transloom("data", "verify", dataset)
     assert result.exit_code == 0
@@ -154,7 +154,7 @@ def test_verify_finds_a_whole_dataset_whole(transloom, dataset):
     )
 
 
-def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
+def test_verify_lists_damaged_files_and_the_remedies(transloom, dataset):
     (dataset / "shards" / "plain-00002.tar").unlink()
     with (dataset / "shards" / "tagged-00001.tar").open("ab") as file:
         file.write(b"x")
@@ -185,7 +185,7 @@ def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
     )
 
 
-def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloom, dataset):
+def test_verify_compares_the_tokenizers_vocabulary_size_with_the_manifest(transloom, dataset):
     with edited_json(dataset / "manifest.json") as manifest:
         for info in manifest["tokenizers"].values():
             info["vocabulary_size"] += 1
@@ -208,7 +208,7 @@ def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloo
         ("[" * 9999, "nested deeper than 64"),
     ],
 )
-def test_an_invalid_report_is_named(transloom, dataset, report, problem):
+def test_info_reports_an_invalid_cleaning_report(transloom, dataset, report, problem):
     (dataset / "cleaning.json").write_text(report)
     with edited_json(dataset / "manifest.json") as manifest:
         manifest["cleaning"]["sha256"] = hashlib.sha256(report.encode()).hexdigest()
@@ -216,14 +216,14 @@ def test_an_invalid_report_is_named(transloom, dataset, report, problem):
         transloom("data", "info", dataset, "--examples")
 
 
-def test_verify_offers_no_quarantine_for_other_files(transloom, dataset):
+def test_verify_suggests_quarantine_only_for_shards(transloom, dataset):
     (dataset / "cleaning.json").unlink()
     result = transloom("data", "verify", dataset)
     assert result.exit_code == 1
     assert "quarantine" not in result.stdout
 
 
-def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
+def test_quarantine_excludes_shards_and_can_be_undone(transloom, dataset):
     parent = manifest_of(dataset)
     lost = parent.shards[2]
     (dataset / lost.name).unlink()
@@ -259,7 +259,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
     assert manifest_of(dataset).identity == parent.identity
 
 
-def test_quarantine_says_what_it_means(transloom, dataset):
+def test_quarantine_prints_how_many_pairs_remain_and_how_to_undo_it(transloom, dataset):
     shard = manifest_of(dataset).shards[0]
     told = transloom("data", "quarantine", dataset, shard.name, "--reason", "x").stdout
     assert f"loses {shard.pairs:,} pairs: {411 - shard.pairs:,} of 411 remain" in told
@@ -267,10 +267,10 @@ def test_quarantine_says_what_it_means(transloom, dataset):
     assert f"mv {dataset}/manifest-" in told
 
 
-def test_quarantine_is_for_folders_and_known_shards(transloom, dataset):
+def test_quarantine_refuses_urls_and_unknown_shards(transloom, dataset):
     with pytest.raises(DatasetError, match=r"https://example\.org/d is a URL"):
         transloom("data", "quarantine", "https://example.org/d", "a.tar", "--reason", "x")
     with pytest.raises(DatasetError):
         transloom("data", "quarantine", dataset, "a.tar", "--reason", "x")
-    assert transloom("data", "quarantine", dataset, "a.tar").exit_code == 2  # no reason given
+    assert transloom("data", "quarantine", dataset, "a.tar").exit_code == 2  # without --reason
     assert manifest_of(dataset).tombstones == ()

@@ -1,4 +1,4 @@
-"""Files that `transloom deploy` writes, and what it says of them."""
+"""The files that `transloom deploy` writes, and the commands that it prints for them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ KUBERNETES = ["kubernetes", "phrasebook", "data.dataset=/shared/d", "cluster.kub
     ("job", "command"),
     [(["slurm", "phrasebook"], ["sbatch"]), (KUBERNETES, ["kubectl", "apply", "-f"])],
 )
-def test_the_output_folder_and_the_submit_command_are_printed(transloom, tmp_path, job, command):
+def test_deploy_prints_the_output_file_and_the_submit_command(transloom, tmp_path, job, command):
     output = tmp_path / "my job"
     said = transloom("deploy", *job, "--output", output).output
     assert f"to {output}." in said
@@ -27,7 +27,7 @@ def test_the_output_folder_and_the_submit_command_are_printed(transloom, tmp_pat
     assert as_json["file"] == str(output)
 
 
-def test_a_script_that_is_submitted_and_written(transloom, tmp_path, monkeypatch):
+def test_deploy_slurm_can_submit_a_script_and_also_write_it(transloom, tmp_path, monkeypatch):
     sbatch = tmp_path / "sbatch"
     sbatch.write_text("#!/bin/sh\ncat >/dev/null\necho 7\n")
     sbatch.chmod(0o755)
@@ -42,7 +42,7 @@ def test_a_script_that_is_submitted_and_written(transloom, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "job", [["slurm", "phrasebook", "--run", "a\udcff"], [*KUBERNETES, "--run", "/shared/a\udcff"]]
 )
-def test_a_path_that_is_no_text_is_refused_before_anything_is_written(transloom, tmp_path, job):
+def test_deploy_refuses_a_run_path_that_is_not_utf_8_and_writes_nothing(transloom, tmp_path, job):
     output = tmp_path / "job"
     with pytest.raises(ClusterError) as error:
         transloom("deploy", *job, "--output", output)
@@ -51,7 +51,7 @@ def test_a_path_that_is_no_text_is_refused_before_anything_is_written(transloom,
     assert not output.exists()
 
 
-def test_each_launcher_has_a_command():
+def test_each_launcher_has_a_deploy_command():
     commands = {command.name for command in deploy_app.registered_commands if not command.hidden}
     assert commands == set(LAUNCHERS)
     assert all(isinstance(LAUNCHERS[name](), Launcher) for name in LAUNCHERS)

@@ -1,4 +1,4 @@
-"""`transloom embed`, and what else is done with a run of sentence embeddings."""
+"""`transloom embed` and other commands on runs of sentence embeddings."""
 
 import json
 from io import BytesIO, TextIOWrapper
@@ -20,7 +20,7 @@ TEXTS = ["the cat is here", "il détestait la salade", "", "he hated salad", 'a 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that has learned a little."""
+    """Return a run that was trained for 20 steps."""
     folder = tmp_path_factory.mktemp("embedding")
     values = embedding_values(folder / "dataset")
     return trained_run(values, folder, 20, "embedding")
@@ -33,7 +33,7 @@ def embedder(run):
 
 @torch.no_grad()
 def alone(embedder, text):
-    """The vector of a text, computed by itself."""
+    """Return the vector of a text, computed in a batch of one."""
     tokenizer = embedder.tokenizer
     ids = [tokenizer.bos_id, *tokenizer.encode([text])[0].tolist()][: embedder.longest - 1]
     ids_bt = torch.tensor([[*ids, tokenizer.eos_id]])
@@ -47,7 +47,7 @@ def told(result):
     return [json.loads(line) for line in result.stdout.removesuffix("\n").split("\n")]
 
 
-def test_lines_and_arrays_have_the_networks_vectors(transloom, run, embedder, tmp_path, capsys):
+def test_embed_writes_json_lines_and_arrays_of_vectors(transloom, run, embedder, tmp_path, capsys):
     found = told(transloom("embed", run, *TEXTS))
     assert [line["text"] for line in found] == TEXTS
     vectors = np.array([line["vector"] for line in found], dtype=np.float32)
@@ -60,16 +60,16 @@ def test_lines_and_arrays_have_the_networks_vectors(transloom, run, embedder, tm
     transloom("embed", run, "--input", file, "--out", out)
     array = np.load(out, allow_pickle=False)
     assert (array.dtype, array.shape) == (np.float32, (5, 32))
-    assert np.array_equal(array, vectors)  # JSON has all digits
+    assert np.array_equal(array, vectors)  # JSON contains all digits
     assert [path.name for path in tmp_path.iterdir() if "unfinished" in path.name] == []
 
 
-def test_pairs_are_near_after_a_few_steps(embedder):
+def test_a_sentence_is_closer_to_its_translation_than_to_another_sentence(embedder):
     both = embedder.embed(["il détestait la salade", "he hated salad", "did they sleep?"]).vectors
     assert both[0] @ both[1] > both[0] @ both[2]
 
 
-def test_parts_of_many_texts_are_put_back_in_order(embedder, monkeypatch):
+def test_vectors_of_many_texts_have_the_order_of_the_texts(embedder, monkeypatch):
     texts = [" ".join(["cat"] * (1 + 7 * n % 5)) + f" {n}" for n in range(23)]
     expected = embedder.embed(texts)
     assert expected.cut == []
@@ -87,20 +87,20 @@ def test_parts_of_many_texts_are_put_back_in_order(embedder, monkeypatch):
 
 
 @pytest.mark.long
-def test_another_program_gets_the_same_vectors(run, embedder):
+def test_the_python_api_returns_the_same_vectors(run, embedder):
     texts = [*TEXTS[:3], "two\nlines", "-- no option"]
     found = np.array(transloom_module.Run(run).embed(texts), dtype=np.float32)
     expected = embedder.embed([*texts[:3], "two lines", texts[4]]).vectors
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
 
 
-def test_truncated_texts_are_reported(transloom, run, embedder):
+def test_embed_reports_truncated_texts(transloom, run, embedder):
     result = transloom("embed", run, "a cat", "cat " * 40)
     assert len(told(result)) == 2
     assert "only the first 24 tokens, including BOS and EOS, of 1 text" in result.stderr
 
 
-def test_texts_may_be_typed_or_piped(transloom, run, monkeypatch):
+def test_embed_reads_texts_from_standard_input_or_arguments(transloom, run, monkeypatch):
     data = "the cat\né\n".encode()
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data), encoding="latin-1"))
     from transloom.inference.text_input import read_texts
@@ -111,27 +111,27 @@ def test_texts_may_be_typed_or_piped(transloom, run, monkeypatch):
     assert "both given" in result.output
 
 
-def test_bf16_is_near(run, embedder):
+def test_bf16_vectors_are_close_to_fp32_vectors(run, embedder):
     rounded = SentenceEmbedder.load(run, precision="bf16").embed(TEXTS).vectors
     assert ((rounded * embedder.embed(TEXTS).vectors).sum(axis=1) > 0.99).all()
 
 
-def test_it_is_evaluated_and_is_no_masked_model(transloom, run):
+def test_an_embedding_run_is_evaluated_but_refused_by_fill_and_explain(transloom, run):
     (found,) = told(transloom("evaluate", run, "--set", "phrasebook", "--json"))
-    assert found["phrasebook"]["retrieval_accuracy"] > 50  # of 100 sentences; 1 by chance
+    assert found["phrasebook"]["retrieval_accuracy"] > 50  # percent; chance gives 1
     with pytest.raises(RunMismatchError, match=r"for sentence_embedding, .*: use transloom embed"):
         MaskFiller.load(run)
     with pytest.raises(RunMismatchError, match=r"predicts one vector .*: use transloom embed"):
         transloom("explain", run, "the cat")
 
 
-def test_it_has_a_figure_whose_boxes_add_up(transloom, run, embedder):
+def test_the_boxes_of_an_embedding_runs_figure_contain_all_parameters(transloom, run, embedder):
     (said,) = told(transloom("model", "show", run, "--json"))
     count = sum(p.numel() for p in embedder.network.parameters())
     assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
 
 
-def test_it_is_exported_for_sentence_transformers(transloom, run, tmp_path):
+def test_an_embedding_run_is_exported_for_sentence_transformers(transloom, run, tmp_path):
     result = transloom("export", run, tmp_path / "exported")
     assert result.exit_code == 0, result.output
     assert "SentenceTransformer" in result.output

@@ -1,4 +1,4 @@
-"""The console script: Ctrl-C ends a command quietly, however early it comes."""
+"""The console script: Ctrl-C ends a command without a traceback, even during its imports."""
 
 import signal
 import subprocess
@@ -10,7 +10,7 @@ from support.command import run_python
 from cluster.errors import RecipeError
 
 PROGRAM = "from transloom.cli.entry import main; main()"
-# Python imports it at its start. Standard library only.
+# Python imports this module when it starts, so it uses the standard library only.
 SITECUSTOMIZE = """
 import os, signal, sys
 
@@ -25,7 +25,7 @@ sys.meta_path.insert(0, Strike())
 
 
 def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
-    """Run `transloom runs`, which is interrupted when it imports a module."""
+    """Run `transloom runs`, interrupt it when it imports `module`, and return the process."""
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     return run_python(PROGRAM, "runs", folder, PYTHONPATH=str(folder), STRIKE_AT=module)
 
@@ -38,21 +38,21 @@ def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
         "typer",
         "pydantic",
         "transloom.cli.watch",
-        "transloom.observe.terminal.run_status_text",  # by now the command runs
+        "transloom.observe.terminal.run_status_text",  # imported after the command has started
         "run_store.record.run_status",
     ],
 )
-def test_an_interrupt_while_modules_are_imported_is_quiet(tmp_path: Path, module: str) -> None:
+def test_an_interrupt_during_imports_prints_nothing(tmp_path: Path, module: str) -> None:
     done = run_struck(tmp_path, module)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_without_an_interrupt_nothing_changes(tmp_path: Path) -> None:
+def test_without_an_interrupt_the_command_succeeds(tmp_path: Path) -> None:
     assert run_struck(tmp_path, "no.such.module").returncode == 0
 
 
-def test_an_interrupt_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None:
-    """As in `nohup transloom … &` of a script."""
+def test_sigint_stays_ignored_if_the_shell_ignores_it(tmp_path: Path) -> None:
+    """A script's `nohup transloom … &` starts commands with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert run_struck(tmp_path, "typer").returncode == 0
@@ -61,7 +61,7 @@ def test_an_interrupt_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("command", ["train", "plan", "submit", "deploy slurm"])
-def test_a_url_that_no_run_has_is_refused(transloom, tmp_path, monkeypatch, command):
+def test_commands_refuse_an_http_url_as_a_run(transloom, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError):
         transloom(*command.split(), "phrasebook", "--run", "http://bucket/run")
@@ -74,7 +74,7 @@ def test_help_wraps_at_the_width_of_the_terminal(transloom):
     assert "so the runs \n" not in shown
 
 
-def test_without_a_temporary_directory_the_variable_to_set_is_named() -> None:
+def test_without_a_temporary_directory_the_error_names_tmpdir() -> None:
     program = (
         "import tempfile; from transloom.cli import app\n"
         "tempfile._candidate_tempdir_list = lambda: ['/proc']\n"

@@ -1,4 +1,4 @@
-"""The exit code of a command is its own, whatever libraries do while the process is taken down."""
+"""A command's exit code survives crashes of libraries while its process shuts down."""
 
 import ctypes
 import signal
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit"
 )
 
-# What becomes of a library's thread that uses what the C library has destroyed already.
+# Abort at exit, like a library's thread that uses objects which the C library has destroyed.
 DIES_AT_THE_END = """
 import ctypes
 c = ctypes.CDLL(None)
@@ -26,22 +26,22 @@ KEPT = (
 )
 
 
-def test_without_it_the_process_dies() -> None:
+def test_a_process_that_does_not_keep_its_exit_code_aborts() -> None:
     assert run_python(DIES_AT_THE_END).returncode == -signal.SIGABRT
 
 
 @pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("frobnicate", 2)])
-def test_a_command_ends_with_its_code(argument: str, code: int) -> None:
+def test_a_command_keeps_its_exit_code_if_a_library_aborts(argument: str, code: int) -> None:
     assert run_python(COMMAND, argument).returncode == code
 
 
-def test_a_command_that_fails_ends_with_its_code(tmp_path: Path) -> None:
+def test_a_failing_command_keeps_its_exit_code_and_message(tmp_path: Path) -> None:
     done = run_python(COMMAND, "status", tmp_path / "no-run")
     assert done.returncode == 1
     assert "no-run" in done.stderr
 
 
-def test_pythons_exit_handlers_run() -> None:
+def test_exit_handlers_threads_and_buffered_c_output_still_finish() -> None:
     before = "import atexit; atexit.register(print, 'a function of before')\n"
     late = """
 import atexit, threading, time
@@ -63,13 +63,13 @@ sys.exit(75)
 @pytest.mark.parametrize(
     ("end", "said"), [("sys.exit('a text')", "a text"), ("1 / 0", "ZeroDivisionError")]
 )
-def test_an_end_with_words_fails(end: str, said: str) -> None:
+def test_an_exit_message_or_exception_is_printed_and_gives_exit_code_1(end: str, said: str) -> None:
     done = run_python(KEPT + end)
     assert done.returncode == 1
     assert said in done.stderr
 
 
-def test_output_that_cannot_be_written_is_an_error() -> None:
+def test_a_full_output_device_gives_a_nonzero_exit_code() -> None:
     program = KEPT + "print('lost')"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Every model that `export` writes for Hugging Face can be fine-tuned by the commands of `init`."""
+"""Every model that `export` writes for Hugging Face can be fine-tuned by a recipe of `init`."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ MODELS = {
 
 @pytest.fixture
 def corpora(tmp_path, monkeypatch):
-    """Files of pairs, texts, labelled texts and tagged words."""
+    """Write files of pairs, texts, labelled texts and tagged words to the current folder."""
     monkeypatch.chdir(tmp_path)
     pairs = phrasebook_pairs("train")[:200]
     for side, language in enumerate(("fr", "en")):
@@ -65,10 +65,10 @@ def corpora(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_export_can_be_fine_tuned_and_exported(transloom, corpora, name):
+def test_an_exported_model_can_be_fine_tuned_and_exported_again(transloom, corpora, name):
     values_of, files = MODELS[name]
     values = values_of(Path("datasets/first").absolute())
-    del values["data"]["tests"]  # the test set is trained on, because it is small
+    del values["data"]["tests"]  # the small test set is used for training
     text = yaml.safe_dump(values)
     smaller = text.replace("phrasebook/train", "phrasebook/test").replace("size: 1000", "size: 300")
     Path("first.yaml").write_text(smaller)
@@ -94,6 +94,6 @@ def test_export_can_be_fine_tuned_and_exported(transloom, corpora, name):
     assert [configs[0].get(key) for key in same] == [configs[1].get(key) for key in same]
     before, after = (load_file(Path(f, "model.safetensors")) for f in ("exported", "again"))
     assert before.keys() == after.keys()
-    # Two steps at a low rate change the weights a little; other weights would differ by far more.
+    # Two steps at a low rate change the weights little; newly initialized ones would differ more.
     assert all(abs(after[key] - before[key]).max() < 0.01 for key in before)
     assert any((after[key] != before[key]).any() for key in before)

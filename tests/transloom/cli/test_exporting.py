@@ -25,7 +25,7 @@ def run(inline_runs):
     return inline_runs.folder / "run"
 
 
-def test_an_exported_run_translates_as_the_run_does(transloom, run, tmp_path):
+def test_transformers_encode_like_the_run_that_was_exported(transloom, run, tmp_path):
     transloom("evaluate", run, "--beam-size", 1)
     folder = tmp_path / "exported"
     answer = json.loads(transloom("export", run, folder, "--to", "huggingface", "--json").stdout)
@@ -42,13 +42,13 @@ def test_an_exported_run_translates_as_the_run_does(transloom, run, tmp_path):
         assert batch["input_ids"][0].tolist() == ours.source_ids(sentence)
         with torch.no_grad():
             found = ours.model.encode(batch["input_ids"])
-            order = [*range(0, 32, 2), *range(1, 32, 2)]  # sines first
+            order = [*range(0, 32, 2), *range(1, 32, 2)]  # Marian's order: sines first
             expected = theirs.get_encoder()(**batch).last_hidden_state
         torch.testing.assert_close(found[..., order], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.long
-def test_the_card_has_the_known_facts_and_no_folder(transloom, run, tmp_path):
+def test_the_model_card_has_scores_and_settings_but_no_local_paths(transloom, run, tmp_path):
     transloom("evaluate", run, "--beam-size", 1)
     folder = tmp_path / "exported"
     transloom("export", run, folder)
@@ -64,12 +64,12 @@ def test_the_card_has_the_known_facts_and_no_folder(transloom, run, tmp_path):
     transloom("export", run, tmp_path / "older", "--checkpoint", "4")
     card = (tmp_path / "older" / "README.md").read_text(encoding="utf-8")
     assert "Weights of step-00000004, after " in card
-    assert "BLEU" not in card  # that is of the later weights
+    assert "BLEU" not in card  # the BLEU score was computed with later weights
     assert "None were computed with these weights." in card
 
 
 @pytest.mark.long
-def test_an_export_overwrites_nothing_and_is_never_partial(transloom, run, inline_runs, tmp_path):
+def test_export_overwrites_nothing_and_writes_all_or_nothing(transloom, run, inline_runs, tmp_path):
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "mine").touch()
@@ -85,21 +85,19 @@ def test_an_export_overwrites_nothing_and_is_never_partial(transloom, run, inlin
     program, *arguments = shlex.split(str(refusal.value).split("for CTranslate2, run: ")[1])
     assert program == "transloom"
     assert "--checkpoint" in arguments
-    transloom(*arguments)  # the remedy works
+    transloom(*arguments)  # the command in the error message succeeds
     assert (tmp_path / "other" / "model.bin").exists()
 
 
 @pytest.mark.long
-def test_a_network_that_ctranslate2_lacks_too_gets_no_such_advice(transloom, inline_runs, tmp_path):
+def test_ctranslate2_is_not_suggested_for_a_network_that_it_lacks(transloom, inline_runs, tmp_path):
     inline_runs.train("rotary", "trainer.max_steps=4", "model.positions=rotary", inline=True)
     with pytest.raises(ModelError, match=r"model\.positions is rotary") as refusal:
         transloom("export", inline_runs.folder / "rotary", tmp_path / "other")
     assert "ctranslate2" not in str(refusal.value)
 
 
-def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
-    untrained_run, monkeypatch, tmp_path
-):
+def test_export_names_the_target_for_the_task_of_the_run(untrained_run, monkeypatch, tmp_path):
     translation = replace(TASKS["translation"], exporters={"ctranslate2": "somewhere:else"})
     monkeypatch.setitem(TASKS._entries, "translation", translation)
     told = (
@@ -112,7 +110,7 @@ def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
         export_run(untrained_run.path, tmp_path / "exported", None)
 
 
-def test_weights_are_rounded_as_it_is_asked_for(untrained_run, tmp_path):
+def test_export_quantizes_weights_if_requested(untrained_run, tmp_path):
     sizes = {}
     for quantization in (None, ComputeType.INT8):
         folder = tmp_path / f"{quantization}"
@@ -124,7 +122,7 @@ def test_weights_are_rounded_as_it_is_asked_for(untrained_run, tmp_path):
     assert sizes[ComputeType.INT8] < 0.6 * sizes[None]
 
 
-def test_an_empty_folder_is_filled_and_a_file_is_left_alone(untrained_run, tmp_path, monkeypatch):
+def test_export_fills_an_empty_folder_but_overwrites_no_file(untrained_run, tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)

@@ -1,4 +1,4 @@
-"""Descriptions of a recipe's fields by `transloom fields`."""
+"""`transloom fields` describes the fields of recipes."""
 
 import json
 
@@ -22,7 +22,7 @@ def fields_of_recipes(task):
 @pytest.mark.matrix
 @pytest.mark.parametrize("task", BUILT_IN)
 @pytest.mark.parametrize("section", ["", *Recipe.model_fields])
-def test_every_section_is_in_the_json(transloom, section, task):
+def test_fields_lists_every_section_of_every_task_as_json(transloom, section, task):
     if section == "decoding" and task.endswith("classification"):
         pytest.skip("nothing is decided when labels are told")
     result = transloom("fields", *[section] * bool(section), "--task", task, "--json")
@@ -32,7 +32,7 @@ def test_every_section_is_in_the_json(transloom, section, task):
     assert all(set(row) == {"field", "default", "change", "meaning"} for row in rows)
 
 
-def test_defaults_are_as_a_recipe_would_say_them(transloom):
+def test_fields_shows_defaults_as_recipes_write_them(transloom):
     rows = json.loads(transloom("fields", "--json").stdout)
     defaults = {row["field"]: row["default"] for row in rows}
     assert defaults["data.train.columns"] == {"source": 0, "target": 1, "score": None}
@@ -44,11 +44,11 @@ def test_defaults_are_as_a_recipe_would_say_them(transloom):
     assert "None" not in text
 
 
-def test_a_section_that_is_not_there_is_said_with_those_that_are(transloom):
+def test_fields_refuses_an_unknown_section_and_lists_the_sections(transloom):
     with pytest.raises(RecipeError, match=r"with 'trainers': .* The sections are name, seed"):
         transloom("fields", "trainers")
 
 
-def test_a_task_that_is_not_there_is_said_with_those_that_are(transloom):
+def test_fields_refuses_an_unknown_task_and_lists_the_tasks(transloom):
     with pytest.raises(RecipeError, match=r"task is 'chess', but .* translation, causal_lm"):
         transloom("fields", "--task", "chess")

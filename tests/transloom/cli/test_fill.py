@@ -1,4 +1,4 @@
-"""`transloom fill` and `evaluate` of masked models, of texts and of pairs."""
+"""`transloom fill` and `evaluate` with masked models of texts and of sentence pairs."""
 
 from io import BytesIO, TextIOWrapper
 
@@ -19,7 +19,7 @@ from transloom.inference.text_input import read_texts
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that has learned a little, with a vocabulary of words."""
+    """Return a briefly trained run with a vocabulary of words."""
     folder = tmp_path_factory.mktemp("masked")
     values = masked_values(folder / "dataset")
     for corpus in values["data"]["train"]:
@@ -30,12 +30,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair_run(tmp_path_factory):
-    """A run of pairs that has learned a little."""
+    """Return a briefly trained run on sentence pairs."""
     folder = tmp_path_factory.mktemp("pairs")
     return trained_run(pair_masked_values(folder / "dataset"), folder, 6)
 
 
-def test_candidates_are_the_networks_probabilities(transloom, run):
+def test_fill_prints_the_networks_most_probable_pieces(transloom, run):
     text = "the [MASK] is[MASK]"
     (found,) = json_lines_of(transloom("fill", run, text, "--json"))
     filler = MaskFiller.load(run)
@@ -59,7 +59,7 @@ def test_candidates_are_the_networks_probabilities(transloom, run):
     assert found["filled"] == tokenizer.decode(ids.tolist())[0]
 
 
-def test_other_texts_do_not_matter(transloom, run, monkeypatch):
+def test_candidates_do_not_depend_on_the_other_texts_of_a_batch(transloom, run, monkeypatch):
     texts = ["the [MASK]", "[MASK]", "the small [MASK] is here[MASK]"]
     together = json_lines_of(transloom("fill", run, *texts, "--json", "--candidates", 2))
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 1)
@@ -72,7 +72,7 @@ def test_other_texts_do_not_matter(transloom, run, monkeypatch):
         assert one == other
 
 
-def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
+def test_fill_prints_readable_lines_and_reads_standard_input(transloom, run, monkeypatch):
     found = lines_of(transloom("fill", run, "the [MASK]"))
     assert found[0].startswith("the")
     assert found[1].startswith("    [MASK] 1: ")
@@ -88,12 +88,12 @@ def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
         ("a cat " * 20 + "[MASK]", r"learned only 24 positions"),
     ],
 )
-def test_a_text_that_cannot_be_filled_is_refused(transloom, run, text, message):
+def test_fill_refuses_a_text_without_a_mask_or_with_too_many_tokens(transloom, run, text, message):
     with pytest.raises(TextError, match=message):
         transloom("fill", run, "[MASK]", text)
 
 
-def test_it_is_evaluated_and_is_no_language_model(transloom, run):
+def test_a_masked_model_is_evaluated_but_refused_by_the_text_generator(transloom, run):
     result = transloom("evaluate", run, "--set", "phrasebook")
     assert result.exit_code == 0, result.output
     assert "accuracy" in result.output
@@ -103,14 +103,14 @@ def test_it_is_evaluated_and_is_no_language_model(transloom, run):
         TextGenerator.load(run)
 
 
-def test_it_has_a_figure_whose_boxes_add_up(transloom, run):
+def test_the_boxes_of_a_masked_models_figure_contain_all_parameters(transloom, run):
     (said,) = json_lines_of(transloom("model", "show", run, "--json"))
     assert said["vocabulary_from"] == "dataset"
     count = sum(p.numel() for p in MaskFiller.load(run).network.parameters())
     assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
 
 
-def test_another_tasks_command_names_the_one_for_it(transloom, run, tmp_path):
+def test_translate_refuses_a_masked_model_and_suggests_fill(transloom, run, tmp_path):
     (tmp_path / "text").write_text("the\n")
     with pytest.raises(
         RunMismatchError, match=r"for masked_lm, .*: use transloom fill for this run"
@@ -118,7 +118,7 @@ def test_another_tasks_command_names_the_one_for_it(transloom, run, tmp_path):
         transloom("translate", run, tmp_path / "text")
 
 
-def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
+def test_explain_writes_a_page_about_a_masked_text(transloom, run, tmp_path):
     text, file = "the [MASK] is[MASK]", tmp_path / "page.html"
     (said,) = json_lines_of(transloom("explain", run, text, "--output", file, "--json"))
     (found,) = MaskFiller.load(run).fill([text])
@@ -132,7 +132,7 @@ def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"), [("--tag", "@3"), ("--against", "@3"), ("--max-tokens", "30")]
 )
-def test_options_for_translation_are_refused(transloom, run, option, value):
+def test_explain_refuses_translation_options_for_a_masked_model(transloom, run, option, value):
     with pytest.raises(RunMismatchError, match=f"{option} is only for translation runs"):
         transloom("explain", run, "the [MASK]", option, value)
     assert not (run / "explain.html").exists()
@@ -147,7 +147,7 @@ PAIRS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("text", PAIRS.values(), ids=PAIRS.keys())
-def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
+def test_fill_reads_a_pair_with_the_segments_and_positions_of_training(transloom, pair_run, text):
     (found,) = json_lines_of(transloom("fill", pair_run, text, "--json"))
     filler = MaskFiller.load(pair_run)
     tokenizer, network = filler.tokenizer, filler.network
@@ -171,7 +171,7 @@ def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
     assert "[MASK]" not in found["filled"]
 
 
-def test_a_pair_is_filled_among_other_texts_as_alone(transloom, pair_run):
+def test_a_pairs_candidates_do_not_depend_on_other_texts(transloom, pair_run):
     together = json_lines_of(transloom("fill", pair_run, *PAIRS.values(), "--json"))
     for text, found in zip(PAIRS.values(), together, strict=True):
         (alone,) = json_lines_of(transloom("fill", pair_run, text, "--json"))
@@ -182,7 +182,7 @@ def test_a_pair_is_filled_among_other_texts_as_alone(transloom, pair_run):
             )
 
 
-def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_run):
+def test_fill_refuses_a_third_side_and_a_side_that_is_too_long(transloom, pair_run):
     with pytest.raises(TextError, match=r"Text 1 has \|\|\| 2 times"):
         transloom("fill", pair_run, "un [MASK] ||| a cat ||| eine Katze")
     side = "un chat " * 7
@@ -193,7 +193,7 @@ def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_
 
 
 @pytest.mark.long
-def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
+def test_a_masked_model_of_pairs_is_evaluated_and_exported(transloom, pair_run):
     result = transloom("evaluate", pair_run, "--set", "phrasebook")
     assert result.exit_code == 0, result.output
     assert "alone_loss" in result.output
@@ -204,7 +204,7 @@ def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
     assert sum(said["parameters_by_box"].values()) == count
 
 
-def test_explain_tells_the_sides_of_a_pair_apart(transloom, pair_run, tmp_path):
+def test_explain_shows_positions_and_segments_of_each_side_of_a_pair(transloom, pair_run, tmp_path):
     text, file = "le [MASK] ||| a cat", tmp_path / "page.html"
     (said,) = json_lines_of(transloom("explain", pair_run, text, "--output", file, "--json"))
     (found,) = MaskFiller.load(pair_run).fill([text])

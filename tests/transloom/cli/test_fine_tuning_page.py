@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/fine-tuning.md on random weights, a small corpus and few steps."""
+"""Run the commands of docs/how-to/fine-tuning.md with random weights and a small corpus."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ GREEDY = DecodingConfig(max_length_factor=1, max_extra_length=6)
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with the page's models and texts."""
+    """Return a folder with the models and texts that the page's commands use."""
     monkeypatch.chdir(tmp_path)
     texts = []
     for language in ("en", "fr"):
@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_commands_of_the_page_work(transloom, place):
+def test_the_commands_of_the_fine_tuning_page_succeed(transloom, place):
     found = commands(PAGE)
     assert [name for name, *_ in found] == [
         *("init", "prepare", "train", "translate", "export"),
@@ -78,14 +78,14 @@ def test_the_commands_of_the_page_work(transloom, place):
     assert_transformers_have_the_same_model(weights)
     tagged = load_recipe(Path("romance.yaml"))
     assert tagged.data.train[0].tag == tagged.data.validation.tag == ">>fra<<"
-    assert (Path("opus-mt-en-ROMANCE") / "model.safetensors").is_file()  # converted
+    assert (Path("opus-mt-en-ROMANCE") / "model.safetensors").is_file()  # converted by init
     with pytest.raises(RunMismatchError, match=r"init_from: the tokenizer of .*ROMANCE"):
         transloom("train", "tuned.yaml", "trainer.init_from=opus-mt-en-ROMANCE", "--inline")
 
 
 @torch.no_grad()
 def assert_transformers_have_the_same_model(weights):
-    """A tuned model goes back to transformers: its tokenizers, and its logits."""
+    """Assert that transformers load the exported model with equal tokenizers and logits."""
     back = Path("tuned-en-fr")
     for name in ("source.spm", "target.spm"):
         assert (back / name).read_bytes() == (Path("opus-mt-en-fr") / name).read_bytes()
@@ -108,8 +108,8 @@ def assert_transformers_have_the_same_model(weights):
 
 
 @pytest.mark.parametrize("steps", [3, pytest.param(100, marks=pytest.mark.lab)])
-def test_a_tuned_model_translates_alike_in_transformers(transloom, place, steps):
-    """From several files, with a tag, and with all weights trained."""
+def test_a_tuned_model_translates_the_same_in_transformers(transloom, place, steps):
+    """The model comes in several weight files, has a tag, and all its weights are trained."""
     theirs = Path("opus-mt-en-ROMANCE")
     model = write_model(theirs, len(json.loads((theirs / "vocab.json").read_text())))
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -157,7 +157,7 @@ def assert_it_translates_there_as_here(ours, folder):
     assert len(found) > 3
 
 
-def test_a_model_of_many_languages_wants_a_tag(transloom, place):
+def test_init_requires_a_tag_for_a_model_of_several_languages(transloom, place):
     command = next(c for c in commands(PAGE) if "--tag" in c)
     with pytest.raises(RecipeError, match=r"has 2 tags.*such as >>fra<<, >>por<<"):
         transloom(*command[: command.index("--tag")])

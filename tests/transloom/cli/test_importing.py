@@ -1,4 +1,4 @@
-"""`transloom import`: networks of transformers become runs, which are used and started from."""
+"""`transloom import`: turn a network of transformers into a run, and train from this run."""
 
 import json
 
@@ -51,7 +51,7 @@ def form(request):
 
 @pytest.fixture
 def given(form, tokenizer, phrasebook_documents, tmp_path):
-    """A folder with random weights, and a recipe that describes them."""
+    """Return a folder with random weights, and the path of a recipe for this network."""
     config_class, settings, ours = FORMS[form]
     torch.manual_seed(7)
     config = config_class(
@@ -73,7 +73,7 @@ def given(form, tokenizer, phrasebook_documents, tmp_path):
 
 @pytest.fixture
 def imported(transloom, given, tmp_path):
-    """Imports the folder, with overrides of the recipe."""
+    """Return a function that imports the folder, with overrides of the recipe."""
 
     def run(*overrides, name="imported"):
         folder, recipe = given
@@ -85,7 +85,7 @@ def imported(transloom, given, tmp_path):
     return run
 
 
-def test_a_run_is_the_network_that_was_imported(transloom, imported, given, tmp_path, tokenizer):
+def test_an_imported_run_computes_the_same_logits(transloom, imported, given, tmp_path, tokenizer):
     answer = imported()
     theirs = AutoModelForCausalLM.from_pretrained(given[0], dtype=torch.float32).eval()
     assert answer["checkpoint"] == "step-00000000"
@@ -101,7 +101,7 @@ def test_a_run_is_the_network_that_was_imported(transloom, imported, given, tmp_
     assert scores["phrasebook"]["loss"] > 0
 
 
-def test_exported_again_it_has_the_weights_that_it_had(transloom, imported, given, tmp_path):
+def test_an_imported_run_exports_its_original_weights(transloom, imported, given, tmp_path):
     imported()
     assert transloom("export", tmp_path / "imported", tmp_path / "back").exit_code == 0
     first, again = (
@@ -112,11 +112,11 @@ def test_exported_again_it_has_the_weights_that_it_had(transloom, imported, give
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_another_run_starts_from_its_weights(imported, given, tmp_path):
-    """One recipe serves both runs: it starts from the imported weights."""
+def test_a_run_can_start_from_imported_weights(imported, given, tmp_path):
+    """Both runs use one recipe, whose init_from names the imported run."""
     start = f"trainer.init_from={tmp_path / 'imported'}"
     imported(start)
-    rate = "trainer.schedule.peak_learning_rate=1.0e-30"  # so small that nothing moves
+    rate = "trainer.schedule.peak_learning_rate=1.0e-30"  # so small that no weight changes
     runs = Runs(given[1], tmp_path, address="")
     result = runs.train("tuned", start, rate, inline=True)
     first, tuned = (
@@ -130,7 +130,7 @@ def test_another_run_starts_from_its_weights(imported, given, tmp_path):
         torch.testing.assert_close(tuned.weights()[name], weight)
 
 
-def test_its_training_does_not_go_on(transloom, imported, given, tmp_path):
+def test_an_imported_run_cannot_be_resumed(transloom, imported, given, tmp_path):
     imported()
     runs = Runs(given[1], tmp_path, address="")
     message = r"imported from .*theirs .* cannot resume .*trainer\.init_from=.*imported"
@@ -155,20 +155,20 @@ def test_its_training_does_not_go_on(transloom, imported, given, tmp_path):
         ("model.preset=gpt2", r"model\.positions: learned in the recipe, rotary in "),
     ],
 )
-def test_another_network_than_the_recipes_is_refused(imported, tmp_path, override, message):
+def test_import_refuses_a_network_unlike_the_recipes(imported, tmp_path, override, message):
     with pytest.raises(RunMismatchError, match=message):
         imported(override)
     assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize("form", ["gpt2"], indirect=True)
-def test_learned_positions_are_as_many_as_the_recipe_has(imported):
+def test_import_refuses_a_different_number_of_learned_positions(imported):
     with pytest.raises(RunMismatchError, match=r"context_length: 8 in the recipe, 16 in "):
         imported("batching.context_length=8")
 
 
 @pytest.mark.parametrize("form", ["llama"], indirect=True)
-def test_other_pieces_are_refused(imported, given, tokenizer):
+def test_import_refuses_another_tokenizer_or_vocabulary_size(imported, given, tokenizer):
     (given[0] / "tokenizer.model").write_bytes(tokenizer.model)
     imported(name="same")
     (given[0] / "tokenizer.model").write_bytes(b"another model")
@@ -181,7 +181,7 @@ def test_other_pieces_are_refused(imported, given, tokenizer):
 
 
 @pytest.mark.parametrize("form", ["llama"], indirect=True)
-def test_only_language_models_are_imported(transloom, given, tmp_path, phrasebook):
+def test_import_refuses_a_recipe_of_another_task(transloom, given, tmp_path, phrasebook):
     from support.recipes import tiny_values
 
     recipe = write_yaml(tmp_path / "pairs.yaml", tiny_values(phrasebook))

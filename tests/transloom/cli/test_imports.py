@@ -1,4 +1,4 @@
-"""A command imports only what it needs, so it starts without delay."""
+"""Commands and processes start without importing slow packages that they do not need."""
 
 import pytest
 from support.command import run_python
@@ -8,7 +8,7 @@ DRIVER = ("transloom.cli.app", "transloom.cli.train_run", "cluster.supervision.s
 
 
 @pytest.mark.long
-def test_the_driver_does_without_what_only_ranks_need():
+def test_the_driver_imports_no_packages_that_only_ranks_need():
     program = f"""
 import importlib, sys
 for module in {DRIVER}:
@@ -19,7 +19,7 @@ for module in {DRIVER}:
     assert done.stdout == "".join(f"{module} []\n" for module in DRIVER), done.stderr
 
 
-def test_a_local_dataset_is_read_without_obstore(phrasebook):
+def test_reading_a_local_dataset_does_not_import_obstore(phrasebook):
     program = f"""
 import sys
 from data_pipeline.storage.store import open_store
@@ -37,14 +37,14 @@ print('obstore' in sys.modules)
         ("cluster.data.workers", ("trainer.recipe", "trainer.config", "aiohttp")),
     ],
 )
-def test_a_process_without_ranks_imports_nothing_of_other_ones(process, of_others):
+def test_node_agents_and_data_workers_import_no_packages_of_ranks(process, of_others):
     program = f"import sys, {process}\nprint([name for name in {of_others} if name in sys.modules])"
     done = run_python(program)
     assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.long
-def test_no_rank_imports_wandb_before_it_shows_a_record_there():
+def test_the_modules_of_a_rank_do_not_import_wandb():
     program = "import sys, trainer.assembly.run\nprint('wandb' in sys.modules)"
     done = run_python(program)
     assert done.stdout.endswith("False\n"), done.stderr

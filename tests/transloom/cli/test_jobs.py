@@ -1,4 +1,4 @@
-"""Jobs in words, made from records without a cluster, and what `jobs retry` refuses."""
+"""Texts about jobs, made from records without a cluster, and refusals of `jobs` commands."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ from transloom.observe.terminal.run_status_text import job_texts
 
 
 @pytest.mark.parametrize(("exit_code", "words"), [(None, "no exit code"), (3, "exit code 3")])
-def test_an_end_without_an_exit_code_has_words(exit_code: int | None, words: str) -> None:
+def test_texts_of_a_job_describe_a_missing_exit_code(exit_code: int | None, words: str) -> None:
     job = Job("mine", "STOPPED", "", "", None, 2.0, exit_code, {}, "a")
     attempt = Attempt(started=1.0, first_line=1, first_byte=0, exit_code=exit_code)
     record = a_record(Path("/shared/run"), attempts=(attempt, attempt))
@@ -52,13 +52,13 @@ def test_a_file_that_the_user_names_and_owns_is_used(tmp_path):
         (None, Path("/secure/keys.env"), "Omit --env-file"),
     ],
 )
-def test_a_file_that_only_the_record_names_is_refused(recorded, named, remedy):
+def test_retry_refuses_an_environment_file_that_the_user_does_not_name(recorded, named, remedy):
     with pytest.raises(ClusterError, match=rf"record of mine .*{remedy}"):
         _require_named_environment(recorded, named, "mine")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to another user")
-def test_a_file_of_another_user_is_refused(tmp_path):
+def test_retry_refuses_an_environment_file_of_another_user(tmp_path):
     keys = tmp_path / "keys.env"
     keys.touch()
     os.chown(keys, 12345, 12345)
@@ -66,17 +66,17 @@ def test_a_file_of_another_user_is_refused(tmp_path):
         _require_named_environment(str(keys), keys, "mine")
 
 
-def test_a_job_of_another_owner_is_stopped_by_its_owners_name() -> None:
+def test_stopping_a_job_of_another_user_requires_the_owners_name() -> None:
     summary = JobSummary(None, a_record(Path("/shared/run")))
     _require_owner(summary, None, "ada")
     _require_owner(summary, "ada", "bob@laptop")
-    _require_owner(JobSummary(None, None), None, "bob@laptop")  # of another version
+    _require_owner(JobSummary(None, None), None, "bob@laptop")  # without a readable record
     for named, words in ((None, "and you are bob@laptop"), ("carl", "not of carl")):
         with pytest.raises(ClusterError, match=f"mine is a job of ada, {words}.* --owner ada"):
             _require_owner(summary, named, "bob@laptop")
 
 
-def test_jobs_stop_asks_for_the_owner_before_it_asks_ray(monkeypatch) -> None:
+def test_jobs_stop_checks_the_owner_before_it_calls_ray(monkeypatch) -> None:
     summary = JobSummary(None, a_record(Path("/shared/run")))
     monkeypatch.setattr(status, "job_summary_of", lambda address, job: summary)
     monkeypatch.setattr("cluster.ray.jobs.stop_job", lambda *_: pytest.fail("it was stopped"))
@@ -84,7 +84,7 @@ def test_jobs_stop_asks_for_the_owner_before_it_asks_ray(monkeypatch) -> None:
         stop("mine-3f9a1c2b", "http://127.0.0.1:1", owner="carl")
 
 
-def test_the_table_of_jobs_has_owner_priority_ranks_target_and_reason() -> None:
+def test_the_job_table_shows_owner_priority_ranks_target_and_reason() -> None:
     share = ShareTarget(ranks=2, reason="b of bob (priority 50) waits for ranks")
     waiting = a_record(Path("/shared/run"), state="WAITING", waits_for="capacity")
     record = a_record(Path("/shared/run"), ranks=4, share=share)

@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/labels.md, one after the other, on smaller recipes."""
+"""Run the commands of docs/how-to/labels.md in order with smaller recipes."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ pytestmark = pytest.mark.long
 PAGE = "how-to/labels.md"
 
 
-def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_labels_page_succeed(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, values_of in (("multi30k-language", language_values), ("multi30k-case", case_values)):
         values = values_of(Path("datasets") / name) | {"name": name}
         values["data"]["train"][0]["part"] = [0, 0.05]
         values["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
-        Path(name).write_text(yaml.safe_dump(values))  # found before the built-in ones
+        Path(name).write_text(yaml.safe_dump(values))  # takes precedence over the built-in recipe
     found = commands(PAGE)
     assert [command for command, *_ in found] == [
         *("prepare", "train", "classify", "evaluate"),

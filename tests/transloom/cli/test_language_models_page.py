@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/language-models.md, one after the other, on a smaller recipe."""
+"""Run the commands of docs/how-to/language-models.md in order with a smaller recipe."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ pytestmark = pytest.mark.long
 PAGE = "how-to/language-models.md"
 
 
-def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_language_models_page_succeed(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = language_model_values(Path("datasets/shakespeare-char"), preset="gpt2")
     values |= {"name": "shakespeare-char"}
     values["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
-    Path("shakespeare-char").write_text(yaml.safe_dump(values))  # found before the built-in one
+    Path("shakespeare-char").write_text(yaml.safe_dump(values))  # overrides the built-in recipe
     found = commands(PAGE)
     assert [command for command, *_ in found] == [
         *("prepare", "train", "generate", "evaluate", "export"),

@@ -1,4 +1,4 @@
-"""`transloom metrics`: the numbers of runs in OpenMetrics text, printed or served."""
+"""`transloom metrics`: numbers of runs as OpenMetrics text, printed or served over HTTP."""
 
 import os
 import re
@@ -45,7 +45,7 @@ USAGE = Usage(cpu_percent=25, memory_used_bytes=3, memory_bytes=4, gpus=[GPU])
 
 
 def values(text):
-    """Return the values that a strict parser reads, by name and labels; `run` is left out."""
+    """Parse the text strictly; return values by run, then by name and the other labels."""
     found = {}
     for family in text_string_to_metric_families(text):
         assert family.type == "gauge"
@@ -57,7 +57,7 @@ def values(text):
 
 
 def step(number, seconds, **fields):
-    """A step of now, of 10 s."""
+    """Return the record of a step that ended `seconds` from now; steps take 10 s in total."""
     totals = {"restarts": 2, "lost_steps": 7, "wall_seconds": 400.0, "counted_seconds": 300.0}
     times = {"time": time.time() + seconds, "step_seconds": 9.0, "goodput": 0.75}
     stalls = {"data_stall_seconds": 4.0, "checkpoint_stall_seconds": 1.0, "wait_seconds": 2.0}
@@ -67,7 +67,7 @@ def step(number, seconds, **fields):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run that trains, with all that can be known of it."""
+    """Return a run in training whose files contain every exported fact."""
     lines = [step(5, -30), step(6, -20), skipped_line(7, in_a_row=1, skipped_steps=4)]
     lines += [skipped_line(8, in_a_row=2, skipped_steps=5, skipped_spikes=3)]
     lines += [corruption_found(6), wrong_reduction(8), rank_hung(8)]
@@ -79,7 +79,7 @@ def run(tmp_path):
     return run
 
 
-def test_all_known_facts_of_a_run_are_exported(transloom, run):
+def test_metrics_exports_all_facts_of_a_run(transloom, run):
     (found,) = values(transloom("metrics", run).stdout).values()
     assert {name for name, *_ in found} == {*RUN_METRICS, *NODE_METRICS} - {SLOW_RANK_FACTOR}
     ages = {
@@ -92,7 +92,7 @@ def test_all_known_facts_of_a_run_are_exported(transloom, run):
         ("transloom_run_max_steps",): 20,
         ("transloom_run_ranks",): 1,
         ("transloom_run_target_tokens_per_second",): pytest.approx(1, rel=0.01),
-        # By the lines' times: a step takes 9 of 10 s here, at an MFU of 0.4.
+        # From the times of the records: a step computes for 9 of 10 s, at an MFU of 0.4.
         ("transloom_run_tflops_per_second",): pytest.approx(0.4, rel=0.01),
         ("transloom_run_mfu_ratio",): pytest.approx(0.4 * 0.9, rel=0.01),
         ("transloom_run_loss",): pytest.approx(1 / 6),
@@ -105,7 +105,7 @@ def test_all_known_facts_of_a_run_are_exported(transloom, run):
         ("transloom_run_padding_ratio",): 0.1,
         ("transloom_run_target_tokens_seen",): 60,
         ("transloom_run_checkpoint_stall_ratio",): pytest.approx(0.1, rel=0.01),
-        ("transloom_run_restarts",): 3,  # one since the last step
+        ("transloom_run_restarts",): 3,  # 2 before the last step and 1 since
         ("transloom_run_lost_steps",): 7,
         ("transloom_run_goodput_ratio",): 0.75,
         ("transloom_run_wall_seconds",): 400,
@@ -131,7 +131,7 @@ def test_all_known_facts_of_a_run_are_exported(transloom, run):
     ]
 
 
-def test_a_slow_rank_is_exported_until_its_ranks_start_again(transloom, tmp_path):
+def test_a_slow_rank_is_exported_until_the_ranks_restart(transloom, tmp_path):
     slow = [train_line(n, world_size=3, restarts=2, **COMPARED) for n in (1, 2)]
     normal = train_line(3, world_size=3, restarts=2, **COMPARED | {"slow_ranks": None})
     for name, lines in {
@@ -147,7 +147,7 @@ def test_a_slow_rank_is_exported_until_its_ranks_start_again(transloom, tmp_path
         run: {key[1:]: value for key, value in each.items() if key[0] == SLOW_RANK_FACTOR}
         for run, each in found.items()
     }
-    named = {("compute", "node-2", "2"): 2.0}  # by its labels in the order of their names
+    named = {("compute", "node-2", "2"): 2.0}  # label values, sorted by label name
     assert told == {
         "slow": named,
         "resumed": named,
@@ -157,7 +157,7 @@ def test_a_slow_rank_is_exported_until_its_ranks_start_again(transloom, tmp_path
     }
 
 
-def test_every_readable_run_of_a_folder_is_exported(transloom, run, tmp_path):
+def test_metrics_exports_every_run_of_a_folder_even_if_damaged(transloom, run, tmp_path):
     with_owner(made_run(tmp_path / "new"))
     with_owner(made_run(tmp_path / "dead", train_line(1)), process=dead_process())
     damaged = made_run(tmp_path / "damaged", train_line(1))
@@ -186,29 +186,29 @@ def test_every_readable_run_of_a_folder_is_exported(transloom, run, tmp_path):
     assert found["damaged"]["transloom_run_problems",] == 1
     assert ("transloom_run_ranks",) not in found["made-up"]
     assert ("transloom_run_loss",) not in found["new"]
-    assert ("transloom_run_step_age_seconds",) in found["new"]  # since its owner began
+    assert ("transloom_run_step_age_seconds",) in found["new"]  # since its owner started
     assert ("transloom_run_step_age_seconds",) not in found["dead"]
 
 
-def test_a_run_that_was_started_again_is_not_stalled_since_its_last_step(transloom, tmp_path):
-    run = with_owner(made_run(tmp_path / "again", train_line(1)))  # a step of 1970
+def test_the_step_age_of_a_restarted_run_counts_from_the_restart(transloom, tmp_path):
+    run = with_owner(made_run(tmp_path / "again", train_line(1)))  # the step's time is in 1970
     (found,) = values(transloom("metrics", run).stdout).values()
     assert found["transloom_run_step_age_seconds",] < 600
 
 
-def test_the_folder_that_one_is_in_has_a_name(transloom, run, monkeypatch):
+def test_metrics_names_the_run_if_the_current_folder_is_given(transloom, run, monkeypatch):
     monkeypatch.chdir(run)
     text = transloom("metrics", ".").stdout
     assert set(values(text)) == {"full"}
     assert 'transloom_node_cpu_ratio{node="gpu-7",run="full"}' in text
 
 
-def test_a_node_without_a_new_sample_is_not_there_any_more(transloom, run):
+def test_a_node_without_recent_samples_is_not_exported(transloom, run):
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time() - 1000, 6, "gone")])
     assert "gone" not in transloom("metrics", run).stdout
 
 
-def test_a_validation_of_long_samples_hides_no_step(transloom, tmp_path):
+def test_steps_before_a_validation_with_long_samples_are_still_read(transloom, tmp_path):
     run = made_run(
         tmp_path / "run", step(1, -20), step(2, -10), validation_line(2, text="x" * 15_000)
     )
@@ -228,15 +228,15 @@ NAMES = [
 ]
 
 
-def test_names_are_data_whatever_is_in_them(transloom, tmp_path):
+def test_names_of_runs_and_nodes_are_escaped(transloom, tmp_path):
     for name in NAMES:
-        # A card cannot hold every name of a folder.
+        # run.json cannot contain every valid folder name, so rename the folder afterwards.
         with_owner(made_run(tmp_path / "made", train_line(1), train_line(2))).rename(
             tmp_path / name
         )
         line = NodeLine.of(USAGE, time.time(), 1, name.encode(errors="replace").decode())
         append_usage(tmp_path / name / "nodes.jsonl", [line])
-    # Two names that look the same: a reader refuses all if a series is there twice.
+    # Two names that are equal once escaped: Prometheus rejects the text if a series is repeated.
     made_run(tmp_path / r"steers\x1b]0;x\x07\u202e", train_line(1))
     text = transloom("metrics", tmp_path).stdout
     found = values(text)
@@ -247,7 +247,7 @@ def test_names_are_data_whatever_is_in_them(transloom, tmp_path):
     assert {of["transloom_run_step",] for of in found.values()} <= {1, 2}
 
 
-def test_a_path_that_is_no_folder_is_reported(transloom, tmp_path):
+def test_metrics_reports_a_missing_folder_and_accepts_one_without_runs(transloom, tmp_path):
     with pytest.raises(RunMismatchError, match=r"No such file.*or a run.*transloom train"):
         transloom("metrics", tmp_path / "nowhere")
     assert values(transloom("metrics", tmp_path).stdout) == {}
@@ -259,7 +259,7 @@ def fetched(url, accept):
         return answer.headers["Content-Type"], answer.read().decode()
 
 
-def test_a_folder_is_served_on_this_machine_alone(transloom, run, tmp_path):
+def test_metrics_serves_a_folder_only_on_the_loopback_address(transloom, run, tmp_path):
     command = [Path(sys.executable).parent / "transloom", "metrics", tmp_path, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
@@ -285,7 +285,7 @@ def test_a_folder_is_served_on_this_machine_alone(transloom, run, tmp_path):
     assert server.returncode == 0
 
 
-def test_the_rules_use_exported_metrics(transloom, run):
+def test_the_prometheus_rules_use_exported_metrics_only(transloom, run):
     rules = [
         rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
     ]

@@ -1,4 +1,4 @@
-"""`transloom init`: recipes of corpora of all sizes, and a validation set without leaks."""
+"""`transloom init`: recipes for corpora of all sizes, with a validation set without leaks."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ from transloom.cli.recipe_scales import scale_of
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    """500 pairs of which some come several times, in corpus.fr and corpus.en."""
+    """Write 500 pairs, some repeated, to corpus.fr and corpus.en; return the current folder."""
     monkeypatch.chdir(tmp_path)
     numbers = [number % 180 for number in range(500)]
     Path("corpus.fr").write_text("".join(f"phrase numéro {n}\n" for n in numbers))
@@ -32,7 +32,7 @@ def pairs(folder, use):
     return list(zip(*sides, strict=True))
 
 
-def test_the_corpus_is_dealt_without_a_leak(transloom, corpus):
+def test_init_splits_a_corpus_without_a_source_in_both_sets(transloom, corpus):
     command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "corpus.en"]
     summary = json.loads(transloom(*command, "--json").stdout)
     train, held = pairs(Path("my-corpus"), "train"), pairs(Path("my-corpus"), "validation")
@@ -40,7 +40,7 @@ def test_the_corpus_is_dealt_without_a_leak(transloom, corpus):
     assert len(train) + len(held) == 500
     assert len(held) > 5
     assert not {source for source, _ in train} & {source for source, _ in held}
-    assert all(f.split()[-1] == e.split()[-1] for f, e in train + held)  # still aligned
+    assert all(f.split()[-1] == e.split()[-1] for f, e in train + held)  # sides are aligned
     recipe = load_recipe(Path("my.yaml"))
     assert recipe.name == "my"
     assert recipe.data.source_language == "fr"
@@ -67,7 +67,7 @@ HEADS = {"head.tsv": "fr\ten\n", "crossed.tsv": "en\tfr\n"}
 
 
 @pytest.mark.parametrize("name", PAIR_FILES)
-def test_pairs_in_one_file_are_dealt_with_guessed_columns(transloom, corpus, name):
+def test_init_guesses_the_columns_of_a_file_of_pairs(transloom, corpus, name):
     line, options = PAIR_FILES[name]
     count = line.count("{}")
     lines = [line.format(*[n % 180] * count) for n in range(500)]
@@ -93,16 +93,14 @@ def test_pairs_in_one_file_are_dealt_with_guessed_columns(transloom, corpus, nam
         ("a.jsonl", '{"source": "x", "target": "y"}\n', "does not show its languages"),
     ],
 )
-def test_a_file_whose_columns_are_not_clear_is_refused_with_the_remedy(
-    transloom, corpus, name, text, message
-):
+def test_init_refuses_a_file_with_unclear_columns(transloom, corpus, name, text, message):
     Path(name).write_text(text)
     with pytest.raises(RecipeError, match=message):
         transloom("init", "my.yaml", name)
     assert not Path("my.yaml").exists()
 
 
-def test_nothing_is_overwritten(transloom, corpus):
+def test_init_does_not_overwrite_a_recipe_or_corpus_folder(transloom, corpus):
     command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "corpus.en"]
     transloom(*command)
     before = Path("my.yaml").read_text()
@@ -115,7 +113,7 @@ def test_nothing_is_overwritten(transloom, corpus):
     assert before
 
 
-def test_a_validation_set_that_is_given_is_used(transloom, corpus):
+def test_init_uses_a_given_validation_set(transloom, corpus):
     Path("dev.fr").write_text("un\n")
     Path("dev.en").write_text("one\n")
     given = ["--validation-source", "dev.fr", "--validation-target", "dev.en"]
@@ -126,7 +124,7 @@ def test_a_validation_set_that_is_given_is_used(transloom, corpus):
     assert recipe.data.train[0].locations == ("corpus.fr", "corpus.en")
 
 
-def test_a_folder_is_understood_by_its_names(transloom, corpus):
+def test_init_derives_uses_and_languages_from_file_names_in_a_folder(transloom, corpus):
     folder = Path("it's mine")
     folder.mkdir()
     for use in ("train", "valid", "test_a", "test_b"):
@@ -154,10 +152,10 @@ def test_a_folder_is_understood_by_its_names(transloom, corpus):
         ("a_target.txt", "b_source.txt", ("en", "fr")),
     ],
 )
-def test_a_folder_of_two_files_needs_no_more_than_the_languages(
+def test_init_assigns_two_files_of_a_folder_to_the_languages(
     transloom, corpus, french, english, given
 ):
-    """Whatever the files are called, as long as the names tell one side from the other."""
+    """A language code, or src, tgt, source or target in a name identifies the side."""
     folder = Path("folder")
     folder.mkdir()
     for name, language in ((french, "fr"), (english, "en")):
@@ -172,7 +170,7 @@ def test_a_folder_of_two_files_needs_no_more_than_the_languages(
     assert Path("my-corpus/train.en").read_text().startswith("sentence")
 
 
-def test_two_files_that_no_name_tells_apart_are_named_in_the_refusal(corpus):
+def test_init_refuses_two_files_whose_names_do_not_identify_their_sides(corpus):
     folder = Path("folder")
     folder.mkdir()
     (folder / "a.txt").touch()
@@ -182,12 +180,12 @@ def test_two_files_that_no_name_tells_apart_are_named_in_the_refusal(corpus):
         files_in(folder, ("fr", "en"))
 
 
-def test_a_folder_that_is_not_there_is_not_called_empty(tmp_path):
+def test_init_reports_that_a_folder_does_not_exist(tmp_path):
     with pytest.raises(RecipeError, match=f"no folder {tmp_path / 'nowhere'}"):
         files_in(tmp_path / "nowhere", ("fr", "en"))
 
 
-def test_two_of_several_languages_are_chosen_by_options(corpus):
+def test_init_requires_options_to_choose_two_of_several_languages(corpus):
     folder = Path("folder")
     folder.mkdir()
     for language in ("de", "en", "fr"):
@@ -198,7 +196,7 @@ def test_two_of_several_languages_are_chosen_by_options(corpus):
 
 
 @pytest.mark.parametrize("languages", [(None, None), ("fr", None), (None, "fr")])
-def test_a_file_next_to_a_single_side_is_not_taken_for_the_other(corpus, languages):
+def test_init_does_not_use_an_unrelated_file_as_the_missing_side(corpus, languages):
     folder = Path("folder")
     folder.mkdir()
     (folder / "train.fr").touch()
@@ -207,7 +205,7 @@ def test_a_file_next_to_a_single_side_is_not_taken_for_the_other(corpus, languag
         files_in(folder, languages)
 
 
-def test_files_that_cannot_be_parsed_are_reported(transloom, corpus):
+def test_init_reports_missing_unequal_and_unpaired_files(transloom, corpus):
     Path("a.txt").write_text("un\n")
     with pytest.raises(RecipeError, match="--source-language fr --target-language en"):
         transloom("init", "my.yaml", "--source", "corpus.fr", "--target", "other.fr")
@@ -223,7 +221,7 @@ def test_files_that_cannot_be_parsed_are_reported(transloom, corpus):
 
 
 @pytest.mark.parametrize("count", [200, 4_999, 29_000, 400_000, 4_500_000, 40_000_000])
-def test_every_size_gets_settings_that_fit_together(count):
+def test_settings_for_every_corpus_size_are_consistent(count):
     scale = scale_of(count, target_characters=60 * count)
     assert scale.width % scale.heads == 0
     assert scale.longest <= scale.micro_batch
@@ -238,7 +236,7 @@ INIT = ("init", "my.yaml", "--source", "corpus.fr", "--target", "corpus.en")
 @pytest.mark.parametrize(
     "language", ["no", "on", "null", "1", "2026-11-26", "a: b # c", "é'\n\"", "{x}"]
 )
-def test_every_value_is_quoted_where_yaml_needs_it(transloom, corpus, language):
+def test_init_quotes_language_codes_where_yaml_requires_quotes(transloom, corpus, language):
     transloom(*INIT, "--source-language", language, "--target-language", "y")
     data = load_recipe(Path("my.yaml")).data
     assert (data.source_language, data.target_language) == (language, "y")
@@ -248,7 +246,7 @@ def test_every_value_is_quoted_where_yaml_needs_it(transloom, corpus, language):
 @pytest.mark.parametrize(
     "stem", ["no", "12", "1e3", "2026-11-26", "my recipe  # 1", "{x}", "it's", "å\n"]
 )
-def test_names_of_all_kinds_are_read_as_they_are(transloom, corpus, stem):
+def test_init_quotes_unusual_file_names(transloom, corpus, stem):
     for language in ("fr", "en"):
         Path(f"corpus.{language}").rename(f"{stem}.{language}")
     command = ["init", f"{stem}.yaml", "--source", f"{stem}.fr", "--target", f"{stem}.en"]
@@ -277,7 +275,7 @@ def test_names_of_all_kinds_are_read_as_they_are(transloom, corpus, stem):
         (lambda: Path("corpus.en").unlink(), CorpusError),
     ],
 )
-def test_failed_call_leaves_nothing_and_can_be_repeated(transloom, corpus, break_it, error):
+def test_a_failed_init_leaves_no_files_and_can_be_repeated(transloom, corpus, break_it, error):
     good = {name: Path(name).read_bytes() for name in ("corpus.fr", "corpus.en")}
     break_it()
     before = sorted(corpus.iterdir())
@@ -291,7 +289,7 @@ def test_failed_call_leaves_nothing_and_can_be_repeated(transloom, corpus, break
 
 
 @pytest.mark.parametrize("step", ["load_recipe", "_recipe_text", "_publish"])
-def test_interruption_at_any_step_leaves_nothing(transloom, corpus, monkeypatch, step):
+def test_an_interrupted_init_leaves_no_files(transloom, corpus, monkeypatch, step):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -301,7 +299,7 @@ def test_interruption_at_any_step_leaves_nothing(transloom, corpus, monkeypatch,
     assert sorted(corpus.iterdir()) == before
 
 
-def test_recipe_that_cannot_be_moved_takes_its_corpus_back(transloom, corpus, monkeypatch):
+def test_init_removes_the_split_if_the_recipe_cannot_be_moved(transloom, corpus, monkeypatch):
     rename = Path.rename
 
     def fail_for_recipes(path, target):
@@ -316,7 +314,7 @@ def test_recipe_that_cannot_be_moved_takes_its_corpus_back(transloom, corpus, mo
     assert sorted(corpus.iterdir()) == before
 
 
-def test_corpus_without_two_different_sources_is_named(transloom, corpus):
+def test_init_refuses_a_corpus_with_a_single_distinct_source(transloom, corpus):
     Path("corpus.fr").write_text("same\n" * 50)
     Path("corpus.en").write_text("".join(f"{n}\n" for n in range(50)))
     with pytest.raises(
@@ -326,7 +324,7 @@ def test_corpus_without_two_different_sources_is_named(transloom, corpus):
 
 
 @pytest.mark.parametrize("use", ["train", "validation"])
-def test_sets_of_an_earlier_split_can_be_split_again(transloom, corpus, use):
+def test_init_can_split_a_set_that_init_wrote(transloom, corpus, use):
     transloom(*INIT)
     sides = [f"my-corpus/{use}.{language}" for language in ("fr", "en")]
     command = ["init", "again.yaml", "--source", sides[0], "--target", sides[1], "--json"]
@@ -336,18 +334,18 @@ def test_sets_of_an_earlier_split_can_be_split_again(transloom, corpus, use):
     assert summary["pairs"] + summary["held_out"] == len(pairs(Path("my-corpus"), use))
 
 
-def test_norm_that_hugging_face_lacks_is_named_before_training(transloom, corpus):
+def test_init_says_that_hugging_face_requires_post_norm(transloom, corpus):
     result = transloom(*INIT)
     assert load_recipe(Path("my.yaml")).model.norm == "pre"
     assert "For Hugging Face, set model.norm to post" in result.stdout
 
 
-def test_about_five_percent_are_held_out(transloom, corpus):
+def test_init_holds_out_about_five_percent(transloom, corpus):
     summary = json.loads(transloom(*INIT, "--json").stdout)
     assert 20 <= summary["held_out"] <= 25
 
 
-def test_missing_file_is_corrected_on_the_command_line(transloom, corpus):
+def test_the_error_for_a_missing_file_does_not_blame_the_recipe(transloom, corpus):
     command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "nowhere.en"]
     with pytest.raises(CorpusError) as found:
         transloom(*command)
@@ -365,7 +363,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_vocabulary_fits_the_text(transloom, corpus, name):
+def test_init_chooses_a_vocabulary_size_that_unusual_text_can_fill(transloom, corpus, name):
     text = "".join(f"{line} {n % 3}\n" for n, line in enumerate(WORDS[name]))
     for language in ("fr", "en"):
         Path(f"corpus.{language}").write_text(text)
@@ -375,7 +373,7 @@ def test_vocabulary_fits_the_text(transloom, corpus, name):
 
 
 @pytest.mark.parametrize(("words", "longest"), [(10, 64), (100, 256)])
-def test_maximum_length_keeps_most_pairs(transloom, corpus, words, longest):
+def test_init_chooses_a_maximum_length_that_keeps_most_pairs(transloom, corpus, words, longest):
     for language in ("fr", "en"):
         lines = (f"{n} " + " ".join(f"w{(n * k) % 70}" for k in range(words)) for n in range(600))
         Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
@@ -388,7 +386,7 @@ def test_maximum_length_keeps_most_pairs(transloom, corpus, words, longest):
     assert sum(shard.pairs for shard in manifest.shards) > 500
 
 
-def test_sentences_that_are_too_long_to_score_are_not_held_out(transloom, corpus):
+def test_init_does_not_hold_out_very_long_sentences(transloom, corpus):
     for language in ("fr", "en"):
         lines = (f"{n} " * (1 if n < 40 else 600) for n in range(300))
         Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
@@ -398,7 +396,7 @@ def test_sentences_that_are_too_long_to_score_are_not_held_out(transloom, corpus
     assert all(len(side) < 1000 for pair in held for side in pair)
 
 
-def test_vocabulary_of_ordinary_text_is_that_of_its_size(transloom, tmp_path, monkeypatch):
+def test_init_chooses_the_vocabulary_of_ordinary_text_by_its_size(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for side, language in enumerate(("fr", "en")):
         lines = [pair[side] for pair in phrasebook_pairs("train")][:2000]
@@ -409,7 +407,7 @@ def test_vocabulary_of_ordinary_text_is_that_of_its_size(transloom, tmp_path, mo
     assert load_recipe(Path("my.yaml")).tokenizer.vocabulary_size == scale.vocabulary
 
 
-def test_carriage_returns_are_read_and_named(transloom, corpus):
+def test_init_reads_carriage_returns_as_line_ends_and_reports_them(transloom, corpus):
     for language in ("fr", "en"):
         path = Path(f"corpus.{language}")
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
@@ -418,7 +416,7 @@ def test_carriage_returns_are_read_and_named(transloom, corpus):
     assert len(pairs(Path("my-corpus"), "train")) > 400
 
 
-def test_test_sets_get_names_that_recipes_allow(transloom, corpus):
+def test_init_gives_test_sets_names_that_recipes_allow(transloom, corpus):
     folder = Path("folder")
     folder.mkdir()
     for use in ("train", "test 1", "Thumbs"):

@@ -1,4 +1,4 @@
-"""The commands that a finished run suggests can be copied into a shell as they are."""
+"""The next commands that a finished run suggests can be pasted into a shell."""
 
 import shlex
 import shutil
@@ -26,7 +26,7 @@ OF_TASK = {
 
 
 def arguments(command):
-    """Arguments of a `transloom` command, and the text piped into it."""
+    """Return the arguments of a `transloom` command, and the text piped into it or None."""
     *piped, own = command.split(" | ")
     name, *words = shlex.split(own)
     assert name == "transloom"
@@ -34,7 +34,7 @@ def arguments(command):
 
 
 @pytest.mark.long
-def test_those_for_a_translation_run_work(untrained_run, tmp_path, monkeypatch):
+def test_the_suggested_commands_of_a_translation_run_succeed(untrained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path("runs") / "it's mine,seed=2"
     shutil.copytree(untrained_run.path, run)
@@ -53,17 +53,17 @@ def test_those_for_a_translation_run_work(untrained_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("task", OF_TASK)
-def test_those_of_a_task_are_commands_of_ours(task, tmp_path):
+def test_the_suggested_commands_of_every_task_have_valid_options(task, tmp_path):
     recipe = Recipe.of(OF_TASK[task](tmp_path))
     found = next_commands(Path("runs/x"), recipe, SAMPLE)
     assert shlex.split(found["use"])[1] == recipe.kind.command
     for command in found.values():
         (name, *words), _ = arguments(command)
         (known,) = [c for n, c in typer.main.get_command(app).commands.items() if n == name]
-        known.make_context(name, words)  # which refuses unknown options
+        known.make_context(name, words)  # raises an error for unknown options
 
 
-def test_a_sample_that_a_command_would_not_take_is_left_out(tmp_path):
+def test_a_suggestion_omits_a_sample_that_the_command_would_refuse(tmp_path):
     for sample in (None, "two\nlines", "--help", "long " * 100, "\x1b[31mred"):
         words, text = arguments(next_commands(tmp_path, tiny_recipe(tmp_path), sample)["use"])
         assert words[0] == "translate"
@@ -79,7 +79,7 @@ def result(recipe, outcome="finished", began_at=0, step=40):
     return TrainResult(outcome, Path("runs/x"), "runs/x", recipe, began_at, step, None, None)
 
 
-def test_a_finished_run_says_what_to_do_next_and_one_that_is_stopped_does_not(tmp_path):
+def test_only_a_finished_run_suggests_next_commands(tmp_path):
     recipe = tiny_recipe(tmp_path, max_steps=40)
     text = result(recipe).text()
     assert "Finished at step 40" in text
@@ -87,7 +87,7 @@ def test_a_finished_run_says_what_to_do_next_and_one_that_is_stopped_does_not(tm
     assert "transloom translate" not in result(recipe, "stopped").text()
 
 
-def test_a_run_that_was_over_says_so_with_both_numbers(tmp_path):
+def test_resuming_a_finished_run_reports_its_step_and_max_steps(tmp_path):
     text = result(tiny_recipe(tmp_path, max_steps=20), began_at=40).text()
     assert "already at step 40" in text
     assert "trainer.max_steps is 20" in text

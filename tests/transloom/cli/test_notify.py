@@ -1,4 +1,4 @@
-"""`transloom notify`: a test message to each target, and what became of it."""
+"""`transloom notify`: send a test message to each target and report the results."""
 
 import json
 
@@ -14,7 +14,7 @@ MAIL, SLACK, PAGER = (f"{{command_from: TRANSLOOM_{name}}}" for name in ("MAIL",
 
 @pytest.fixture
 def notify(tmp_path, monkeypatch):
-    """The command on a tiny recipe that has never been prepared; its exit code and output."""
+    """Return a function that runs `notify` on an unprepared recipe: exit code and output."""
     for name in ("TRANSLOOM_MAIL", "TRANSLOOM_SLACK", "TRANSLOOM_PAGER"):
         monkeypatch.delenv(name, raising=False)
     recipe = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
@@ -28,7 +28,7 @@ def notify(tmp_path, monkeypatch):
     return run
 
 
-def test_each_target_gets_a_test_message(notify, monkeypatch, tmp_path):
+def test_notify_sends_a_test_message_to_each_target(notify, monkeypatch, tmp_path):
     mail, slack = ReceivingProgram(tmp_path / "mail"), ReceivingProgram(tmp_path / "slack")
     monkeypatch.setenv("TRANSLOOM_MAIL", mail.command)
     monkeypatch.setenv("TRANSLOOM_SLACK", f" {slack.command}\n")
@@ -48,8 +48,8 @@ def test_each_target_gets_a_test_message(notify, monkeypatch, tmp_path):
         assert "finished, failed, stopped, restarts" in message["text"]
 
 
-def test_a_target_that_does_not_accept_it_is_named_with_the_reason(notify, monkeypatch, tmp_path):
-    """Once: a person who tries a configuration does not wait for repetitions."""
+def test_notify_reports_why_a_target_failed(notify, monkeypatch, tmp_path):
+    """Each target is tried only once, because a user waits for the result."""
     mail = ReceivingProgram(tmp_path / "mail", 3)
     monkeypatch.setenv("TRANSLOOM_MAIL", mail.command)
     monkeypatch.setenv("TRANSLOOM_PAGER", '["/no/such/program"]')
@@ -62,6 +62,6 @@ def test_a_target_that_does_not_accept_it_is_named_with_the_reason(notify, monke
     assert "cannot be started: No such file" in found["TRANSLOOM_PAGER"]
 
 
-def test_a_recipe_without_targets_is_refused_with_an_example(notify):
+def test_notify_refuses_a_recipe_without_targets(notify):
     with pytest.raises(RecipeError, match=r"no target .* tracking\.notify\.targets, for example"):
         notify()

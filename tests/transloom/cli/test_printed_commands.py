@@ -1,4 +1,4 @@
-"""Commands that commands print work in a shell as they are printed."""
+"""Commands that transloom prints can be pasted into a shell."""
 
 import os
 import re
@@ -30,13 +30,13 @@ class Shell:
         self.environment = {**os.environ, "PATH": PATH, "WANDB_MODE": "disabled", **variables}
 
     def run(self, command):
-        """The output of a command, which succeeds."""
+        """Run a command, assert that it succeeds, and return its output."""
         done = run_command("bash", "-c", command, cwd=self.folder, **self.environment)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
 
     def serves(self, command):
-        """Start a server, and end it once it has printed its address."""
+        """Start a server, and stop it when it has printed its address."""
         with subprocess.Popen(
             ["bash", "-c", f"exec env {command} --port {free_port()}"],
             cwd=self.folder,
@@ -54,7 +54,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def trained(phrasebook, tmp_path_factory):
-    """A run with an extension, whose folder only its recipe names, and what it has printed."""
+    """Train a run with an extension folder in its recipe; return the shell and the output."""
     folder = tmp_path_factory.mktemp("it's here")
     values = tiny_values(phrasebook, max_steps=4)
     values |= {"extensions": ["loss_ceiling"], "extension_folder": str(EXTENSIONS)}
@@ -65,7 +65,7 @@ def trained(phrasebook, tmp_path_factory):
     return shell, shell.run(f"{TRANSLOOM} train mine.yaml --inline")
 
 
-def test_those_of_a_run_with_extensions(trained):
+def test_the_commands_printed_by_a_run_with_extensions_succeed(trained):
     shell, printed = trained
     commands = PRINTED.findall(printed)
     assert len(commands) == 4
@@ -81,14 +81,14 @@ def test_those_of_a_run_with_extensions(trained):
         "tune-decoding runs/tiny --beam-sizes 1,2 --length-penalties 0.6 --checkpoints newest",
     ],
 )
-def test_those_of_commands_that_choose_weights(trained, command):
+def test_the_translate_command_printed_by_average_and_tune_decoding_succeeds(trained, command):
     shell = Shell(trained[0].folder, TRANSLOOM_EXTENSIONS=str(EXTENSIONS))
     (printed,) = PRINTED.findall(shell.run(f"{TRANSLOOM} {command}"))
-    # In another terminal, whose environment does not name the folder.
+    # In a shell without TRANSLOOM_EXTENSIONS, as in another terminal.
     assert Shell(shell.folder).run(f"echo bonjour | {printed}").count("\n") == 1
 
 
-def test_those_of_a_new_recipe(tmp_path):
+def test_the_commands_printed_by_init_succeed(tmp_path):
     lines = [(f"phrase {n % 97} bleue\n", f"blue sentence {n % 97}\n") for n in range(300)]
     for name, texts in zip(("a.fr", "a.en"), zip(*lines, strict=True), strict=True):
         (tmp_path / name).write_text("".join(texts))

@@ -9,7 +9,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import RECIPES, find_recipe, load_recipe
 
 
-def test_every_recipe_says_what_it_trains_and_needs(transloom):
+def test_recipes_lists_what_every_recipe_trains_and_needs(transloom):
     rows = json.loads(transloom("recipes", "--json").stdout)
     assert [row["recipe"] for row in rows] == sorted(path.stem for path in RECIPES.glob("*.yaml"))
     for row in rows:
@@ -26,7 +26,7 @@ def test_every_recipe_says_what_it_trains_and_needs(transloom):
     assert "phrasebook" in transloom("recipes").stdout
 
 
-def test_one_recipe_is_shown_with_its_defaults(transloom):
+def test_recipes_shows_one_recipe_with_defaults_and_overrides(transloom):
     changed = ["recipes", "phrasebook", "trainer.max_steps=7"]
     values = json.loads(transloom(*changed, "--json").stdout)
     recipe = load_recipe(find_recipe("phrasebook"), changed[2:])
@@ -35,7 +35,7 @@ def test_one_recipe_is_shown_with_its_defaults(transloom):
     assert yaml.safe_load(transloom(*changed).stdout) == values
 
 
-def test_fields_are_found_by_words(transloom):
+def test_fields_search_finds_fields_by_words_in_any_order(transloom):
     def found(*arguments):
         rows = json.loads(transloom("fields", *arguments, "--json").stdout)
         return [row["field"] for row in rows]
@@ -46,6 +46,6 @@ def test_fields_are_found_by_words(transloom):
     assert "checkpoints.every_steps" in found("--search", "between checkpoints")
 
 
-def test_words_that_no_field_has_are_said(transloom):
+def test_fields_search_reports_words_that_match_no_field(transloom):
     with pytest.raises(RecipeError, match="No field of trainer has 'zebra' in its name"):
         transloom("fields", "trainer", "--search", "zebra")

@@ -1,6 +1,6 @@
-"""Replays of runs of one rank without Ray: the same bits, the first difference, a look inside.
+"""`transloom replay` of runs of one rank without Ray: equal bits, first differences, --look.
 
-Runs that were killed and resized, and replays by several ranks: tests/integration/test_tasks.py.
+tests/integration/test_tasks.py replays runs that were killed or resized, and with several ranks.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from run_store.record.metrics_lines import Resumed
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
-    """A run of 40 steps of short sentences, with one pair of garbage in a separate corpus."""
+    """Return the folder of a run of 40 steps whose second corpus is one pair of garbage."""
     folder = tmp_path_factory.mktemp("poisoned")
     recipe = poisoned_recipe(folder)
     runs = Runs(recipe, folder, "")
@@ -36,7 +36,7 @@ def poisoned(tmp_path_factory):
 
 @pytest.fixture
 def copied(poisoned, tmp_path):
-    """A copy of the run and its dataset, to be changed."""
+    """Return a folder with a copy of the run and its dataset, which a test may change."""
     for name in ("run", "dataset"):
         shutil.copytree(poisoned / name, tmp_path / name)
     recipe = tmp_path / "run" / "recipe.yaml"
@@ -52,7 +52,7 @@ def replayed(transloom, run, *options, exit_code=0):
 
 
 def everything_in(folder):
-    """Names, contents, times and modes of all there is."""
+    """Return the hash, time, mode and link count of each file and folder, by path."""
     return {
         str(path.relative_to(folder)): (
             path.stat().st_mtime_ns,
@@ -64,7 +64,7 @@ def everything_in(folder):
     }
 
 
-def test_the_same_bits_and_nothing_in_the_run_changes(poisoned, transloom):
+def test_replay_computes_the_same_bits_and_changes_no_file_of_the_run(poisoned, transloom):
     before = everything_in(poisoned / "run")
     look = replayed(transloom, poisoned / "run", "--steps", "18:31", "--look")
     assert everything_in(poisoned / "run") == before
@@ -79,7 +79,7 @@ def test_the_same_bits_and_nothing_in_the_run_changes(poisoned, transloom):
 
 
 @pytest.mark.long
-def test_a_look_adds_up_to_the_record(poisoned, transloom):
+def test_the_examples_of_a_look_sum_to_the_recorded_loss_and_gradient_norm(poisoned, transloom):
     manifest = Manifest.load(open_store(str(poisoned / "dataset")))
     lines = {line.step: line for line in train_lines(poisoned / "run" / "metrics.jsonl")}
     look = replayed(transloom, poisoned / "run", "--steps", "21:23", "--look")
@@ -114,7 +114,7 @@ def test_a_look_adds_up_to_the_record(poisoned, transloom):
 
 
 @pytest.mark.long
-def test_a_poisoned_pair_is_found_by_one_command(poisoned, transloom):
+def test_replay_worst_shows_the_garbage_pair_of_the_worst_step(poisoned, transloom):
     (step,) = replayed(transloom, poisoned / "run", "--worst", "--look")["steps"]
     worst = step["examples"][0]
     assert worst["corpus"] == "poison"
@@ -125,7 +125,7 @@ def test_a_poisoned_pair_is_found_by_one_command(poisoned, transloom):
 
 
 @pytest.mark.long
-def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
+def test_replay_names_the_step_and_the_shard_if_a_byte_has_changed(copied, transloom):
     trace = ("data", "trace", copied / "run", "--steps")
     ids = json.loads(transloom(*trace, "34", "--json").stdout)[0]["slots"][0]["sample_ids"]
     manifest = Manifest.load(open_store(str(copied / "dataset")))
@@ -142,7 +142,7 @@ def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
     assert shard.name in first["details"][0]
     step = first["step"]
     assert 20 < step <= 34
-    # It is the first step from there on that cannot be fed.
+    # All earlier steps of the replay can be read; this step cannot.
     if step > 21:
         assert transloom(*trace, step - 1).exit_code == 0
     with pytest.raises(Exception, match=shard.name):
@@ -154,8 +154,8 @@ def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
 
 
 @pytest.mark.long
-def test_the_first_difference_from_the_record_is_reported(copied, transloom):
-    """A loss of step 23 and the checkpoint of step 30 are not those of the run any more."""
+def test_replay_reports_the_first_difference_from_the_record(copied, transloom):
+    """The loss of step 23 and the checkpoint of step 30 are changed after the training."""
     record = copied / "run" / "metrics.jsonl"
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     for line in lines:
@@ -171,14 +171,14 @@ def test_the_first_difference_from_the_record_is_reported(copied, transloom):
     assert (verdict["data"], verdict["losses"], verdict["state"]) == ("same",) + ("different",) * 2
     first = verdict["first_difference"]
     assert (first["step"], first["what"], first["recorded"]) == (23, "loss", loss)
-    # Begun at the wrong state, a step has other data and another loss.
+    # A step replayed from the wrong state has different data and a different loss.
     verdict = replayed(transloom, copied / "run", "--steps", "31", exit_code=1)["verdict"]
     assert (verdict["data"], verdict["losses"]) == ("different", "different")
     assert verdict["first_difference"]["what"] == "data"
 
 
 @pytest.mark.long
-def test_a_damaged_checkpoint_is_passed_over(copied, transloom):
+def test_replay_starts_from_an_earlier_checkpoint_if_one_is_damaged(copied, transloom):
     (state,) = (copied / "run" / "checkpoints" / "step-00000010").glob("*.safetensors")
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
@@ -190,8 +190,8 @@ def test_a_damaged_checkpoint_is_passed_over(copied, transloom):
 
 
 @pytest.mark.long
-def test_a_stretch_over_a_quarantine(copied, transloom):
-    """The run goes on without a shard; the replay leaves it out from the same step on."""
+def test_replay_omits_a_quarantined_shard_from_the_same_step_on(copied, transloom):
+    """The run continued without the shard, which is restored before the replay."""
     runs = Runs(copied / "run" / "recipe.yaml", copied, "")
     ids = json.loads(transloom("data", "trace", copied / "run", "--steps", "41", "--json").stdout)[
         0
@@ -210,18 +210,18 @@ def test_a_stretch_over_a_quarantine(copied, transloom):
 
 
 @pytest.mark.long
-def test_a_warm_started_run_begins_with_the_weights_that_it_had(copied, transloom):
+def test_replay_of_a_warm_started_run_uses_its_original_weights(copied, transloom):
     runs = Runs(copied / "run" / "recipe.yaml", copied, "")
     origin = f"trainer.init_from={copied / 'run'}"
     runs.train("warm", origin, "trainer.max_steps=4", inline=True)
-    runs.train("run", "trainer.max_steps=41", inline=True)  # so there are newer weights
+    runs.train("run", "trainer.max_steps=41", inline=True)  # its newest weights are now different
     look = replayed(transloom, copied / "warm", "--steps", "2:4")
     assert look["verdict"]["same"], look["verdict"]
     assert (look["replayed_from"], look["verdict"]["state_steps"]) == (0, [4])
 
 
 @pytest.mark.long
-def test_fast_numerics_are_held_to_what_they_promise(copied, transloom):
+def test_replay_with_fast_numerics_and_other_attention_allows_rounding(copied, transloom):
     fast = Runs(copied / "run" / "recipe.yaml", copied, "")
     fast.train("fast", "engine.numerics=fast", "trainer.max_steps=6", inline=True)
     verdict = replayed(transloom, copied / "fast", "--steps", "3:6")["verdict"]
@@ -234,10 +234,8 @@ def test_fast_numerics_are_held_to_what_they_promise(copied, transloom):
 
 
 @pytest.mark.long
-def test_a_language_model_that_validates_after_it_was_resumed(
-    tmp_path, phrasebook_documents, transloom
-):
-    """Under ZeRO-3, where each pass notes the order in which it fetches parameters."""
+def test_replay_of_a_resumed_language_model_under_zero_3(tmp_path, phrasebook_documents, transloom):
+    """Under ZeRO-3, each pass records the order in which it fetches parameters."""
     values = language_model_values(phrasebook_documents)
     values["engine"]["zero_stage"] = 3
     values["trainer"]["validate_every_steps"] = 8
@@ -266,14 +264,14 @@ def test_a_language_model_that_validates_after_it_was_resumed(
         (("--steps", "1:3", "--worst"), "steps 1:3: none of them has 5"),
     ],
 )
-def test_impossible_replays_are_refused(poisoned, transloom, options, message):
+def test_replay_refuses_steps_and_ranks_that_the_run_lacks(poisoned, transloom, options, message):
     with pytest.raises((RunError, RecipeError), match=message):
         transloom("replay", poisoned / "run", *options)
 
 
 @pytest.mark.parametrize("key", ["extension_folder", "extensions", "seed", "trainer.no_setting"])
-def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key):
-    """Otherwise a record could name code, which the replay would execute."""
+def test_replay_refuses_a_record_that_changes_a_fixed_setting(copied, transloom, key):
+    """Otherwise the replay would execute code that the record names."""
     changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
     with (copied / "run" / "metrics.jsonl").open("a") as record:
         record.write(f"{changed.to_json()}\n")
@@ -281,12 +279,12 @@ def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key
         transloom("replay", copied / "run", "--steps", "1:2")
 
 
-def test_steps_or_worst_have_to_be_named(poisoned, transloom):
+def test_replay_requires_steps_or_worst(poisoned, transloom):
     assert transloom("replay", poisoned / "run").exit_code == UsageError.exit_code
 
 
 @pytest.mark.long
-def test_the_report_fits_a_terminal_of_80_columns(poisoned, transloom):
+def test_no_line_of_the_replay_report_has_over_100_columns(poisoned, transloom):
     result = transloom("replay", poisoned / "run", "--steps", "12", "--look", "--examples", "3")
     assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 100
     assert "the same bits in every step" in result.stdout

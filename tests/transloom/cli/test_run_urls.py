@@ -1,4 +1,4 @@
-"""Commands take the URL of a run as they take its folder, and show the URL."""
+"""Commands accept the URL of a run in place of its folder, and print the URL."""
 
 import json
 import re
@@ -46,14 +46,14 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def environment(cache, s3_environment, monkeypatch):
-    """Let all tests share the copies of runs."""
+    """Let all tests share one cache of downloaded runs."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "300")
 
 
 @pytest.fixture(scope="module")
 def folder(untrained_run, tmp_path_factory):
-    """A run with a record and two checkpoints."""
+    """Return a run with a record and two checkpoints."""
     folder = tmp_path_factory.mktemp("folder") / "runs" / "tiny"
     shutil.copytree(untrained_run.path, folder)
     record = "".join(f"{train_line(step).to_json()}\n" for step in (1, 2))
@@ -64,7 +64,7 @@ def folder(untrained_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prefix(s3_server, folder, cache):
-    """A prefix with one run, which tests only read."""
+    """Return the URL of a prefix with one run, which tests must not change."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
@@ -76,7 +76,7 @@ def prefix(s3_server, folder, cache):
 
 @pytest.fixture
 def own(s3_server, folder):
-    """The URL of a run that a test may change."""
+    """Return the URL of a run that a test may change."""
     url = s3_server.bucket("own") + "/tiny"
     push_run(folder, url)
     return url
@@ -84,7 +84,7 @@ def own(s3_server, folder):
 
 @pytest.fixture
 def said(cache):
-    """Return the output of a command, which never names the folder of a copy."""
+    """Return a function that runs a command and returns its output, without cache paths."""
 
     def run(*arguments, code=0):
         result = invoke(*arguments, code=code)
@@ -95,7 +95,7 @@ def said(cache):
 
 
 def comparable(text):
-    """A command's output without what depends on the time, on the owner, or on widths."""
+    """Return a command's output without times, sizes, owners and column padding."""
     varying = r"(\d\d:\d\d:\d\d|\"bytes\": \d+|owner .*|(?<=seconds\{).*)"
     return re.sub(" +", " ", re.sub(varying, "", text))
 
@@ -115,7 +115,7 @@ def comparable(text):
         ("export-metrics", "RUN", "--to", "csv", "-o", "TMP/csv", "--force"),
     ],
 )
-def test_it_says_the_same_about_a_url(said, prefix, folder, tmp_path, command):
+def test_a_command_prints_the_same_for_a_url_and_a_folder(said, prefix, folder, tmp_path, command):
     url = f"{prefix}/tiny"
     words = {"FOLDER": str(folder)}
     words |= {f"TMP/{name}": str(tmp_path / name) for name in ("page.html", "csv")}
@@ -128,7 +128,7 @@ def test_it_says_the_same_about_a_url(said, prefix, folder, tmp_path, command):
     assert (url in there) == (command[0] in ("status", "checkpoints"))
 
 
-def test_it_translates_the_same(said, prefix, folder, tmp_path):
+def test_translate_prints_the_same_for_urls_as_for_folders(said, prefix, folder, tmp_path):
     sentences = tmp_path / "sentences.txt"
     sentences.write_text(f"{SENTENCE}\nje suis là\n")
     names = [f"{prefix}/tiny@1", f"{prefix}/tiny"]
@@ -137,8 +137,8 @@ def test_it_translates_the_same(said, prefix, folder, tmp_path):
     assert said("translate", *names, *options) == said("translate", *here, *options)
 
 
-def test_a_damaged_checkpoint_is_passed_over(said, own, tmp_path):
-    """The hash of a part is compared when its weights are read."""
+def test_translate_uses_an_earlier_checkpoint_if_a_remote_part_is_damaged(said, own, tmp_path):
+    """The hash of an uploaded part is checked when its weights are read."""
     sentence = tmp_path / "sentence.txt"
     sentence.write_text(SENTENCE)
     options = (sentence, "--beam-size", 1)
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_passed_over(said, own, tmp_path):
         said("translate", f"{own}@2", *options)
 
 
-def test_runs_lists_those_below_a_prefix(said, prefix, folder):
+def test_runs_lists_the_runs_below_a_prefix(said, prefix, folder):
     rows = json.loads(said("runs", prefix, "--json"))
     assert [(row["name"], row["path"], row["state"]) for row in rows] == [
         ("tiny", f"{prefix}/tiny", "stopped")
@@ -169,20 +169,20 @@ def test_runs_lists_those_below_a_prefix(said, prefix, folder):
     assert f"`transloom status {prefix}/tiny`" in shown_urls.with_urls(str(caught.value))
 
 
-def test_watch_shows_a_run_and_a_prefix(said, prefix):
+def test_watch_accepts_the_url_of_a_run_and_of_a_prefix(said, prefix):
     assert f"{prefix}/tiny" in said("watch", f"{prefix}/tiny", "--once")
     assert prefix in said("watch", prefix, "--once")
     assert json.loads(said("watch", f"{prefix}/tiny", "--json"))["standing"]["step"] == 2
 
 
-def test_a_report_names_the_url(said, prefix, cache, tmp_path):
+def test_a_report_names_the_runs_url_and_not_the_cache(said, prefix, cache, tmp_path):
     said("report", f"{prefix}/tiny", "-o", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert str(cache) not in page
     assert f"transloom runs pull {prefix}/tiny tiny" in page
 
 
-def test_an_export_equals_that_of_the_folder(said, prefix, folder, tmp_path):
+def test_the_export_of_a_url_equals_the_export_of_its_folder(said, prefix, folder, tmp_path):
     options = ("--to", "huggingface")
     said("export", f"{prefix}/tiny", tmp_path / "there", *options)
     said("export", folder, tmp_path / "here", *options)
@@ -191,8 +191,8 @@ def test_an_export_equals_that_of_the_folder(said, prefix, folder, tmp_path):
 
 
 @pytest.mark.long
-def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
-    """A driver that trains next takes the translations over, and a reader finds them."""
+def test_evaluate_uploads_translations_to_the_run(said, own, tmp_path):
+    """The next driver keeps these translations, and readers can open them."""
     before = HeadObject(ObjectStore(own)).read().files.keys()
     scores = json.loads(said("evaluate", own, "--set", "validation", "--beam-size", 1, "--json"))
     assert scores[0]["hypotheses"].startswith(f"{own}/translations/")
@@ -209,7 +209,7 @@ def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
     assert {name: (run_view(own) / name).read_bytes() for name in added} == stored
 
 
-def test_a_running_driver_takes_over_what_a_command_adds(own, tmp_path):
+def test_a_running_driver_downloads_and_keeps_a_file_that_a_command_adds(own, tmp_path):
     with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
         run = RunFolder(run_view(own))
         with writable(run) as written:
@@ -224,7 +224,7 @@ def test_a_running_driver_takes_over_what_a_command_adds(own, tmp_path):
         assert RunFolder(run_view(own)).tuned_decoding.read_text() == "{}"
 
 
-def test_an_average_is_a_checkpoint_of_the_run(said, own, folder, tmp_path):
+def test_average_uploads_a_checkpoint_equal_to_the_folders(said, own, folder, tmp_path):
     told = said("checkpoints", "average", own)
     assert f"transloom translate {own} --checkpoint average-of-1-2" in told
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
@@ -240,11 +240,11 @@ def test_an_average_is_a_checkpoint_of_the_run(said, own, folder, tmp_path):
     )
     assert [p.read_bytes() for p in ours] == [p.read_bytes() for p in theirs]
     before = {object.name for object in ObjectStore(own).list()}
-    said("checkpoints", "average", own)  # replaces it
+    said("checkpoints", "average", own)  # replaces the average
     assert len({object.name for object in ObjectStore(own).list()}) == len(before)
 
 
-def test_an_average_is_added_while_a_driver_trains(said, own, tmp_path):
+def test_average_adds_a_checkpoint_while_a_driver_trains(said, own, tmp_path):
     with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
         said("checkpoints", "average", own)
         mirror.begin_attempt("next")
@@ -253,7 +253,7 @@ def test_an_average_is_added_while_a_driver_trains(said, own, tmp_path):
     said("checkpoints", "verify", own)
 
 
-def test_checkpoints_are_pruned_from_a_run_that_does_not_train(said, own, tmp_path):
+def test_prune_deletes_remote_checkpoints_of_a_run_without_a_driver(said, own, tmp_path):
     removed = json.loads(said("checkpoints", "prune", own, "--keep-last", 1, "--json"))["removed"]
     assert removed == [f"{own}/checkpoints/step-00000001"]
     assert not [o for o in ObjectStore(own).list() if "step-00000001" in o.name]
@@ -261,7 +261,7 @@ def test_checkpoints_are_pruned_from_a_run_that_does_not_train(said, own, tmp_pa
     said("checkpoints", "verify", own)
 
 
-def test_checkpoints_of_a_run_that_trains_are_not_pruned(said, own, tmp_path, monkeypatch):
+def test_prune_refuses_a_remote_run_with_a_driver(said, own, tmp_path, monkeypatch):
     from run_store.remote import lease
 
     monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
@@ -273,7 +273,7 @@ def test_checkpoints_of_a_run_that_trains_are_not_pruned(said, own, tmp_path, mo
     assert "step-00000001" in said("checkpoints", "list", own, "--json")
 
 
-def test_requests_reach_the_driver_alone(said, own, tmp_path):
+def test_stop_and_workers_requests_require_a_driver_and_reach_it(said, own, tmp_path):
     for command in (("stop", own), ("workers", own, 3)):
         with pytest.raises(RunMismatchError, match=f"{own} is not being trained"):
             said(*command)
@@ -286,7 +286,7 @@ def test_requests_reach_the_driver_alone(said, own, tmp_path):
         assert node.take_data_workers_request() == 3
 
 
-def test_push_and_pull(said, own, folder, tmp_path):
+def test_push_and_pull_copy_a_run_with_its_checkpoints(said, own, folder, tmp_path):
     url = f"{own}-again"
     told = json.loads(said("runs", "push", folder, url, "--json"))
     assert (told["to"], told["checkpoints"]) == (url, 2)
@@ -297,13 +297,13 @@ def test_push_and_pull(said, own, folder, tmp_path):
 
 
 @pytest.mark.long
-def test_the_python_api_reads_the_record(prefix, folder, monkeypatch):
+def test_the_python_api_reads_the_same_record_from_a_url(prefix, folder, monkeypatch):
     from transloom.api import Run
 
     assert Run(f"{prefix}/tiny").lines() == Run(folder).lines() != []
 
 
-def test_another_run_starts_from_its_weights(prefix, folder, phrasebook, tmp_path):
+def test_a_run_can_start_from_the_weights_of_a_url(prefix, folder, phrasebook, tmp_path):
     recipe = tiny_recipe(phrasebook).training()
 
     def start(origin):
@@ -316,14 +316,14 @@ def test_another_run_starts_from_its_weights(prefix, folder, phrasebook, tmp_pat
         there, here = start(f"{prefix}/tiny{step}"), start(f"{folder}{step}")
         assert there.parent == here.parent
         assert there.url == f"{prefix}/tiny"
-        shutil.rmtree(there.path.parents[1])  # as on another node
+        shutil.rmtree(there.path.parents[1])  # as on a node without a copy
         found, expected = (CheckpointReader(s.checkpoint()).weights() for s in (there, here))
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.long
-def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server, tmp_path):
-    """These commands read most of a run: checkpoints, moments, the dataset's record, the recipe."""
+def test_replay_trace_compare_and_tune_decoding_accept_urls(said, inline_runs, s3_server, tmp_path):
+    """These commands read most files: checkpoints, moments, the dataset's record, the recipe."""
     options = ("trainer.max_steps=6", "checkpoints.every_steps=3", "engine.numerics=exact")
     inline_runs.train("trained", *options, inline=True)
     folder, url = inline_runs.folder / "trained", s3_server.bucket("own") + "/trained"
@@ -348,7 +348,7 @@ def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server
         (language_model_values, ("generate", "RUN", "the", "--seed", 5)),
     ],
 )
-def test_runs_of_other_tasks_say_the_same(said, s3_server, tmp_path, values, command):
+def test_commands_of_other_tasks_accept_urls(said, s3_server, tmp_path, values, command):
     folder = trained_run(values(tmp_path / "dataset"), tmp_path, 2)
     url = s3_server.bucket("task") + "/run"
     push_run(folder, url)
@@ -360,7 +360,7 @@ def test_runs_of_other_tasks_say_the_same(said, s3_server, tmp_path, values, com
     assert there.replace(url, str(folder)) == here != ""
 
 
-def test_other_urls_are_refused(said, folder):
+def test_http_urls_and_incomplete_s3_urls_are_refused(said, folder):
     from cluster.errors import RecipeError
 
     for command in (
@@ -374,8 +374,8 @@ def test_other_urls_are_refused(said, folder):
         said("status", "s3://bucket")
 
 
-def test_a_store_that_does_not_answer_is_an_error(said, monkeypatch):
+def test_status_reports_an_unreachable_object_store(said, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(ObjectStoreError):
         said("status", "s3://nowhere/run")
-    assert folder_lease.LEASE_SECONDS  # the message is of the store, not of a lease
+    assert folder_lease.LEASE_SECONDS  # the error is about the store, not about a lease

@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/sentence-embeddings.md, one after the other, on smaller recipes."""
+"""Run the commands of docs/how-to/sentence-embeddings.md in order with smaller recipes."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def write_masked():
 
 
 def write_embedding():
-    """Once the tokenizer is there, whose hash the recipe has."""
+    """Write the embedding recipe, with the hash of the tokenizer that must already exist."""
     values = embedding_values(Path("datasets/multi30k-embedding"))
     model = Path("datasets/multi30k-masked/tokenizer.model")
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
@@ -43,9 +43,9 @@ def write_embedding():
     Path("multi30k-embedding").write_text(yaml.safe_dump(values | {"name": "multi30k-embedding"}))
 
 
-def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_sentence_embeddings_page_succeed(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_masked()  # found before the built-in ones
+    write_masked()  # takes precedence over the built-in recipe
     found = commands(PAGE)
     assert [command for command, *_ in found] == [
         *("prepare", "prepare", "train", "embed", "evaluate", "export"),

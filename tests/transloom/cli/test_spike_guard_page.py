@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/spike-guard.md on a run whose data has a pair of garbage."""
+"""Run the commands of docs/how-to/spike-guard.md on a run with one pair of garbage."""
 
 import json
 
@@ -6,12 +6,12 @@ import pytest
 from support.poisoned import GARBAGE, poisoned_recipe
 from support.runs import Runs
 
-SPIKE = 37  # the second epoch's step with the garbage; in the first one, losses fall too fast
+SPIKE = 37  # the garbage in epoch 2; in epoch 1, losses fall too fast to detect a spike
 GUARD = "{window: 6, minimum_steps: 6, loss_deviations: 6, norm_deviations: 20}"
 
 
 @pytest.mark.long
-def test_the_commands_name_the_spike_and_its_sentences(tmp_path, transloom):
+def test_trace_and_replay_show_the_sentences_of_a_skipped_spike(tmp_path, transloom):
     runs = Runs(poisoned_recipe(tmp_path), tmp_path, "")
     overrides = ("checkpoints.every_steps=5", "decoding.max_length_factor=0.2")
     runs.train("run", *overrides, f"trainer.spike_guard={GUARD}", inline=True)
@@ -20,7 +20,7 @@ def test_the_commands_name_the_spike_and_its_sentences(tmp_path, transloom):
     command = f"transloom data trace {run} --steps {SPIKE} --texts"
     assert command in (run / "log.txt").read_text()
     (traced,) = json.loads(transloom(*command.split()[1:], "--json").stdout)
-    assert traced["equal"]  # its data is in the digest, although it is not applied
+    assert traced["equal"]  # the digest includes the data of the skipped step
     (slot,) = (traced["slots"][slot] for slot in skipped["slots"])
     assert GARBAGE in slot["texts"]["target"]
     assert [slot["slot"] for slot in traced["slots"]] == list(range(5))

@@ -1,6 +1,6 @@
-"""Sweeps: which runs they are made of, and when these are trained.
+"""Sweeps: the runs that they consist of, and the order in which these are trained.
 
-One that trains on a cluster is in tests/integration/test_sweep.py.
+tests/integration/test_sweep.py trains a sweep on a cluster.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from transloom.cli.sweep_runs import Sweep
 from transloom.cli.sweep_views import sweep_table
 
 
-def test_the_runs_are_the_product_of_the_values(recipe_file):
+def test_a_sweep_has_a_run_for_every_combination_of_values(recipe_file):
     given = ["seed=3,4", "model.dropout=0.1, 0.3", "trainer.max_steps=7"]
     points = sweep_points(recipe_file, given, Path("runs"))
     assert [point.run.name for point in points] == [
@@ -42,7 +42,7 @@ def test_the_runs_are_the_product_of_the_values(recipe_file):
         ("tokenizer.type=bpe,'unigram'", ["bpe", "unigram"]),
     ],
 )
-def test_values_are_yaml_and_a_comma_stands_between_two(recipe_file, given, values):
+def test_sweep_values_are_yaml_separated_by_commas(recipe_file, given, values):
     found = []
     for point in sweep_points(recipe_file, [given], Path("runs")):
         value = load_recipe(recipe_file, point.overrides)
@@ -67,14 +67,14 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe_file, given, valu
         (["sed=1,2"], "did you mean seed?"),
     ],
 )
-def test_an_invalid_sweep_is_refused_before_any_run(recipe_file, given, told):
+def test_an_invalid_sweep_is_refused(recipe_file, given, told):
     with pytest.raises(RecipeError) as error:
         sweep_points(recipe_file, given, Path("runs"))
     assert told in str(error.value)
 
 
 class Child:
-    """A run that trains until the test lets it leave."""
+    """A process of a run, which ends when the test sets its exit code or asks it to stop."""
 
     def __init__(self, stage, point):
         self.stage, self.point, self.code, self.asked = stage, point, None, 0
@@ -88,7 +88,7 @@ class Child:
 
 
 class Stage:
-    """Points whose runs are folders, and children that follow a script."""
+    """The points of a sweep, and children that the test ends as it needs."""
 
     def __init__(self, folder, count):
         folders = [folder / f"run-{n}" for n in range(count)]
@@ -143,7 +143,7 @@ def test_the_number_of_concurrent_runs_is_limited(stage):
     assert "best BLEU (greedy)" in sweep_table(sweep.runs).plain()
 
 
-def test_a_failure_ends_no_other_run_and_is_reported_at_the_end(stage):
+def test_a_failed_run_does_not_end_the_sweep_and_is_reported(stage):
     def show():
         for child in stage.training:
             if failed := child.point.run.name == "run-1":
@@ -160,7 +160,7 @@ def test_a_failure_ends_no_other_run_and_is_reported_at_the_end(stage):
     assert "30.0 (step 2)" in sweep_table(sweep.runs).plain()
 
 
-def test_a_request_to_stop_is_handed_on_and_the_same_sweep_goes_on(stage):
+def test_a_stop_request_stops_the_runs_and_the_sweep_can_be_resumed(stage):
     def show():
         if len(stage.children) == 3:
             stage.signals.asked = 1
@@ -179,7 +179,7 @@ def test_a_request_to_stop_is_handed_on_and_the_same_sweep_goes_on(stage):
     assert "run-0: already finished, at step 2" in stage.notices
 
 
-def test_an_error_of_the_sweep_itself_leaves_no_run_behind(stage):
+def test_an_error_in_the_sweep_stops_its_runs(stage):
     def show():
         raise OSError("the terminal is gone")
 
@@ -188,7 +188,7 @@ def test_an_error_of_the_sweep_itself_leaves_no_run_behind(stage):
     assert [child.asked for child in stage.children] == [1, 1]
 
 
-def test_a_finished_run_goes_on_when_more_steps_are_wanted(stage):
+def test_a_sweep_resumes_a_finished_run_if_max_steps_is_larger(stage):
     for point in stage.points:
         with_checkpoint(made_run(point.run, train_line(2), max_steps=2), 2)
     stage.points[1] = replace(stage.points[1], max_steps=3)
@@ -198,7 +198,7 @@ def test_a_finished_run_goes_on_when_more_steps_are_wanted(stage):
     assert names(stage.children) == ["run-1"]
 
 
-def test_a_run_that_another_process_trains_is_waited_for(stage):
+def test_a_sweep_waits_for_a_run_that_another_process_trains(stage):
     run = with_owner(made_run(stage.points[0].run, train_line(1), max_steps=2))
 
     def show():
@@ -214,7 +214,7 @@ def test_a_run_that_another_process_trains_is_waited_for(stage):
     assert names(stage.children)[0] == "run-0"
 
 
-def test_one_that_another_process_trains_is_not_stopped(stage):
+def test_a_stopped_sweep_does_not_stop_a_run_of_another_process(stage):
     with_owner(made_run(stage.points[0].run, train_line(1), max_steps=2))
     sweep = stage.sweep()
 

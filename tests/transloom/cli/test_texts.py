@@ -23,7 +23,7 @@ FORMS = {"llama": {}, "gpt2": {"preset": "gpt2"}}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, phrasebook_documents):
-    """A run of each form, trained a little."""
+    """Return a briefly trained run of each network form, by name."""
     folder = tmp_path_factory.mktemp("texts")
     found = {}
     for name, form in FORMS.items():
@@ -45,7 +45,7 @@ def llama(runs):
     return runs["llama"].folder / "llama"
 
 
-def test_a_seed_is_a_text(transloom, run):
+def test_generate_prints_the_same_text_for_the_same_seed(transloom, run):
     first = lines_of(transloom("generate", run, "the cat", "--seed", 5))
     assert first[0].startswith("the cat")
     assert len(first[0]) > len("the cat")
@@ -53,8 +53,8 @@ def test_a_seed_is_a_text(transloom, run):
     assert lines_of(transloom("generate", run, "the cat", "--seed", 6)) != first
 
 
-def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
-    """The number of prompts that are continued at once does not matter either."""
+def test_a_text_does_not_depend_on_the_other_prompts_of_a_batch(transloom, llama, monkeypatch):
+    """Nor does a text depend on the batch size."""
     prompts = ["the cat", "a", "the small house is", ""]
     together = json_lines_of(transloom("generate", llama, *prompts, "--json"))
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 3)
@@ -67,7 +67,7 @@ def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
     assert [text["prompt"] for text in together] == prompts
 
 
-def test_greedy_texts_are_those_of_the_network(transloom, llama):
+def test_generate_at_temperature_0_chooses_the_networks_best_tokens(transloom, llama):
     (found,) = json_lines_of(transloom("generate", llama, "the", "--temperature", 0, "--json"))
     generator = TextGenerator.load(llama)
     tokenizer = generator.tokenizer
@@ -91,7 +91,7 @@ def test_greedy_texts_are_those_of_the_network(transloom, llama):
     }
 
 
-def test_a_text_ends_before_the_stop_string_that_comes_first(transloom, llama):
+def test_a_text_ends_before_the_first_stop_string_in_it(transloom, llama):
     (whole,) = json_lines_of(transloom("generate", llama, "the", "--max-new-tokens", 40, "--json"))
     assert len(whole["text"]) > 5
     stop, later = whole["text"][3], whole["text"][4:6]
@@ -105,7 +105,7 @@ def test_a_text_ends_before_the_stop_string_that_comes_first(transloom, llama):
     assert found["text"] == whole["text"][: whole["text"].index(stop)]
 
 
-def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
+def test_generate_reads_prompts_from_standard_input(transloom, llama, monkeypatch):
     given = json_lines_of(transloom("generate", llama, "the cat", "", "a", "--json"))
     lines = TextIOWrapper(BytesIO(b"the cat\n\na\n"), encoding="latin-1")
     monkeypatch.setattr("sys.stdin", lines)
@@ -114,8 +114,8 @@ def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
     assert prompts_of([]) == [text["prompt"] for text in given]
 
 
-def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
-    """The text continues from the end of the prompt, of 16 tokens."""
+def test_a_prompt_longer_than_the_context_is_continued_from_its_end(transloom, runs):
+    """The network reads the last 16 tokens of the prompt."""
     prompt = "the cat sees the house and the house sees the cat"
     folders = {name: found.folder / name for name, found in runs.items()}
     for folder in folders.values():
@@ -128,7 +128,7 @@ def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
         assert len(other) == 16
 
 
-def test_long_prompts_are_read_in_small_batches(llama, monkeypatch):
+def test_generate_limits_the_batch_size_by_the_length_of_prompts(llama, monkeypatch):
     generator = TextGenerator.load(llama)
     prompts = ["a", "the cat sees the house", "no"] * 3
     expected = generator.generate(prompts)
@@ -139,7 +139,7 @@ def test_long_prompts_are_read_in_small_batches(llama, monkeypatch):
     assert [text.text for text in generator.generate(prompts)] == [text.text for text in expected]
 
 
-def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom, runs):
+def test_at_the_last_learned_position_a_text_continues_from_its_last_half(transloom, runs):
     run = runs["gpt2"].folder / "gpt2"
     options = ("--temperature", 0, "--max-new-tokens", 30, "--json")
     (found,) = json_lines_of(transloom("generate", run, "the cat sees", *options))
@@ -165,13 +165,13 @@ def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom
         (["--stop", ""], r"stop\.0 is : .*at least 1"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_reported(transloom, llama, options, message):
+def test_generate_refuses_invalid_options(transloom, llama, options, message):
     with pytest.raises(RecipeError, match=message):
         transloom("generate", llama, "the", *options)
 
 
 @pytest.mark.long
-def test_evaluate_gives_the_scores_of_the_test_set(transloom, runs, llama):
+def test_evaluate_prints_the_scores_of_a_language_model_by_test_set(transloom, runs, llama):
     answer = json.loads(transloom("evaluate", llama, "--json").stdout)
     ((name, scores),) = answer.items()
     assert name == "phrasebook"
@@ -184,7 +184,7 @@ def test_evaluate_gives_the_scores_of_the_test_set(transloom, runs, llama):
         transloom("evaluate", llama, "--set", "other")
 
 
-def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
+def test_transformers_generate_the_same_text_with_an_exported_model(transloom, run, tmp_path):
     answer = json.loads(transloom("export", run, tmp_path / "exported", "--json").stdout)
     assert answer["files"] == "config.json, model.safetensors, tokenizer.model"
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "exported").eval()
@@ -211,7 +211,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
 
 
 @pytest.mark.long
-def test_a_network_without_a_layout_is_not_exported(transloom, runs, tmp_path):
+def test_export_refuses_a_network_that_transformers_lack(transloom, runs, tmp_path):
     runs["llama"].train("sines", "model.positions=sinusoidal", "trainer.max_steps=1", inline=True)
     with pytest.raises(ModelError, match=r"GPT-2 has no positions=sinusoidal"):
         transloom("export", runs["llama"].folder / "sines", tmp_path / "exported")
@@ -219,7 +219,7 @@ def test_a_network_without_a_layout_is_not_exported(transloom, runs, tmp_path):
 
 
 @pytest.mark.long
-def test_each_command_names_the_other_tasks_runs(transloom, llama, inline_runs):
+def test_generate_and_translate_refuse_each_others_runs(transloom, llama, inline_runs):
     with pytest.raises(
         RunMismatchError, match=r"for causal_lm, .*: use transloom generate for this run"
     ):
@@ -230,7 +230,7 @@ def test_each_command_names_the_other_tasks_runs(transloom, llama, inline_runs):
         transloom("generate", pairs, "a")
 
 
-def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
+def test_explain_writes_a_page_about_a_generated_text(transloom, run, tmp_path):
     file = tmp_path / "page.html"
     (said,) = json_lines_of(transloom("explain", run, "the", "--output", file, "--json"))
     assert said["steps"] == 12

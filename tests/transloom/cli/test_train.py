@@ -22,7 +22,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_driver_that_is_refused_writes_nothing(inline_runs, phrasebook, monkeypatch, inline):
+def test_train_writes_nothing_to_a_run_that_is_in_use(inline_runs, phrasebook, monkeypatch, inline):
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.05)
     run = RunFolder(inline_runs.folder / "used")
     recipe = tiny_recipe(phrasebook)
@@ -49,7 +49,7 @@ def texts(run: RunFolder) -> list[str]:
     return [entry.text for entry in last_entries(run.log)]
 
 
-def test_the_log_has_what_was_said_before_the_run_was_owned(run, audience):
+def test_notices_from_before_the_run_is_owned_are_logged_later(run, audience):
     audience.notice("the former owner is silent")
     assert not run.log.exists()
     with audience.logging():
@@ -63,10 +63,10 @@ def test_the_log_has_what_was_said_before_the_run_was_owned(run, audience):
     [
         (OSError("disk"), [f"{ENDED}disk"]),
         (KeyboardInterrupt(), [INTERRUPTED]),
-        (LeaseLostError("it belongs to another process"), []),  # so does the log
+        (LeaseLostError("it belongs to another process"), []),  # the log belongs to it, too
     ],
 )
-def test_the_log_says_why_a_run_has_ended_while_it_is_owned(run, audience, error, kept):
+def test_the_log_says_why_a_run_ended_only_while_the_run_is_owned(run, audience, error, kept):
     with pytest.raises(type(error)), audience.logging():
         raise error
     assert texts(run) == kept

@@ -1,4 +1,4 @@
-"""`transloom init --init-from` of models of texts: a recipe of their task, or a helpful error."""
+"""`transloom init --init-from` writes a recipe for a model's task, or names the remedy."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def texts(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder_of(texts):
-    """A function that writes a folder with a model of random weights."""
+    """Return a function that writes a model with random weights and returns its folder."""
     lines = Path("texts.txt").read_text().splitlines()
     tokenizer = SentencePieceTokenizer.train(
         lines, TokenizerConfig(vocabulary_size=120), "m", [MASK]
@@ -77,7 +77,7 @@ def folder_of(texts):
 
 
 @pytest.mark.parametrize("kind", TUNED)
-def test_recipe_describes_the_folder(transloom, folder_of, kind):
+def test_init_from_writes_a_recipe_for_the_models_task_and_network(transloom, folder_of, kind):
     task, files = TUNED[kind]
     folder = folder_of(kind)
     summary = json.loads(
@@ -94,7 +94,7 @@ def test_recipe_describes_the_folder(transloom, folder_of, kind):
     assert summary["pairs"] > 50
 
 
-def test_last_texts_are_held_out(transloom, folder_of):
+def test_init_from_holds_out_the_last_texts(transloom, folder_of):
     transloom("init", "my.yaml", *TEXT, "--init-from", folder_of("gpt2"))
     data = load_recipe(Path("my.yaml")).data
     assert data.train[0].part == (0.0, 0.95)
@@ -110,7 +110,7 @@ def test_last_texts_are_held_out(transloom, folder_of):
         ("labels", ("--text", "labels.tsv"), "only text and jsonl can be cut"),
     ],
 )
-def test_options_that_do_not_fit_the_model_are_refused(transloom, folder_of, kind, files, message):
+def test_init_refuses_options_that_do_not_fit_the_model(transloom, folder_of, kind, files, message):
     folder = folder_of(kind)
     before = sorted(Path().iterdir())
     with pytest.raises(RecipeError, match=message):
@@ -118,7 +118,7 @@ def test_options_that_do_not_fit_the_model_are_refused(transloom, folder_of, kin
     assert sorted(Path().iterdir()) == before
 
 
-def test_folder_without_its_pieces_is_refused(transloom, folder_of):
+def test_init_refuses_a_model_without_its_tokenizer(transloom, folder_of):
     folder = folder_of("gpt2")
     (folder / "tokenizer.model").unlink()
     with pytest.raises(RecipeError, match=r"has no tokenizer\.model.*Copy the"):
@@ -131,7 +131,7 @@ def test_folder_without_its_pieces_is_refused(transloom, folder_of):
         transloom("init", "my.yaml", *TEXT, "--init-from", folder)
 
 
-def test_files_of_texts_are_checked(transloom, folder_of):
+def test_init_refuses_texts_without_a_model_and_missing_files(transloom, folder_of):
     folder = folder_of("gpt2")
     assert transloom("init", "my.yaml", *TEXT).exit_code == 2  # without --init-from
     assert transloom("init", "my.yaml", *TEXT, *PAIRS, "--init-from", folder).exit_code == 2

@@ -1,6 +1,6 @@
-"""Commands on a run whose folder brings code along: none executes it.
+"""No command executes code that a run's folder contains.
 
-Every command of the command line has a case here or is in `WITHOUT_RUN`, so a new one needs either.
+Every command has a case here or is listed in `WITHOUT_RUN`, so a new command needs one of these.
 """
 
 import re
@@ -38,12 +38,13 @@ class Case:
     """A command on a run.
 
     Attributes:
-        words: RUN, RUNS, MINE, OUT and LINES stand for the run, the folder that has it, a recipe
-            of the user's, a path that does not exist, and a file of sentences; BUCKET for the URL
-            of a bucket.
-        asks: the first of `KINDS` of runs that makes it ask for the extension; None: none does.
-        refusal: part of another message with which it refuses the run; None: it does not.
-        own_process: whether it changes signals or the priority of its process.
+        words: the command line. RUN is replaced by the run, RUNS by its parent folder, MINE by a
+            recipe of the user, OUT by a path that does not exist, LINES by a file of sentences,
+            and BUCKET by the URL of a bucket.
+        asks: the first of `KINDS` of runs for which the command requires the user to name the
+            extension's folder; None: it never does.
+        refusal: part of a different message with which the command refuses the run, or None.
+        own_process: whether the command changes signal handlers or its process's priority.
     """
 
     words: str
@@ -57,7 +58,7 @@ class Case:
         return f"{first} {second}" if first in GROUPS else first
 
 
-# Where a run names its extension: in its recipe alone, or in its checkpoints, too.
+# A run names its extension in its recipe only, or also in its checkpoints.
 RECIPE, CHECKPOINTS = KINDS = ("recipe", "checkpoints")
 GROUPS = ("data", "checkpoints", "model", "jobs", "deploy", "runs")
 OTHER_TASK = "was trained for translation"
@@ -100,20 +101,20 @@ CASES = [
     Case("plan MINE --run OUT --from RUN"),
     Case("plan MINE --run OUT trainer.init_from=RUN"),
 ]
-# They read checkpoints alone, and would go on for long if those named no extension.
+# Commands that read only checkpoints; they would run for long if these named no extension.
 LONG = [
     Case("serve RUN", CHECKPOINTS, own_process=True),
     Case("translate RUN LINES --on-cluster --output OUT", CHECKPOINTS),
     Case("compare RUN@1 RUN@2 --test phrasebook", CHECKPOINTS),
 ]
 # Commands that read no run: they take recipes that the user names, datasets, jobs of a cluster or
-# nodes. What they read of the folder of a run that goes on, `train` and `plan` read, too.
+# nodes. If they resume a run, they read the same files as `train` and `plan`.
 WITHOUT_RUN = {
     *("demo", "recipes", "init", "fields", "extensions", "prepare", "sweep", "submit", "import"),
     *("notify", "verify-zero"),
     *("data info", "data verify", "data quarantine", "jobs list"),
     *("deploy slurm", "deploy kubernetes", "deploy slurm-node"),
-    *("deploy mirror-folder", "runs pull"),  # copies bytes, as `runs push` does
+    *("deploy mirror-folder", "runs pull"),  # copies bytes without reading them, like `runs push`
 }
 BY_THE_DASHBOARD = {"dashboard"}
 
@@ -134,7 +135,7 @@ def test_every_command_has_a_case_or_reads_no_run():
 
 @dataclass(frozen=True)
 class Theirs:
-    """A folder of runs with a run of another user in it."""
+    """A folder that contains a run of another user."""
 
     folder: Path
 
@@ -166,7 +167,7 @@ class Theirs:
 def theirs(
     tmp_path: Path, untrained_run: Any, fresh_extensions: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Theirs]:
-    """Make a run that names an extension in the run's folder, with the hash of that code."""
+    """Return a function that makes a run which names an extension in the run's folder."""
     found = Theirs(tmp_path)
     mine = yaml.safe_load(untrained_run.recipe.read_text())
 
@@ -213,7 +214,7 @@ def theirs(
 
 
 def write_job(theirs: Theirs, recipe: str) -> None:
-    """Write the record of a job that has failed, with the extension that was sent for it."""
+    """Write the record of a failed job, with the extension that was uploaded for the job."""
     record = a_record(theirs.run, state="FAILED", exit_code=1)
     request = record.request.model_copy(update={"recipe": recipe, "extensions": (f"{NAME}.py",)})
     job = JobFolder.of(theirs.run, record.id)
@@ -234,13 +235,14 @@ def outcome(case: Case, theirs: Theirs) -> tuple[int, str]:
 
 
 def line_told(text: str) -> str:
-    """Return the folder for the environment that a message names."""
+    """Return the folder to which a message sets the environment variable."""
     (value,) = re.findall(rf"{FOLDER_VARIABLE}=(\S+)", text)
     return value
 
 
 KINDS_OF_CASES = [
-    # Who asks because of the checkpoints may still execute what the recipe alone names.
+    # A command that refuses extensions of checkpoints might still execute one that only the recipe
+    # names, so it is also tested with such a recipe.
     *((case, RECIPE) for case in CASES if case.asks),
     *((case, CHECKPOINTS) for case in (*CASES, *LONG) if case.asks != RECIPE),
 ]
@@ -268,7 +270,7 @@ def test_no_command_executes_code_of_a_run(theirs, case, kind, s3_server, s3_env
 
 
 @pytest.mark.parametrize("words", ["model show RUN", "translate RUN LINES"])
-def test_the_printed_command_works(theirs, monkeypatch, words):
+def test_a_command_executes_an_extension_whose_folder_the_user_names(theirs, monkeypatch, words):
     found = theirs(CHECKPOINTS)
     case = Case(words)
     code, said = outcome(case, found)
@@ -278,7 +280,7 @@ def test_the_printed_command_works(theirs, monkeypatch, words):
     assert (code, found.has_run_code()) == (0, True), said
 
 
-def test_a_replay_takes_a_folder_on_its_command_line(theirs):
+def test_replay_accepts_an_extension_folder_on_its_command_line(theirs):
     found = theirs(RECIPE)
     code, said = outcome(Case("replay RUN --steps 1 extension_folder=5"), found)
     assert (code, found.has_run_code()) == (1, False)
@@ -289,7 +291,7 @@ def test_a_replay_takes_a_folder_on_its_command_line(theirs):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("case", [case for case in CASES if case.asks], ids=lambda case: case.words)
-def test_other_code_than_that_of_the_run_is_not_executed(theirs, monkeypatch, case):
+def test_an_extension_whose_code_differs_from_the_runs_is_not_executed(theirs, monkeypatch, case):
     found = theirs(CHECKPOINTS)
     other = found.folder / "other"
     shutil.copytree(found.code, other)
@@ -303,7 +305,7 @@ def test_other_code_than_that_of_the_run_is_not_executed(theirs, monkeypatch, ca
     )
 
 
-def test_an_announced_extension_with_other_code_is_not_executed(theirs, monkeypatch):
+def test_an_installed_extension_with_different_code_is_not_executed(theirs, monkeypatch):
     found = theirs(RECIPE)
     code = (found.code / f"{NAME}.py").read_text()
     install(found.folder / "site", NAME, code, "loss.theirs")
@@ -314,7 +316,7 @@ def test_an_announced_extension_with_other_code_is_not_executed(theirs, monkeypa
 
 
 @pytest.mark.long
-def test_a_click_in_the_dashboard_executes_no_code_of_a_run(theirs):
+def test_the_dashboard_executes_no_code_of_a_run(theirs):
     found = theirs(RECIPE)
     with RunningDashboard(found.run.parent) as served:
         for path in ("", "/curves"):

@@ -8,8 +8,8 @@ from trainer.verify_zero.report import ZeroReport
 from transloom.cli.verify_zero import verify_zero
 
 
-def test_deepspeeds_output_is_not_in_the_answer(monkeypatch, capfd):
-    """Some libraries print lines when they are imported, here and in the processes of cells."""
+def test_verify_zero_sends_output_of_libraries_to_stderr(monkeypatch, capfd):
+    """Some libraries print lines to stdout when this process or a child imports them."""
 
     def computed(recipe, **options):
         os.write(1, b"[INFO] Setting ds_accelerator to cpu\n")

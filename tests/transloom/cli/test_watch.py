@@ -1,6 +1,6 @@
-"""`transloom watch`: a run or a folder of runs, followed by their files until it is over.
+"""`transloom watch`: show a run or a folder of runs from its files until training ends.
 
-The watcher's pauses are the moments at which the next thing happens to the run.
+In each pause of the watcher, the next event of a test happens to the run.
 """
 
 import io
@@ -34,7 +34,7 @@ from transloom.observe.terminal import run_feed
 from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
 ATTACK = "\x1b]0;owned\x07\u202e[red]"
-AWAY, BACK = "\x1b[?1049h", "\x1b[?1049l"  # the terminal's other screen
+AWAY, BACK = "\x1b[?1049h", "\x1b[?1049l"  # the terminal's alternate screen
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def happens(monkeypatch):
-    """Lets these things happen to the run, one in each pause of the watcher."""
+    """Return a function that takes events and runs one in each pause of the watcher."""
     monkeypatch.setattr(run_feed, "FOLDER_SECONDS", 0.0)
 
     def these(*events):
@@ -99,7 +99,7 @@ def picture_of(feed, width=100):
     return watched(feed, once=True, width=width)
 
 
-def test_in_a_pipe_there_are_lines_until_the_run_ends(run, happens):
+def test_watch_prints_plain_lines_to_a_pipe_until_the_run_ends(run, happens):
     happens(
         lambda: append(run, train_line(3), validation_line(3), Preempted(step=3)),
         lambda: say(run, "checkpoint of step 3 is complete"),
@@ -114,7 +114,7 @@ def test_in_a_pipe_there_are_lines_until_the_run_ends(run, happens):
     assert lines[5:] == [""]
 
 
-def test_the_owners_last_lines_are_shown_after_it_has_left(run, happens):
+def test_watch_shows_lines_that_the_owner_wrote_just_before_it_exited(run, happens):
     def end():
         append(run, train_line(3))
         say(run, "the last words")
@@ -126,16 +126,16 @@ def test_the_owners_last_lines_are_shown_after_it_has_left(run, happens):
     assert "the last words" in said
 
 
-def test_a_terminal_is_put_back_when_the_run_ends(run, happens):
+def test_watch_restores_the_terminal_when_the_run_ends(run, happens):
     happens(lambda: append(run, train_line(3)), lambda: finish(run))
     said = watched(RunFeed(run), terminal=True)
     before, _, after = said.partition(BACK)
     assert before.count(AWAY) == 1
-    assert "\x1b[?25h" in said[said.rindex("\x1b[?25l") :]  # the cursor, too
+    assert "\x1b[?25h" in said[said.rindex("\x1b[?25l") :]  # the cursor is shown again
     assert "finished" in after
 
 
-def test_ctrl_c_leaves_the_run_alone_and_the_terminal_clean(run, happens):
+def test_ctrl_c_ends_watch_and_restores_the_terminal(run, happens):
     def interrupt():
         raise KeyboardInterrupt
 
@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_the_run_alone_and_the_terminal_clean(run, happens):
     assert watched(RunFeed(run)).count("\n") == 1
 
 
-def test_sigterm_puts_the_terminal_back(run, happens):
+def test_watch_restores_the_terminal_on_sigterm(run, happens):
     happens(lambda: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     console = Terminal(file=io.StringIO(), force_terminal=True)
@@ -159,13 +159,13 @@ def test_sigterm_puts_the_terminal_back(run, happens):
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown"])
-def test_a_dumb_terminal_gets_lines(run, happens, monkeypatch, term):
+def test_watch_prints_plain_lines_to_a_dumb_terminal(run, happens, monkeypatch, term):
     monkeypatch.setenv("TERM", term)
     happens(lambda: finish(run))
     assert "\x1b" not in watched(RunFeed(run), terminal=True)
 
 
-def test_without_colours_nothing_is_lost(run, monkeypatch):
+def test_watch_shows_the_same_without_colours(run, monkeypatch):
     finish(run)
     coloured = watched(RunFeed(run), terminal=True)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -176,7 +176,7 @@ def test_without_colours_nothing_is_lost(run, monkeypatch):
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed", "abandoned", "damaged"])
-def test_a_run_that_is_over_is_shown_once(run, state):
+def test_watch_shows_the_state_of_a_run_that_does_not_train(run, state):
     if state == "abandoned":
         with_owner(run, process=dead_process())
     elif state == "finished":
@@ -193,7 +193,7 @@ def test_a_run_that_is_over_is_shown_once(run, state):
     assert any(line.startswith("step ") for line in lines[2:])
 
 
-def test_ranks_are_alive_as_long_as_their_owner(run):
+def test_heartbeats_are_shown_only_while_the_owner_lives(run):
     beat(run)
     assert "rank 0 step 2, heartbeat " in picture_of(RunFeed(run))
     with_owner(run, process=dead_process())
@@ -221,7 +221,7 @@ def test_new_vitals_are_read_while_the_run_is_watched(run):
     ],
     ids=["status", "log", "cut", "lines", "record", "recipe", "card", "fifo"],
 )
-def test_damage_of_a_file_does_not_end_the_watching(run, happens, harm):
+def test_watch_continues_if_a_file_of_the_run_is_damaged(run, happens, harm):
     happens(
         lambda: harm(run),
         lambda: append(run, train_line(5)),
@@ -241,8 +241,8 @@ def test_damage_of_a_file_does_not_end_the_watching(run, happens, harm):
     ],
     ids=["status", "lines", "log"],
 )
-def test_unreadable_files_are_reported(run, happens, harm, told):
-    happens()  # the standing is looked at each time
+def test_watch_reports_unreadable_files(run, happens, harm, told):
+    happens()  # sets FOLDER_SECONDS to 0, so that each poll reads the status
     feed = RunFeed(run)
     harm(run)
     for _ in range(3):
@@ -250,7 +250,7 @@ def test_unreadable_files_are_reported(run, happens, harm, told):
     assert told in " ".join(picture_of(feed, width=300).split())
 
 
-def test_storage_that_is_away_for_a_moment_does_not_end_it(run, happens):
+def test_watch_continues_after_files_were_temporarily_missing(run, happens):
     away = run.with_name("away")
     happens(
         lambda: (run / "status.json").rename(run / "kept") and (run / "owners").rename(away),
@@ -261,7 +261,7 @@ def test_storage_that_is_away_for_a_moment_does_not_end_it(run, happens):
     assert "step 7 of 20  " in watched(RunFeed(run))
 
 
-def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens):
+def test_watch_follows_a_waiting_job_until_its_run_ends(tmp_path, happens):
     path = tmp_path / "run"
     folder = JobFolder.of(path, "tiny-1")
     folder.path.mkdir(parents=True)
@@ -290,7 +290,7 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
     assert "finished" in lines[-2]
 
 
-def test_the_best_score_of_a_long_record_is_kept_and_improved(tmp_path):
+def test_watch_shows_the_best_score_of_a_long_record_and_updates_it(tmp_path):
     lines = [train_line(n) for n in range(1, 3000)]
     lines.insert(100, validation_line(100, bleu=40.0))
     run = with_owner(made_run(tmp_path / "run", *lines, validation_line(2999, bleu=30.0)))
@@ -301,7 +301,7 @@ def test_the_best_score_of_a_long_record_is_kept_and_improved(tmp_path):
     assert "BLEU (greedy) 50.0 (step 3,000)" in picture_of(feed, width=200)
 
 
-def test_one_status_for_scripts(run):
+def test_watch_json_has_the_state_step_and_ranks(run):
     beat(run)
     told = json.loads(json.dumps(RunFeed(run).to_json()))
     assert told["standing"]["state"] == "training"
@@ -309,7 +309,7 @@ def test_one_status_for_scripts(run):
     assert told["standing"]["vitals"]["ranks"][0]["phase"] == "step"
 
 
-def test_untrusted_names_and_texts_control_no_terminal(tmp_path, happens):
+def test_watch_escapes_control_characters_in_names_and_texts(tmp_path, happens):
     run = with_owner(made_run(tmp_path / f"run{ATTACK}", validation_line(1, text=ATTACK)))
     beat(run, ranks=(RankVitals(rank=0, node=ATTACK, phase="step", step=1, silent_seconds=0),))
     say(run, ATTACK)
@@ -322,7 +322,7 @@ def test_untrusted_names_and_texts_control_no_terminal(tmp_path, happens):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three runs: one trains, one has failed, one is finished."""
+    """Return a folder of three runs: one in training, one failed, one finished."""
     folder = tmp_path / "runs"
     with_owner(made_run(folder / "trains", train_line(1), validation_line(1)))
     finish(with_owner(made_run(folder / "done", train_line(1))))
@@ -333,7 +333,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_folder_is_a_table_with_what_trains_first(folder):
+def test_watch_shows_a_folder_as_a_table_with_training_runs_first(folder):
     lines = picture_of(FolderFeed(folder), width=160).split("\n")
     assert lines[0].endswith(": 3 runs, 1 under way")
     assert lines[1].split()[:3] == ["run", "state", "step"]
@@ -352,7 +352,7 @@ def test_a_table_of_many_runs_fits_the_terminal(tmp_path, height):
     assert f"… {30 - height + 4} older ones" in " ".join(lines[-2:])
 
 
-def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
+def test_a_folders_feed_rereads_only_training_and_changed_runs(folder, monkeypatch):
     monkeypatch.setattr(run_feed, "FOLDER_SECONDS", 0.0)
     feed = FolderFeed(folder)
     read = []
@@ -367,7 +367,7 @@ def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
     assert read == ["trains", "done", "trains"]
 
 
-def test_a_folder_is_printed_again_when_a_state_changes_until_nothing_trains(folder, happens):
+def test_watch_prints_a_folder_again_whenever_a_state_changes(folder, happens):
     happens(
         lambda: with_owner(made_run(folder / "new", train_line(1))),
         lambda: append(folder / "new", train_line(2)),
@@ -386,7 +386,7 @@ def test_a_folder_is_printed_again_when_a_state_changes_until_nothing_trains(fol
     assert states[3] == {**states[0], "new": "stopped", "trains": "finished"}
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path):
+def test_watch_refuses_a_missing_folder(tmp_path):
     with pytest.raises(
         RunMismatchError,
     ):

@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/your-corpus.md, in order, on a small corpus and few steps."""
+"""Run the commands of docs/how-to/your-corpus.md in order with a small corpus and few steps."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def write_corpus():
         Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
+def test_the_commands_of_the_your_corpus_page_succeed(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_corpus()
     found = commands(PAGE)
@@ -40,12 +40,12 @@ def test_the_commands_of_the_page_work(transloom, tmp_path, monkeypatch):
         if name == "train":
             recipe = Path(arguments[0])
             arguments += [*fewer, "--inline", "--run", f"runs/{recipe.stem}"]
-        if "--on-cluster" in arguments:  # which prints the same lines, by the tests of it
+        if "--on-cluster" in arguments:  # another test shows that it prints the same
             arguments = arguments[: arguments.index("--output")]
         result = transloom(name, *arguments)
         assert result.exit_code == 0, (name, arguments, result.output)
         if name == "translate":
             translated.append(len(result.stdout.splitlines()))
     assert translated == [LINES, MONOLINGUAL_LINES]
-    for kept in Path("runs").glob("*/recipe.yaml"):  # a run is used from other folders, too
+    for kept in Path("runs").glob("*/recipe.yaml"):  # runs are also used from other folders
         assert Path(yaml.safe_load(kept.read_text())["data"]["dataset"]).is_absolute(), kept

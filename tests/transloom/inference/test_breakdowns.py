@@ -1,4 +1,4 @@
-"""By length and by rare words, compared with counting by hand."""
+"""Scores by sentence length and by word frequency, compared with counts made by hand."""
 
 from collections import Counter
 
@@ -23,28 +23,28 @@ from transloom.inference.breakdowns import (
 )
 
 
-def test_every_sentence_is_in_one_bucket_of_lengths():
+def test_every_sentence_is_in_one_length_bucket():
     sources = ["", "w", "w " * 10, "w " * 11, "w " * 60, "w " * 61, "w " * 900]
     found = {str(bucket): numbers for bucket, numbers in by_length(sources)}
     assert found == {"1 to 10": [0, 1, 2], "11 to 20": [3], "51 to 60": [4], "61 and more": [5, 6]}
     assert str(LENGTHS[-1]) == "61 and more"
 
 
-def test_words_are_counted_by_how_often_training_has_them():
+def test_words_are_grouped_by_their_frequency_in_the_training_data():
     frequencies = Frequencies({"the": 5000, "cat": 7, "dog": 7}, "a text")
     references = ["the cat the quokka", "the dog"]
     systems = [["the cat cat the", "the cat"], ["quokka", "the dog"], ["", ""]]
     found = {str(row.bucket): row for row in by_frequency(references, systems, frequencies)}
     assert list(found) == ["0", "5 to 9", "1,000 and more"]
-    # Of 3 in the references: all, with 3 made; 1, with 1 made; none.
+    # "the" is 3 times in the references; the systems wrote it 3, 1 and 0 times.
     assert found["1,000 and more"].words == 3
     assert found["1,000 and more"].f1 == pytest.approx([100, 100 * 2 * 1 / (3 + 1), 0])
-    # "cat" and "dog" are expected; made are three cats, one of them rightly.
+    # The references have "cat" and "dog"; the first system wrote 3 times "cat", once rightly.
     assert found["5 to 9"].f1 == pytest.approx([100 * 2 * 1 / (2 + 3), 100 * 2 * 1 / (2 + 1), 0])
     assert found["0"].f1 == pytest.approx([0, 100, 0])
 
 
-def test_words_are_tokens_with_their_case():
+def test_words_are_case_sensitive_tokens():
     frequencies = Frequencies({"Cat": 1, "cat": 10}, "a text")
     rows = by_frequency(["Cat, cat."], [["cat."]], frequencies)
     assert {str(row.bucket): (row.words, row.f1) for row in rows} == {
@@ -54,7 +54,7 @@ def test_words_are_tokens_with_their_case():
     }
 
 
-def test_training_data_is_counted_whole_or_evenly(phrasebook, monkeypatch):
+def test_words_of_large_training_data_are_counted_in_evenly_spaced_shards(phrasebook, monkeypatch):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     reports = []
     whole = training_frequencies(store, manifest, lambda *report: reports.append(report))
@@ -67,7 +67,7 @@ def test_training_data_is_counted_whole_or_evenly(phrasebook, monkeypatch):
     assert 0 < half.words["the"] < whole.words["the"]
 
 
-def test_every_frequency_is_in_one_bucket():
+def test_every_frequency_is_in_one_frequency_bucket():
     bounds = {0: "0", 1: "1 to 4", 4: "1 to 4", 5: "5 to 9", 9: "5 to 9", 10: "10 to 99"}
     bounds |= {99: "10 to 99", 100: "100 to 999", 999: "100 to 999", 1000: "1,000 and more"}
     for frequency, bucket in bounds.items():
@@ -76,14 +76,14 @@ def test_every_frequency_is_in_one_bucket():
         assert (str(row.bucket), row.words, row.f1) == (bucket, 1, [100])
 
 
-def test_a_word_that_no_reference_has_counts_against_those_who_write_it():
+def test_a_word_that_no_reference_has_lowers_f1_of_systems_that_write_it():
     frequencies = Frequencies({"cat": 7}, "a text")
     (other, made_up) = by_frequency(["dog"], [["cat"], ["dog"]], frequencies)
     assert (str(other.bucket), other.words, other.f1) == ("0", 1, [0, 100])
     assert (str(made_up.bucket), made_up.words, made_up.f1) == ("5 to 9", 0, [0, None])
 
 
-def test_words_of_training_are_counted_in_every_shard_but_those_left_out(phrasebook):
+def test_training_words_are_counted_in_all_shards_without_a_tombstone(phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     words = {}
     for shard in manifest.shards:
@@ -103,7 +103,7 @@ def test_words_of_training_are_counted_in_every_shard_but_those_left_out(phraseb
     assert f"{manifest.pairs - lost.pairs:,} training pairs" in found.counted_in
 
 
-def test_without_training_data_references_are_counted_and_that_is_said(phrasebook, monkeypatch):
+def test_words_of_references_are_counted_if_training_data_is_unreadable(phrasebook, monkeypatch):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     references = load_heldout(store, manifest, "phrasebook").texts["tgt"]
 

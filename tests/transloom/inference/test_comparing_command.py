@@ -1,4 +1,4 @@
-"""`transloom compare RUN RUN… --test NAME`, with real runs of untrained weights."""
+"""`transloom compare RUN RUN… --test NAME` on real runs with untrained weights."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ WIDTH = 250
 
 @pytest.fixture(scope="module")
 def runs(untrained_run, tmp_path_factory):
-    """Three runs: two seeds of one recipe, and one of another."""
+    """Return a folder of three runs: two seeds of one recipe, and one of another recipe."""
     folder = tmp_path_factory.mktemp("runs")
     for name in ("seed-2", "seed-4", "other"):
         shutil.copytree(untrained_run.path, folder / name)
@@ -36,12 +36,12 @@ def runs(untrained_run, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _few_trials(monkeypatch):
-    """Another test shows, with all trials, that the results are sacreBLEU's."""
+    """Use few trials; another test compares all trials with sacreBLEU."""
     monkeypatch.setattr(PairedTest, "_DEFAULT_SAMPLES", {"bs": 20, "ar": 20})
 
 
 def reseeded(run, **identity):
-    """Let the newest checkpoint be of other settings; its weights are those of step 1."""
+    """Change the settings of the newest checkpoint, and give it the weights of step 1."""
     checkpoints = RunFolder(run).checkpoints
     first, newest = (Checkpoint(checkpoints / f"step-0000000{step}") for step in (1, 2))
     header = newest.header.model_copy(
@@ -72,8 +72,8 @@ def sha256(path):
 
 
 @pytest.mark.long
-def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
-    """All checks are in one test, because translating takes the time."""
+def test_compare_reports_scores_significance_hashes_and_seeds(runs, phrasebook, monkeypatch):
+    """All checks are in one test, because translating is slow."""
     monkeypatch.chdir(runs)
     names = ("seed-2", "seed-4", "other", "seed-2@1")
     found = json.loads(compare(runs, *names, "--test", "phrasebook", "--json").stdout)
@@ -98,7 +98,7 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
     assert sum(row["sentences"] for row in found["by_length"]["rows"]) == len(references)
     assert "training pairs" in found["by_word_frequency"]["counted_in"]
 
-    # What was translated is taken again, by `evaluate`'s hypotheses too; and said.
+    # A second comparison reuses the stored hypotheses and says that it does.
     monkeypatch.setattr("transloom.cli.compare_translations.load_translator", None)
     result = compare(runs, *names[:3], "--test", "phrasebook", "--json")
     again = json.loads(result.stdout)
@@ -128,7 +128,7 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
 
 
 @pytest.mark.long
-def test_hypotheses_of_evaluate_are_taken(runs, monkeypatch):
+def test_compare_reuses_hypotheses_of_evaluate(runs, monkeypatch):
     monkeypatch.chdir(runs)
     for name in ("seed-2", "other"):
         shutil.rmtree(Path(name) / "translations", ignore_errors=True)
@@ -142,7 +142,7 @@ def test_hypotheses_of_evaluate_are_taken(runs, monkeypatch):
     assert json.loads(found.stdout)["seeds"] == []
 
 
-def test_other_references_are_refused_with_both_hashes(runs, tmp_path, phrasebook, monkeypatch):
+def test_compare_refuses_runs_whose_test_sets_differ(runs, tmp_path, phrasebook, monkeypatch):
     monkeypatch.chdir(runs)
     values = tiny_values(tmp_path / "dataset")
     corpora = values["data"]
@@ -178,7 +178,7 @@ def test_other_references_are_refused_with_both_hashes(runs, tmp_path, phraseboo
         (["seed-2", "seed-2", "--test", "phrasebook"], "seed-2 is named more than once"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_named(runs, monkeypatch, arguments, complaint):
+def test_compare_names_the_run_or_test_set_that_is_missing(runs, monkeypatch, arguments, complaint):
     monkeypatch.chdir(runs)
     assert complaint in compare(runs, *arguments, code=1)
 
@@ -186,7 +186,7 @@ def test_runs_that_cannot_be_compared_are_named(runs, monkeypatch, arguments, co
 @pytest.mark.parametrize(
     "arguments", [["a", "b", "c"], ["a", "b", "--markdown"], ["a", "b", "--processes", "2"]]
 )
-def test_options_of_the_one_comparison_are_not_for_the_other(arguments):
+def test_compare_without_test_refuses_options_for_test_sets(arguments):
     result = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert "without --test NAME, the command compares two runs step by step" in result.output

@@ -1,4 +1,4 @@
-"""Several runs that translate together, from Python and from the command line."""
+"""Ensembles of runs, used from Python and from the command line."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
 
 @pytest.fixture(scope="module")
 def members(untrained_run):
-    """Two members: the weights of two seeds."""
+    """Return two members: the run at its steps 1 and 2."""
     return [(untrained_run.path, 1), (untrained_run.path, 2)]
 
 
@@ -33,7 +33,7 @@ def together(members):
     return Translator.load_ensemble(members)
 
 
-def test_it_is_the_search_over_both_checkpoints(members, together):
+def test_an_ensemble_translates_by_ensemble_search_over_its_checkpoints(members, together):
     models = [Translator.load(*member).model for member in members]
     ids = torch.tensor([together.source_ids(SENTENCES[2])])
     expected = ensemble_search(models, [ids, ids], together.decoding)[0]
@@ -42,7 +42,7 @@ def test_it_is_the_search_over_both_checkpoints(members, together):
     assert [t.score for t in found] == pytest.approx([one.score for one in expected])
 
 
-def test_a_run_with_itself_translates_as_it_does_alone(members):
+def test_an_ensemble_of_a_run_with_itself_translates_like_the_run(members):
     alone, twice = Translator.load(*members[0]), Translator.load_ensemble([members[0]] * 2)
     for one, two in zip(
         alone.translate_n_best(SENTENCES), twice.translate_n_best(SENTENCES), strict=True
@@ -52,8 +52,8 @@ def test_a_run_with_itself_translates_as_it_does_alone(members):
     assert twice.memory.of_position == 2 * alone.memory.of_position
 
 
-def test_other_source_tokenizers_read_the_same_sentences(together, members):
-    """Return the translator as if the second run had a separate tokenizer with the same pieces."""
+def test_members_with_separate_source_tokenizers_translate_the_same(together, members):
+    """The second run gets a separate tokenizer entry with the same pieces."""
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
     origin = SearchOrigin(together._searcher._origin.members, ("src", "src.2"))
@@ -64,23 +64,23 @@ def test_other_source_tokenizers_read_the_same_sentences(together, members):
 
 
 @pytest.mark.usefixtures("preloaded_processes")
-def test_processes_change_nothing(together):
+def test_an_ensemble_translates_the_same_in_several_processes(together):
     expected = together.translate_n_best(SENTENCES)
     with together.in_processes(2):
         assert together.translate_n_best(SENTENCES) == expected
 
 
-def test_it_has_no_alignments(together):
+def test_an_ensemble_refuses_to_align(together):
     with pytest.raises(TranslationError, match=r"ensemble-tiny@1\+tiny@2-.* has no alignment"):
         together.align(["non"], together.translate_n_best(["non"])[0][:1])
 
 
-def test_another_target_tokenizer_is_refused(untrained_run, tmp_path):
+def test_runs_with_different_target_tokenizers_are_refused(untrained_run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(untrained_run.path, other)
     manifest = json.loads((other / "dataset" / "manifest.json").read_text())
     file = other / "dataset" / manifest["tokenizers"]["tgt"]["file"]
-    content = file.read_bytes() + b"\xf8\x07\x01"  # a field that SentencePiece does not know
+    content = file.read_bytes() + b"\xf8\x07\x01"  # a field that SentencePiece ignores
     file.write_bytes(content)
     for info in manifest["tokenizers"].values():
         info["sha256"] = hashlib.sha256(content).hexdigest()
@@ -89,8 +89,8 @@ def test_another_target_tokenizer_is_refused(untrained_run, tmp_path):
         Translator.load_ensemble([(untrained_run.path, None), (other, None)])
 
 
-def test_networks_that_begin_with_other_tokens_are_refused(members):
-    """The search would give both the first one's."""
+def test_networks_with_different_start_tokens_are_refused(members):
+    """The search would start both networks with the start token of the first."""
     networks = [load_network(run, step, "cpu", "fp32") for run, step in members]
     assert join(networks).members == tuple(network.weights for network in networks)
     model = networks[1].model
@@ -100,7 +100,7 @@ def test_networks_that_begin_with_other_tokens_are_refused(members):
 
 
 @pytest.mark.parametrize("limits", [(30, 50), (50, 30), (30, None), (None, 30)])
-def test_a_sentence_may_be_as_long_as_every_member_was_trained_on(members, limits):
+def test_the_shortest_training_limit_of_the_members_applies_to_sentences(members, limits):
     networks = []
     for (run, step), limit in zip(members, limits, strict=True):
         network = load_network(run, step, "cpu", "fp32")
@@ -110,7 +110,7 @@ def test_a_sentence_may_be_as_long_as_every_member_was_trained_on(members, limit
     assert join(networks).longest_trained == 30
 
 
-def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):
+def test_translate_accepts_several_runs_followed_by_a_file(untrained_run, together, tmp_path):
     run, file = untrained_run.path, tmp_path / "sentences"
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
     expected = together.translate(SENTENCES)
@@ -135,7 +135,7 @@ def test_wrong_arguments_of_an_ensemble_are_refused(untrained_run, tmp_path):
         invoke("translate", run, run, "--checkpoint", "1", given="")
 
 
-def test_an_ensemble_is_scored(untrained_run, together):
+def test_evaluate_scores_an_ensemble_and_stores_its_hypotheses(untrained_run, together):
     run = untrained_run.path
     (found,) = json.loads(
         invoke("evaluate", f"{run}@1", f"{run}@2", "--set", "validation", "--json").stdout

@@ -1,4 +1,4 @@
-"""Scores as the literature computes them."""
+"""BLEU scores of test sets, computed as in the literature and by sacreBLEU."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,9 +18,8 @@ from transloom.inference.translator import Translator
 
 
 @pytest.mark.parametrize(("language", "differing"), [("de", 0), ("fr", 1)])
-def test_our_moses_is_the_one_of_the_multi30k_task(multi30k, language, differing):
-    """The task's own preparation of the test set; in French one line has a quoted title where
-    Moses's scripts moved the full stop."""
+def test_moses_tokenization_equals_the_multi30k_tasks_files(multi30k, language, differing):
+    """One French line differs: Moses's scripts moved the full stop of a quoted title."""
     raw = (multi30k / f"test_2016_flickr.{language}").read_text().split("\n")[:-1]
     prepared = (multi30k / f"test_2016_flickr.lc.norm.tok.{language}").read_text().split("\n")[:-1]
     ours = moses(raw, language)
@@ -28,7 +27,7 @@ def test_our_moses_is_the_one_of_the_multi30k_task(multi30k, language, differing
 
 
 class Oracle:
-    """A translator that answers with given sentences."""
+    """A translator that returns given sentences."""
 
     precision = "fp32"
     ensemble = None
@@ -41,7 +40,7 @@ class Oracle:
         self.checkpoint = SimpleNamespace(header=header, path=path, step=7)
         self.decoding = DecodingConfig()
         self._answers = answers
-        self.engine = None  # our own search
+        self.engine = None  # transloom's search
 
     def processes_for(self, sentences):
         return 1
@@ -55,7 +54,7 @@ class Oracle:
 
 
 def evaluated(phrasebook, folder, change):
-    """The scores of the references after a change; and both."""
+    """Score changed references; return the scores, the changed texts and the references."""
     data = tiny_recipe(phrasebook).data
     store, manifest = open_dataset(data)
     references = load_heldout(store, manifest, "phrasebook").texts["tgt"]
@@ -65,7 +64,7 @@ def evaluated(phrasebook, folder, change):
     return found, answers, references
 
 
-def test_only_the_figure_of_the_literature_passes_over_case(phrasebook, tmp_path):
+def test_only_bleu_literature_ignores_case(phrasebook, tmp_path):
     scores, answers, references = evaluated(phrasebook, tmp_path, str.upper)
     assert scores.bleu_literature.score == pytest.approx(100)
     assert scores.bleu.score == sacrebleu.corpus_bleu(answers, [references]).score < 20
@@ -73,7 +72,7 @@ def test_only_the_figure_of_the_literature_passes_over_case(phrasebook, tmp_path
     assert Path(scores.hypotheses).read_text() == "".join(f"{line}\n" for line in answers)
 
 
-def test_text_is_tokenised_by_the_rules_of_the_target_language(phrasebook, tmp_path):
+def test_text_is_tokenised_by_the_target_languages_rules(phrasebook, tmp_path):
     """English joins an apostrophe to the word after it, French to the word before it."""
     scores, answers, references = evaluated(
         phrasebook, tmp_path, lambda reference: reference.replace(" ", "'", 1)
@@ -88,7 +87,7 @@ def test_text_is_tokenised_by_the_rules_of_the_target_language(phrasebook, tmp_p
     assert scores.bleu_literature.score == pytest.approx(english)
 
 
-def test_a_set_that_memory_has_no_room_for_is_named(
+def test_evaluate_names_a_test_set_that_does_not_fit_in_memory(
     untrained_run, phrasebook, tmp_path, monkeypatch
 ):
     translator = Translator.load(untrained_run.path)

@@ -1,4 +1,4 @@
-"""Hypotheses are those of a checkpoint only if nothing that they depend on has changed."""
+"""Stored hypotheses are reused only if nothing that they depend on has changed."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ FEW = 3
 
 @pytest.fixture(scope="module")
 def few(phrasebook):
-    """The first sentences of the phrase book's test set."""
+    """Return the first sentences of the phrase book's test set."""
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     whole = load_heldout(store, manifest, "phrasebook")
     return HeldOut({field: texts[:FEW] for field, texts in whole.texts.items()}, whole.tags)
@@ -28,7 +28,7 @@ def few(phrasebook):
 
 @pytest.fixture(scope="module")
 def made(untrained_run, few, tmp_path_factory):
-    """The translator, and the hypotheses in a separate folder."""
+    """Return the translator, and the hypotheses that it has stored in a separate folder."""
     translator = Translator.load(untrained_run.path)
     folder = tmp_path_factory.mktemp("translations")
     reports = []
@@ -49,7 +49,7 @@ def test_saved_hypotheses_are_found_again(made, few):
     assert hypotheses.file.name == "few-00000002-beam4-alpha0.6.txt"
 
 
-def test_another_engine_is_another_origin(made, few):
+def test_hypotheses_of_another_engine_are_not_reused(made, few):
     translator, hypotheses = made
     theirs = origin_of(
         translator.checkpoint, "few", few, translator.decoding, "fp32", "ctranslate2-int8"
@@ -59,7 +59,7 @@ def test_another_engine_is_another_origin(made, few):
 
 
 def changed_checkpoint(checkpoint, folder):
-    """The same step of another training, in a run of the same name."""
+    """Return a checkpoint of the same step with a different data digest."""
     path = folder / checkpoint.path.name
     path.mkdir()
     header = read_header(checkpoint.path).model_copy(update={"data_digest": "1" * 64})
@@ -70,7 +70,7 @@ def changed_checkpoint(checkpoint, folder):
 @pytest.mark.parametrize(
     "change", ["weights", "sources", "tag", "search", "precision", "file", "card", "no card"]
 )
-def test_hypotheses_of_anything_else_are_not_taken(made, few, tmp_path, change):
+def test_hypotheses_are_not_reused_if_their_origin_or_file_has_changed(made, few, tmp_path, change):
     translator, hypotheses = made
     folder = tmp_path / "translations"
     folder.mkdir()
@@ -87,7 +87,7 @@ def test_hypotheses_of_anything_else_are_not_taken(made, few, tmp_path, change):
     elif change == "tag":
         heldout = HeldOut(few.texts, {"src": "<2de>"})
     elif change == "search":
-        decoding = decoding.model_copy(update={"max_extra_length": 7})  # not in the file's name
+        decoding = decoding.model_copy(update={"max_extra_length": 7})  # not part of the name
     elif change == "precision":
         precision = "bf16"
     elif change == "file":
@@ -100,13 +100,13 @@ def test_hypotheses_of_anything_else_are_not_taken(made, few, tmp_path, change):
     assert find_hypotheses(folder, origin) is None
 
 
-def test_a_folder_without_hypotheses_has_none(made, few):
+def test_no_hypotheses_are_found_in_a_missing_folder(made, few):
     translator, _ = made
     origin = origin_of(translator.checkpoint, "few", few, translator.decoding, "fp32")
     assert find_hypotheses(Path("/nowhere"), origin) is None
 
 
-def test_a_card_that_counts_other_sentences_is_not_taken(made, few, tmp_path):
+def test_hypotheses_with_a_wrong_number_of_sentences_are_not_reused(made, few, tmp_path):
     translator, hypotheses = made
     origin = origin_of(translator.checkpoint, "few", few, translator.decoding, "fp32")
     for sentences in (FEW - 1, FEW, FEW + 1):
@@ -117,7 +117,7 @@ def test_a_card_that_counts_other_sentences_is_not_taken(made, few, tmp_path):
         assert (find_hypotheses(tmp_path, origin) is not None) == (sentences == FEW)
 
 
-def test_a_card_says_what_hypotheses_depend_on(made, few):
+def test_the_card_of_hypotheses_contains_their_origin_and_hash(made, few):
     translator, hypotheses = made
     card = json.loads(hypotheses.file.with_suffix(".json").read_text())
     checkpoint = translator.checkpoint

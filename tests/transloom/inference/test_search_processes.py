@@ -1,4 +1,4 @@
-"""Translating in several processes: the same translations, errors and nothing left behind."""
+"""Translation in several processes gives the same results and leaves no process behind."""
 
 import pytest
 from support.cluster.processes import children, wait_until
@@ -25,7 +25,7 @@ def small_batches(monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("small_batches")
-def test_processes_find_what_one_finds_and_end_with_the_context(translator):
+def test_processes_translate_the_same_and_end_with_the_context(translator):
     before, done = set(children()), []
     alone = translator.translate_n_best(SENTENCES, prefixes=PREFIXES, report=done.append)
     assert done[-1] == len(SENTENCES)
@@ -33,7 +33,7 @@ def test_processes_find_what_one_finds_and_end_with_the_context(translator):
     with translator.in_processes(2):
         assert len(set(children()) - before) >= 2
         assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
-        # A prefix that is in some batch of some process is named by its place.
+        # The error names the prefix by its number in the input, not in the batch of its process.
         too_long = [*PREFIXES[:13], "he is " * 50, *PREFIXES[14:]]
         with pytest.raises(PrefixError, match="Prefix 14 has ") as caught:
             translator.translate_n_best(SENTENCES, prefixes=too_long)
@@ -54,7 +54,7 @@ def test_a_process_that_is_killed_is_reported(translator):
             translator.translate(SENTENCES)
 
 
-def test_as_many_as_have_work_and_memory(monkeypatch):
+def test_the_number_of_processes_is_limited_by_sentences_and_memory(monkeypatch):
     monkeypatch.setattr("foundation.process_pool.cores", lambda: 8)
     processes_for = OwnSearcher(lambda decoding, batch: [], None).processes_for
     monkeypatch.setattr(searchers, "available_bytes", lambda: 100 * 2**30)

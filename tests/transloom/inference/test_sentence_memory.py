@@ -1,4 +1,4 @@
-"""Cutting of long sentences, and the memory that a sentence takes."""
+"""Splitting of long sentences, and the memory that a sentence needs."""
 
 import copy
 import random
@@ -19,7 +19,7 @@ from transloom.inference.sentence_memory import (
 
 
 def words_and_eos(texts):
-    """Tokens of a tokenizer of words, which spells long ones and Chinese ones."""
+    """Count tokens: one per word, one per character of long and Chinese words, and EOS."""
     return [1 + sum(map(_tokens, text.split())) for text in texts]
 
 
@@ -27,7 +27,7 @@ def _tokens(word):
     return len(word) if len(word) > 7 or max(word) > "\u3000" else 1
 
 
-def test_a_sentence_that_fits_stays_whole():
+def test_a_sentence_within_the_limit_is_not_split():
     assert parts_of("One two. Three.", 4, words_and_eos) == ["One two. Three."]
     assert parts_of("", 2, words_and_eos) == [""]
 
@@ -44,11 +44,11 @@ def test_a_sentence_that_fits_stays_whole():
         ("  a \t b  ", 2, ["a", "b"]),
     ],
 )
-def test_it_is_cut_at_sentence_ends_then_spaces_then_anywhere(text, most, parts):
+def test_text_is_split_at_sentence_ends_then_spaces_then_anywhere(text, most, parts):
     assert parts_of(text, most, words_and_eos) == parts
 
 
-def test_parts_are_short_enough_and_lose_nothing():
+def test_parts_are_within_the_limit_and_keep_all_characters():
     rng = random.Random(1)
     for most in (2, 3, 7, 20):
         text = "".join(rng.choices("abcdefg。.!? \t\u3000é", k=3000))
@@ -57,14 +57,14 @@ def test_parts_are_short_enough_and_lose_nothing():
         assert "".join("".join(parts).split()) == "".join(text.split())
 
 
-def test_a_character_of_many_tokens_stays_one():
+def test_a_character_of_many_tokens_is_not_split():
     def many(texts):
         return [1 + 18 * len(text) for text in texts]
 
     assert parts_of("ab", 10, many) == ["a", "b"]
 
 
-def test_memory_grows_with_the_square_and_gives_the_longest_sentence():
+def test_the_longest_sentence_is_the_longest_that_fits_in_memory():
     memory = SentenceMemory(ModelConfig(), DecodingConfig(), element_bytes=4)
     assert memory.bytes(20_000) > 3 * memory.bytes(10_000) > 3e10
     for available in (0, 10**6, 10**9, 10**12):
@@ -73,26 +73,26 @@ def test_memory_grows_with_the_square_and_gives_the_longest_sentence():
         assert longest == 0 or memory.bytes(longest) <= available
 
 
-def test_a_decoder_remembers_heads_of_keys_and_values():
-    shared = ModelConfig(key_value_heads=2)  # of 8
+def test_the_cache_size_depends_on_the_number_of_key_value_heads():
+    shared = ModelConfig(key_value_heads=2)  # the default is 8
     few, all_ = (
         SentenceMemory(c, DecodingConfig(), 4).of_position for c in (shared, ModelConfig())
     )
     assert all_ == 4 * few
 
 
-def test_memory_is_that_of_scores_and_of_what_each_hypothesis_remembers():
-    """Bytes by hand: three copies of a layer's scores, a cache of twice its positions."""
+def test_memory_is_the_sum_of_attention_scores_and_caches_of_hypotheses():
+    """Computed by hand: three copies of a layer's scores, and a cache of twice the positions."""
     config = ModelConfig(decoder_layers=3, width=32, heads=4, key_value_heads=2)
     decoding = DecodingConfig(beam_size=5, max_length_factor=1.5, max_extra_length=7)
     memory = SentenceMemory(config, decoding, element_bytes=2)
     assert memory.of_position == 2 * 3 * (2 * 8) * 5 * 2  # keys and values, layers, heads, beam
     assert memory.of_score == 4 * 2
-    output = 15 + 7  # int(1.5 * 10) and what a translation may have besides
+    output = 15 + 7  # int(1.5 * 10) and max_extra_length
     assert memory.bytes(10) == 3 * 8 * 10**2 + 2 * memory.of_position * (10 + output)
 
 
-def test_members_of_an_ensemble_remember_each_and_score_one_after_the_other():
+def test_an_ensemble_needs_all_caches_but_only_the_largest_scores():
     first, other = ModelConfig(width=64, heads=4), ModelConfig(width=32, heads=8, decoder_layers=2)
     one, two, both = (
         SentenceMemory(configs[0], DecodingConfig(), 4, configs[1:])
@@ -110,7 +110,7 @@ def test_members_of_an_ensemble_remember_each_and_score_one_after_the_other():
         ("memory", "available memory suffices for only 1,234"),
     ],
 )
-def test_the_first_sentence_that_is_too_long_is_named_with_what_limits_it(reason, told):
+def test_the_error_names_the_first_too_long_sentence_and_its_limit(reason, told):
     error = LongSentenceError([(2, 5678), (7, 9999)], SentenceLimit(1234, reason))
     with pytest.raises(
         TranslationError, match=rf"^Sentence 3 has 5,678 tokens.*{told}.* Split the sentence"
@@ -120,7 +120,7 @@ def test_the_first_sentence_that_is_too_long_is_named_with_what_limits_it(reason
 
 
 @pytest.mark.parametrize("at_once", [1, 6, 7, 10**6])
-def test_tokens_are_counted_of_some_sentences_at_a_time(monkeypatch, at_once):
+def test_tokens_are_counted_in_groups_of_limited_characters(monkeypatch, at_once):
     monkeypatch.setattr(sentence_memory, "CHARACTERS_COUNTED_AT_ONCE", at_once)
     tokenizer = OfCharacters()
     sentences = ["abc", "", "de", "fghijklmno", "p", ""]
@@ -128,12 +128,12 @@ def test_tokens_are_counted_of_some_sentences_at_a_time(monkeypatch, at_once):
     assert found == [len(sentence) + 2 for sentence in sentences]  # the tag and EOS
     assert [text for some in tokenizer.encoded for text in some] == sentences
     for some in tokenizer.encoded:
-        assert sum(map(len, some[:-1])) < at_once  # full with the last of them, and no sooner
+        assert sum(map(len, some[:-1])) < at_once  # the last one fills the group
     assert sentence_memory.count_tokens(tokenizer, []) == []
 
 
 class OfCharacters:
-    """A tokenizer of characters, and what it was given at a time."""
+    """A tokenizer of characters that records the texts of each call."""
 
     def __init__(self):
         self.encoded = []
@@ -147,5 +147,5 @@ class OfCharacters:
 
 def test_the_error_about_long_sentences_can_be_pickled():
     error = LongSentenceError([(2, 700)], SentenceLimit(512, "memory"))
-    there = copy.copy(error)  # built as pickle does
+    there = copy.copy(error)  # copies in the same way as pickle
     assert (str(there), there.sentences, there.limit) == (str(error), ((2, 700),), error.limit)

@@ -1,4 +1,4 @@
-"""Scores and tests are those of the command `sacrebleu` on the same files."""
+"""Scores and significance tests equal those of the command `sacrebleu` on the same files."""
 
 import json
 import random
@@ -39,7 +39,7 @@ def sentences(seed, count=60):
 
 
 def noisy(references, seed, share):
-    """References of which a share of the words has been drawn again."""
+    """Return references in which a share of the words is replaced by random words."""
     draw = random.Random(seed)
     return [
         " ".join(draw.choice(WORDS) if draw.random() < share else w for w in text.split())
@@ -49,7 +49,7 @@ def noisy(references, seed, share):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """References, and the hypotheses of three systems; with strange ends and an empty line."""
+    """Write references and hypotheses of three systems; return the folder and the texts."""
     folder = tmp_path_factory.mktemp("files")
     references = sentences(1)
     texts = {
@@ -70,7 +70,7 @@ def ours(files):
     return Scorer(systems, texts["ref"])
 
 
-# The command, whose JSON (2.6.0) would stop at numbers of numpy's types.
+# The command; sacreBLEU 2.6.0 cannot write numpy's numbers as JSON.
 SACREBLEU = """
 import json
 json.JSONEncoder.default = lambda self, number: number.item()
@@ -87,8 +87,8 @@ def by_sacrebleu(folder, test):
     return json.loads(done.stdout)
 
 
-def test_scores_and_tests_are_those_of_the_command(files, ours):
-    """The command tests all systems at once, this test one after the other."""
+def test_scores_and_p_values_equal_those_of_sacrebleu(files, ours):
+    """The command tests all systems together; `Scorer` tests one after the other."""
     folder, _ = files
     results, signatures = ours.test(lambda what, done, total: None)
     for test, field in (("bs", "p_bootstrap"), ("ar", "p_randomisation")):
@@ -105,13 +105,13 @@ def test_scores_and_tests_are_those_of_the_command(files, ours):
     assert [found.more_is_better for found in signatures.values()] == [True, True, False]
 
 
-def test_a_better_system_differs_from_an_equal_one(ours):
+def test_only_a_better_system_differs_significantly_from_the_baseline(ours):
     (_, better, other), _ = ours.test(lambda what, done, total: None)
     assert max(better["BLEU"].p_bootstrap, better["BLEU"].p_randomisation) < 0.01
     assert other["BLEU"].p_randomisation > 0.05
 
 
-def test_a_part_of_the_sentences_has_the_scores_of_that_part(files, ours):
+def test_scores_of_some_sentences_equal_those_of_sacrebleu(files, ours):
     _, texts = files
     part = [3, 17, 40, 59]
     references = [[texts["ref"][number] for number in part]]
@@ -122,7 +122,7 @@ def test_a_part_of_the_sentences_has_the_scores_of_that_part(files, ours):
             assert found[score.name] == pytest.approx(score.score, abs=1e-12)
 
 
-def test_the_statistics_of_a_sentence_are_computed_once(files, monkeypatch):
+def test_statistics_of_equal_hypotheses_are_computed_only_once(files, monkeypatch):
     _, texts = files
     computed = []
     compute = sacrebleu.TER._compute_segment_statistics
@@ -148,7 +148,7 @@ def test_the_statistics_of_a_sentence_are_computed_once(files, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["bleu", "chrf", "bleu_literature"])
-def test_one_metric_has_the_scores_and_the_bootstrap_of_sacrebleu(files, metric):
+def test_one_metrics_scores_and_p_values_equal_those_of_sacrebleu(files, metric):
     _, texts = files
     theirs = {
         "bleu": sacrebleu.BLEU(),
@@ -162,7 +162,7 @@ def test_one_metric_has_the_scores_and_the_bootstrap_of_sacrebleu(files, metric)
     _, results = PairedTest(named, {"it": theirs}, [texts["ref"]], test_type="bs")()
     results.pop("System")
     (expected,) = results.values()
-    assert [found[0], found[3]] == [1.0, 1.0]  # the same texts
+    assert [found[0], found[3]] == [1.0, 1.0]  # the baseline's texts
     assert found[1:3] == [result.p_value for result in expected[1:]]
     assert [ours.score(system) for system in systems[:3]] == [result.score for result in expected]
     assert ours.signature == str(theirs.get_signature())

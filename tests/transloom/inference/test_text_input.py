@@ -1,4 +1,4 @@
-"""Text that commands are given: bytes, UTF-8 whatever the locale, a line up to each \\n."""
+"""Input of commands is UTF-8 in every locale, and lines end only at \\n."""
 
 import io
 import sys
@@ -10,13 +10,13 @@ from data_pipeline.corpora.lines import MAX_LINE_BYTES
 from data_pipeline.errors import CorpusError
 from transloom.inference.text_input import argument_text, lines_of, read_lines, typed_lines
 
-# What Python's text files and splitlines take for line ends.
+# Characters that Python's text files or splitlines treat as line ends.
 INSIDE = "a\rb\x0bc\x0cd\x1ce\x85f\u2028g\u2029h\0i"
 
 
 @pytest.fixture
 def given(monkeypatch):
-    """Puts bytes into standard input, which the locale would decode as Latin-1."""
+    """Return a function that sets bytes as standard input in a Latin-1 locale."""
 
     def give(data):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="latin-1"))
@@ -34,7 +34,7 @@ def given(monkeypatch):
         (f"{INSIDE}\n".encode(), [INSIDE]),
     ],
 )
-def test_lines_end_at_line_feeds_alone(given, tmp_path, data, lines):
+def test_lines_end_only_at_line_feeds(given, tmp_path, data, lines):
     given(data)
     assert read_lines("-") == lines
     given(data)
@@ -43,7 +43,7 @@ def test_lines_end_at_line_feeds_alone(given, tmp_path, data, lines):
     assert read_lines(str(tmp_path / "text")) == lines
 
 
-def test_bytes_that_are_not_utf8_are_named_by_line_and_place(given, tmp_path):
+def test_the_error_for_invalid_utf8_names_the_line_and_byte(given, tmp_path):
     data = b"un\nd\xc3\xa9j\xe0 vu\n"
     given(data)
     with pytest.raises(CorpusError, match=r"standard input, line 2: the byte 0xe0, number 5, is"):
@@ -56,7 +56,7 @@ def test_bytes_that_are_not_utf8_are_named_by_line_and_place(given, tmp_path):
         read_lines("-")
 
 
-def test_a_line_without_end_takes_no_memory():
+def test_an_endless_line_is_refused_without_filling_memory():
     class Endless(io.RawIOBase):
         def readable(self):
             return True
@@ -74,7 +74,7 @@ def test_a_line_without_end_takes_no_memory():
     assert [len(line) for line in lines_of(io.BytesIO(longest * 2), "-")] == [len(longest) - 1] * 2
 
 
-def test_missing_inputs_are_named(monkeypatch, tmp_path):
+def test_a_closed_standard_input_and_a_folder_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(CorpusError, match="Standard input is closed"):
         read_lines("-")
@@ -82,9 +82,10 @@ def test_missing_inputs_are_named(monkeypatch, tmp_path):
         read_lines(str(tmp_path))
 
 
-def test_arguments_are_the_bytes_that_were_typed(monkeypatch):
+def test_arguments_are_decoded_as_utf8_in_every_locale(monkeypatch):
     assert argument_text("étudiant") == "étudiant"
-    # As Python reads the bytes of é in the C locale, and a byte that is no UTF-8 anywhere.
+    # In the C locale, Python passes the bytes of é as surrogates. A byte that is not UTF-8 is
+    # refused.
     assert argument_text("\udcc3\udca9") == "é"
     with pytest.raises(CorpusError, match=r"number 4, is not UTF-8"):
         argument_text("non\udce9")

@@ -1,4 +1,4 @@
-"""`transloom translate`: prefixes, alignments, and the sentences that they belong to."""
+"""`transloom translate`: prefixes, alignments, long lines and input lines."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ PREFIXES = ["he is", "", "", "she will"]
 
 @pytest.fixture
 def command(untrained_run):
-    """Runs the command and returns what it printed, line by line; its own errors are raised."""
+    """Return a function that runs the command and returns its output lines."""
 
     def run(*arguments, given=None):
         result = invoke("translate", untrained_run.path, *arguments, given=given)
@@ -38,7 +38,7 @@ def translator(untrained_run):
 
 @pytest.fixture
 def lines(tmp_path):
-    """Writes lines to a file and returns its path."""
+    """Return a function that writes lines to a file and returns its path."""
 
     def write(name, written):
         file = tmp_path / name
@@ -52,7 +52,7 @@ def pharaoh(pairs):
     return " ".join(f"{source}-{target}" for source, target in pairs)
 
 
-def test_prefixes_begin_the_translations_of_their_lines(command, translator, lines):
+def test_each_translation_starts_with_the_prefix_of_its_line(command, translator, lines):
     sentences, prefixes = lines("s.txt", SENTENCES), lines("p.txt", PREFIXES)
     expected = translator.translate_n_best(SENTENCES, prefixes=PREFIXES)
     said = command(sentences, "--prefixes", prefixes)
@@ -68,13 +68,13 @@ def test_prefixes_begin_the_translations_of_their_lines(command, translator, lin
 
 
 @pytest.mark.usefixtures("preloaded_processes")
-def test_several_processes_print_the_same(command, lines):
+def test_translate_prints_the_same_with_several_processes(command, lines):
     sentences = lines("s.txt", SENTENCES)
     options = (sentences, "--n-best", 2, "--json")
     assert command(*options, "--processes", 2) == command(*options)
 
 
-def test_alignments_are_a_column_or_pairs_in_json(command, translator, lines):
+def test_alignments_are_printed_as_a_column_or_as_json_pairs(command, translator, lines):
     sentences = lines("s.txt", SENTENCES)
     best = [found[0] for found in translator.translate_n_best(SENTENCES)]
     aligned = translator.align_words(SENTENCES, best)
@@ -92,7 +92,7 @@ def test_alignments_are_a_column_or_pairs_in_json(command, translator, lines):
     assert all(set(t) == {"text", "score"} for one in plain for t in one["translations"])
 
 
-def test_each_of_the_n_best_has_its_own_alignment(command, translator, lines):
+def test_each_of_the_n_best_translations_has_an_alignment(command, translator, lines):
     sentences, prefixes = lines("s.txt", SENTENCES), lines("p.txt", PREFIXES)
     options = (sentences, "--prefixes", prefixes, "--alignments", "--n-best", 3)
     expected = []
@@ -113,8 +113,8 @@ def test_each_of_the_n_best_has_its_own_alignment(command, translator, lines):
         ]
 
 
-def test_prefixes_stay_with_their_sentences_over_many_batches(translator, lines):
-    """More sentences than are read at once, each with a different prefix."""
+def test_prefixes_match_their_lines_if_input_is_read_in_parts(translator, lines):
+    """The input has more sentences than are read at once; prefixes repeat five words."""
     words = ["he", "she", "we", "they", "you"]
     count = SENTENCES_AT_ONCE + 3
     prefixes = lines("p.txt", [words[row % len(words)] for row in range(count)])
@@ -126,7 +126,7 @@ def test_prefixes_stay_with_their_sentences_over_many_batches(translator, lines)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_too_many_or_too_few_prefixes_are_counted(command, lines, count):
+def test_translate_refuses_too_few_and_too_many_prefixes(command, lines, count):
     sentences, prefixes = lines("s.txt", SENTENCES[:2]), lines("p.txt", PREFIXES[:count])
     with pytest.raises(CorpusError, match=rf"p\.txt has {count} lines? and .*s\.txt has 2 lines"):
         command(sentences, "--prefixes", prefixes)
@@ -134,7 +134,7 @@ def test_too_many_or_too_few_prefixes_are_counted(command, lines, count):
         command(sentences, "--prefixes", "-", given="he\n" * count)
 
 
-def test_a_prefix_that_is_too_long_is_named_by_its_line(translator, lines):
+def test_the_error_for_a_too_long_prefix_names_its_line(translator, lines):
     count = SENTENCES_AT_ONCE + 3
     sentences = lines("s.txt", ["non"] * (count + 1))
     prefixes = lines("p.txt", [*["he"] * (count - 1), "he is " * 50, "he"])
@@ -143,7 +143,7 @@ def test_a_prefix_that_is_too_long_is_named_by_its_line(translator, lines):
         list(translated_lines(translator, str(sentences), prefixes=str(prefixes)))
 
 
-def test_prefixes_that_cannot_be_used_are_named(command, translator, lines, monkeypatch):
+def test_prefixes_need_a_file_and_sentences_from_a_file(command, translator, lines, monkeypatch):
     sentences = lines("s.txt", ["non"])
     with pytest.raises(CorpusError, match=r"nowhere\.txt cannot be read: No such file"):
         command(sentences, "--prefixes", "nowhere.txt")
@@ -163,12 +163,12 @@ def test_prefixes_that_cannot_be_used_are_named(command, translator, lines, monk
 LONG = "je suis étudiant. " * 40  # 361 tokens
 
 
-def test_long_lines_are_refused_by_number_before_anything_is_translated(
+def test_too_long_lines_are_refused_before_the_search_starts(
     command, translator, lines, monkeypatch
 ):
     sentences = lines("s.txt", ["non", LONG, "oui", LONG])
     with monkeypatch.context() as context:
-        context.setattr(Translator, "_search", None)  # is not called
+        context.setattr(Translator, "_search", None)  # must not be called
         with pytest.raises(CorpusError) as refused:
             command(sentences)
     (tokens,) = translator.count_tokens([LONG])
@@ -184,7 +184,7 @@ def test_long_lines_are_refused_by_number_before_anything_is_translated(
         command(sentences, "--max-tokens", 3)
 
 
-def test_sentences_too_long_for_the_memory_are_refused(command, translator, lines, monkeypatch):
+def test_lines_that_need_too_much_memory_are_refused(command, translator, lines, monkeypatch):
     sentences = lines("s.txt", ["non", LONG])
     (tokens,) = translator.count_tokens([LONG])
     room = translator.memory.bytes(tokens)
@@ -217,17 +217,17 @@ def test_long_lines_are_split_on_request(command, translator, lines, capsys):
 
 
 @pytest.mark.parametrize("option", [["--n-best", "2"], ["--alignments"], ["--prefixes", "p"]])
-def test_split_lines_have_one_translation_alone(untrained_run, option):
+def test_options_that_need_whole_lines_are_refused_with_split(untrained_run, option):
     words = ["translate", untrained_run.path, "s.txt", "--long-lines", "split", *option]
     result = invoke(*words, code=2)
     assert "leave out" in result.output
 
 
-def test_lines_of_the_output_belong_to_lines_of_the_input(command, translator, monkeypatch):
+def test_each_input_line_gives_exactly_one_output_line(command, translator, monkeypatch):
     given = ["je\rsuis", "étudiant\u2028non\x85", "", "oui\x0b\0"]
     expected = translator.translate([given[0].replace("\r", " "), *given[1:]])
     assert command(given="\n".join(given).encode()) == expected
-    assert command(given=b"") == [""]  # no line at all
+    assert command(given=b"") == [""]  # no input line, no output line
     texts = iter(["a\nb\r", "c"])
     monkeypatch.setattr(
         type(translator._tokenizers["tgt"]), "decode", lambda *_: list(itertools.islice(texts, 2))
@@ -237,7 +237,7 @@ def test_lines_of_the_output_belong_to_lines_of_the_input(command, translator, m
 
 @pytest.mark.long
 def test_batches_of_long_sentences_are_small(translator, monkeypatch):
-    """A batch has as many attention scores as are allowed, or one sentence."""
+    """A batch has at most the allowed number of attention scores, or a single sentence."""
     sentences = ["non"] * 50 + [LONG] * 3 + ["je suis étudiant " * 10] * 5
     pairs = heldout_pairs(sentences, [""] * len(sentences))
     expected = translator.translate(sentences, max_tokens=1000)
@@ -254,7 +254,7 @@ def test_batches_of_long_sentences_are_small(translator, monkeypatch):
 
 @pytest.fixture
 def transloom_process(untrained_run):
-    """Run the command in a separate process, with its streams and its memory."""
+    """Return a function that runs the command in a process: code, stdout, stderr, peak memory."""
 
     def run(data, *options, **environment):
         program = (
@@ -280,7 +280,7 @@ def transloom_process(untrained_run):
 
 
 @pytest.mark.long
-def test_in_any_locale_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_one(
+def test_a_too_long_line_is_refused_without_extra_memory_in_any_locale(
     transloom_process, translator
 ):
     sentence = "elle était étudiante"
@@ -297,8 +297,8 @@ def test_in_any_locale_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_
 
 
 @pytest.mark.long
-def test_a_reader_that_leaves_is_no_traceback(untrained_run):
-    """The pipe's other end is closed before the first line is written."""
+def test_a_closed_output_pipe_causes_no_traceback(untrained_run):
+    """The read end of the pipe is closed before the command starts."""
     reading, writing = os.pipe()
     os.close(reading)
     program = "from transloom.cli.app import main\nmain()"

@@ -1,4 +1,4 @@
-"""`transloom translate` with a model that reads the sentences before each."""
+"""`transloom translate` with a model that reads preceding sentences as context."""
 
 import json
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ LINES = ["je suis étudiant", "elle sera journaliste demain", "non", "", "tu es 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two steps that reads two sentences before each."""
+    """Return a run of two steps whose model reads two preceding sentences."""
     folder = tmp_path_factory.mktemp("context")
     values = tiny_values(folder / "dataset", max_steps=2, validate_every_steps=2)
     values["data"]["context_sentences"] = 2
@@ -42,7 +42,7 @@ def file(tmp_path):
 
 
 @pytest.mark.long
-def test_the_lines_of_a_file_are_documents(transloom, run, file):
+def test_lines_of_a_file_get_context_up_to_an_empty_line(transloom, run, file):
     result = transloom("translate", run, file, "--json")
     assert result.exit_code == 0, result.output
     found = [json.loads(line) for line in result.stdout.splitlines()]
@@ -56,14 +56,14 @@ def test_the_lines_of_a_file_are_documents(transloom, run, file):
     assert made == translator.translate(joined)
 
 
-def test_typed_lines_are_one_document(transloom, run, monkeypatch):
+def test_typed_lines_get_preceding_lines_as_context(transloom, run, monkeypatch):
     monkeypatch.setattr(translate, "typed_lines", lambda: iter(LINES))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     found = translated_lines(Translator.load(run), "-", LineOptions(as_json=True))
     assert [json.loads(line)["source"] for line in found] == list(in_context(LINES, 2))
 
 
-def test_options_without_context_are_refused(transloom, run, file, tmp_path):
+def test_options_that_do_not_support_context_are_refused(transloom, run, file, tmp_path):
     for wanted in (
         ["--alignments"],
         ["--long-lines", "split"],
@@ -73,6 +73,6 @@ def test_options_without_context_are_refused(transloom, run, file, tmp_path):
             transloom("translate", run, file, *wanted)
 
 
-def test_runs_with_other_context_do_not_translate_together(run, untrained_run):
+def test_an_ensemble_requires_equal_context_sentences(run, untrained_run):
     with pytest.raises(RunMismatchError, match=r"context_sentences is 2 in .* and 0 in"):
         Translator.load_ensemble([(run, None), (untrained_run.path, None)])

@@ -1,4 +1,4 @@
-"""The translations of a sentence's parts as one, scored as if it had been found as one."""
+"""Joining translations of a sentence's parts, scored like the translation of a whole sentence."""
 
 import pytest
 
@@ -13,9 +13,9 @@ PARTS = [
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
-def test_its_log_probability_is_the_sum_of_those_of_the_parts(alpha):
+def test_the_joined_log_probability_is_the_sum_over_the_parts(alpha):
     found = joined(PARTS, alpha)
-    lengths = [len(part.ids) + 1 for part in PARTS]  # with EOS
+    lengths = [len(part.ids) + 1 for part in PARTS]  # including EOS
     parts = zip(PARTS, lengths, strict=True)
     log_probability = sum(part.score * length_penalty(length, alpha) for part, length in parts)
     assert found.score == pytest.approx(log_probability / length_penalty(7, alpha))
@@ -23,9 +23,9 @@ def test_its_log_probability_is_the_sum_of_those_of_the_parts(alpha):
     assert found.ids == (5, 6, 7, 8)
 
 
-def test_one_part_is_the_translation():
+def test_joining_a_single_part_returns_this_part():
     assert joined(PARTS[:1], 0.6) is PARTS[0]
 
 
-def test_parts_without_text_are_a_translation_without_text():
+def test_joining_parts_without_text_gives_an_empty_text():
     assert joined([PARTS[1], PARTS[1]], 0.6).text == ""

@@ -1,4 +1,4 @@
-"""Translating with a run: which weights, in which order, and equal to the searched model."""
+"""`Translator`: choice of weights, order of sentences, prefixes, alignments and batches."""
 
 import shutil
 
@@ -21,14 +21,14 @@ from transloom.inference.translator import Translator
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
 
 
-def test_each_sentence_is_translated_as_if_alone_and_in_order(untrained_run):
+def test_sentences_are_translated_independently_and_in_order(untrained_run):
     translator = Translator.load(untrained_run.path)
     together = translator.translate(SENTENCES)
     assert together == [translator.translate([sentence])[0] for sentence in SENTENCES]
     assert translator.translate([]) == []
 
 
-def test_it_is_beam_search_over_the_checkpoints_weights(untrained_run):
+def test_translations_equal_beam_search_with_the_checkpoints_weights(untrained_run):
     translator = Translator.load(untrained_run.path)
     tokenizer = translator._tokenizers["src"]
     source = torch.tensor([[*tokenizer.encode(SENTENCES[:1])[0], tokenizer.eos_id]])
@@ -38,7 +38,7 @@ def test_it_is_beam_search_over_the_checkpoints_weights(untrained_run):
     assert found == sorted(found, key=lambda t: -t.score)
 
 
-def test_the_newest_weights_or_those_of_a_step(untrained_run):
+def test_the_translator_loads_the_newest_checkpoint_or_a_named_one(untrained_run):
     newest, first = (
         Translator.load(untrained_run.path),
         Translator.load(untrained_run.path, checkpoint=1),
@@ -50,7 +50,7 @@ def test_the_newest_weights_or_those_of_a_step(untrained_run):
 
 @pytest.fixture
 def only_averages(untrained_run, tmp_path) -> RunFolder:
-    """A run whose checkpoints were removed once they were averaged."""
+    """Return a run that has averages but no longer the averaged checkpoints."""
     run = RunFolder(tmp_path / "run")
     shutil.copytree(untrained_run.path, run.path)
     of = [Checkpoint(path) for path in list_checkpoints(run.checkpoints)]
@@ -62,19 +62,19 @@ def only_averages(untrained_run, tmp_path) -> RunFolder:
 
 
 @pytest.mark.usefixtures("preloaded_processes")
-def test_a_run_with_only_averages_is_used_with_the_newest_and_a_warning(only_averages, capsys):
+def test_the_newest_average_is_used_with_a_warning_if_no_step_is_left(only_averages, capsys):
     translator = load_translator(only_averages.path, None)
     assert translator.checkpoint.path.name == "average-of-1-2"
     warning = capsys.readouterr().err
     assert str(only_averages.path) in warning
     assert "average-of-1-2" in warning
-    with translator.in_processes(2):  # which load the same weights
+    with translator.in_processes(2):  # the processes load the same weights
         assert translator.translate(SENTENCES) == Translator.load(
             only_averages.path, "average-of-1-2"
         ).translate(SENTENCES)
 
 
-def test_a_damaged_average_is_passed_over(only_averages):
+def test_an_older_average_is_used_if_the_newest_is_damaged(only_averages):
     newest = only_averages.checkpoints / "average-of-1-2"
     spoil(newest)
     found, passed_over = find_checkpoint(only_averages, None)
@@ -82,20 +82,20 @@ def test_a_damaged_average_is_passed_over(only_averages):
     assert any("average-of-1-2" in reason for reason in passed_over)
 
 
-def test_missing_inputs_are_named(untrained_run, tmp_path):
+def test_a_missing_checkpoint_or_run_is_refused(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         Translator.load(untrained_run.path, checkpoint=7)
     with pytest.raises(RunMismatchError):
         Translator.load(tmp_path)
 
 
-def test_the_resolved_recipe_is_in_the_run(untrained_run):
+def test_a_runs_folder_contains_the_recipe_with_defaults(untrained_run):
     resolved = yaml.safe_load(untrained_run.recipe.read_text())
-    assert resolved["trainer"]["label_smoothing"] == 0.1  # a default
+    assert resolved["trainer"]["label_smoothing"] == 0.1  # a default value
     assert resolved["cluster"]["ranks"] == 1
 
 
-def test_prefixes_begin_the_translations(untrained_run):
+def test_translations_start_with_their_prefixes(untrained_run):
     translator = Translator.load(untrained_run.path)
     prefixes = ["he is", "", "", "she will"]
     found = translator.translate_n_best(SENTENCES, prefixes=prefixes)
@@ -121,8 +121,8 @@ def test_every_piece_of_a_translation_is_aligned(untrained_run):
     assert translator.align(SENTENCES[:1], best[:1]) == alignments[:1]
 
 
-def test_words_are_aligned_as_their_pieces_are(untrained_run):
-    """By hand: a piece belongs to the word before whose ▁, and the following ones, it stands."""
+def test_word_alignments_follow_from_piece_alignments(untrained_run):
+    """By hand: a piece belongs to the word that begins at the nearest ▁ up to this piece."""
     translator = Translator.load(untrained_run.path)
     sentences = [sentence for sentence in SENTENCES if sentence]
     best = [translations[0] for translations in translator.translate_n_best(sentences)]
@@ -151,8 +151,8 @@ def test_an_empty_sentence_has_no_words_to_align(untrained_run):
     assert translator.align_words([], []) == []
 
 
-def test_bf16_translates_nearly_as_fp32(untrained_run):
-    """The same hypotheses score nearly alike; near-ties between pieces may fall differently."""
+def test_scores_in_bf16_are_close_to_fp32(untrained_run):
+    """Only scores are compared, because bf16 may choose a different piece of almost equal score."""
     exact = Translator.load(untrained_run.path)
     rounded = Translator.load(untrained_run.path, precision="bf16")
     assert {p.dtype for p in rounded.model.parameters()} == {torch.bfloat16}
@@ -161,7 +161,7 @@ def test_bf16_translates_nearly_as_fp32(untrained_run):
         assert theirs[0].score == pytest.approx(ours[0].score, rel=0.02)
 
 
-def test_batches_are_as_large_as_memory_allows(untrained_run, monkeypatch):
+def test_the_cache_size_limits_the_tokens_of_a_batch(untrained_run, monkeypatch):
     translator = Translator.load(untrained_run.path, precision="bf16")
     assert translator._tokens_per_batch() == 8192
     config, beam = translator.model.config, translator.decoding.beam_size

@@ -1,4 +1,4 @@
-"""`transloom tune-decoding`: every point is what `translate` would give; what is recommended."""
+"""`transloom tune-decoding`: scores of all settings, and the recommended setting."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def tuned(run):
 
 
 @pytest.mark.long
-def test_each_point_is_the_score_of_what_translate_gives(run, tuned, phrasebook):
+def test_each_points_score_equals_that_of_translated_text(run, tuned, phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     heldout = load_heldout(store, manifest, "validation")
     names = [(p["checkpoint"], p["beam_size"], p["length_penalty"]) for p in tuned["points"]]
@@ -69,7 +69,7 @@ def test_each_point_is_the_score_of_what_translate_gives(run, tuned, phrasebook)
     assert tuned["sources_sha256"] == manifest.heldout["validation"].files["src"].sha256
 
 
-def test_one_of_several_equally_good_points_is_recommended(tuned):
+def test_the_recommendation_is_among_the_points_as_good_as_the_best(tuned):
     points = [DecodingPoint.model_validate(point) for point in tuned["points"]]
     assert tuned["best"]["score"] == max(point.score for point in points)
     assert DecodingPoint.model_validate(tuned["best"]).as_good_as_best
@@ -80,8 +80,8 @@ def test_one_of_several_equally_good_points_is_recommended(tuned):
 @pytest.mark.parametrize(
     ("usual", "expected"), [(1.0, (2, 1.0, 29.8)), (2.6, (2, 3.0, 29.9)), (0.0, (2, 1.0, 29.8))]
 )
-def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipes(usual, expected):
-    """The highest score may be due to chance, and significantly worse points are excluded."""
+def test_the_smallest_beam_and_nearest_penalty_are_recommended(usual, expected):
+    """Among points not significantly worse than the best, which may be best by chance."""
     tried = [
         ("a", 1, 1.0, 25.0, 0.001),
         ("a", 2, 0.0, 28.0, 0.01),
@@ -98,7 +98,7 @@ def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipe
     assert (chosen.beam_size, chosen.length_penalty, chosen.score) == expected
 
 
-def test_the_length_of_translations_is_shown_with_that_of_references(run, tuned, phrasebook):
+def test_a_point_has_the_ratio_of_translated_to_reference_length(run, tuned, phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     texts = load_heldout(store, manifest, "validation").texts
     point = tuned["points"][0]
@@ -110,7 +110,7 @@ def test_the_length_of_translations_is_shown_with_that_of_references(run, tuned,
     assert point["length_ratio"] == len(found) / len("".join(texts["tgt"]))
 
 
-def test_the_record_is_in_the_run(run, tuned):
+def test_the_results_are_stored_in_the_run(run, tuned):
     file = RunFolder(run).tuned_decoding
     assert tuned.pop("file") == str(file)
     record = TunedDecoding.model_validate_json(file.read_text())
@@ -119,14 +119,14 @@ def test_the_record_is_in_the_run(run, tuned):
     assert set(record.checkpoints) == {"step-00000002", "average-of-1-2"}
 
 
-def test_a_person_gets_a_table_and_lines_for_the_recipe(run):
-    """In BLEU of tokens, named by what it is; and the penalty does nothing to a beam of one."""
+def test_tune_decoding_prints_a_table_and_lines_for_the_recipe(run):
+    """With a beam of 1, all length penalties are equally good, so the recipe's is printed."""
     grid = ["--beam-sizes", "1", "--length-penalties", "0.6,1"]
     told = invoke("tune-decoding", run, *grid, "--metric", "bleu_literature").output
     assert "BLEU of lower-cased Moses tokens on validation" in told
     assert "Multi30k" not in told
     assert "moses lower-cased, normalised, tokenised; nrefs:1|case:mixed|eff:no|tok:none" in told
-    assert "decoding:\n  beam_size: 1\n  length_penalty: 0.6\n" in told  # the recipe's, of equals
+    assert "decoding:\n  beam_size: 1\n  length_penalty: 0.6\n" in told  # the recipe's value
     assert "2 of 2 combinations (≈)" in told
     assert f"transloom translate {run} --checkpoint 2 --beam-size 1 --length-penalty 0.6" in told
 
@@ -137,7 +137,7 @@ def point(beam_size, length_penalty, p=1.0):
     )
 
 
-def test_the_edge_of_the_grid_is_reported(tuned):
+def test_a_best_point_at_the_edge_of_the_grid_is_reported(tuned):
     tuned.pop("file", None)
     record = TunedDecoding.model_validate(tuned)
     points = [point(3, 0.0), point(3, 2.0)]
@@ -146,12 +146,12 @@ def test_the_edge_of_the_grid_is_reported(tuned):
     assert not record.model_copy(update={"points": points, "best": points[0]}).at_the_edge
 
 
-def test_a_test_set_is_refused(run):
+def test_tune_decoding_refuses_a_test_set(run):
     told = invoke("tune-decoding", run, "--set", "phrasebook", code=2).output
     assert "expected validation" in " ".join(told.replace("│", " ").split())
 
 
-def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):
+def test_tune_decoding_refuses_a_validation_set_equal_to_a_test_set(run, phrasebook):
     _, manifest = open_dataset(tiny_recipe(phrasebook).data)
     twice = {"validation": manifest.heldout["phrasebook"]}
     same = manifest.model_copy(update={"heldout": manifest.heldout | twice})
@@ -168,7 +168,7 @@ def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):
         ("7", "no checkpoint of step 7"),
     ],
 )
-def test_checkpoints_that_are_not_there(run, checkpoints, problem):
+def test_tune_decoding_refuses_checkpoints_that_the_run_lacks(run, checkpoints, problem):
     with pytest.raises(CheckpointError, match=problem):
         invoke("tune-decoding", run, "--checkpoints", checkpoints)
 
@@ -177,5 +177,5 @@ def test_checkpoints_that_are_not_there(run, checkpoints, problem):
     ("option", "value"),
     [("--beam-sizes", "0,4"), ("--beam-sizes", "two"), ("--length-penalties", "nan")],
 )
-def test_grids_that_are_none(run, option, value):
+def test_tune_decoding_refuses_invalid_grid_values(run, option, value):
     assert option in invoke("tune-decoding", run, option, value, code=2).output

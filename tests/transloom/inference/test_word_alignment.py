@@ -1,4 +1,4 @@
-"""Pieces folded to words: by hand, and against the offsets that SentencePiece itself reports."""
+"""Words of pieces, compared with examples by hand and with SentencePiece's offsets."""
 
 import pytest
 
@@ -30,22 +30,22 @@ def tokenizer(phrasebook) -> Tokenizer:
     ("pieces", "words"),
     [
         (["▁a", "▁b", "c", "▁d"], [(0,), (1,), (1,), (2,)]),
-        (["a", "b", "▁c"], [(0,), (0,), (1,)]),  # a model without a dummy prefix
+        (["a", "b", "▁c"], [(0,), (0,), (1,)]),  # from a model without a dummy prefix
         (["a▁", "b", "c▁"], [(0,), (1,), (1,)]),  # white space as a suffix
         (["▁", "a", "▁", "b"], [(0,), (0,), (1,), (1,)]),
         (["▁", "▁a", "▁", "▁b"], [(0,), (0,), (1,), (1,)]),
-        (["▁New▁York", "▁is"], [(0, 1), (2,)]),  # pieces across white space
+        (["▁New▁York", "▁is"], [(0, 1), (2,)]),  # a piece that contains white space
         (["", "▁a", "▁", ""], [(), (0,), (), ()]),
         (["▁"], [()]),
         ([], []),
     ],
 )
-def test_words_begin_at_spaces(pieces, words):
+def test_pieces_are_assigned_to_words_that_begin_at_spaces(pieces, words):
     assert word_numbers(pieces) == words
 
 
 def by_offsets(text, spans):
-    """The words of a text that each span, in bytes, reaches: by the text alone."""
+    """Return the numbers of the words that overlap each span of bytes of the text."""
     numbers, newest = [], -1
     for before, character in zip(" " + text, text, strict=False):
         newest += before.isspace() and not character.isspace()
@@ -56,12 +56,12 @@ def by_offsets(text, spans):
 
 
 def without_lone_spaces(words, pieces):
-    """SentencePiece's span of a ▁ by itself is a space, which no word has."""
+    """Return the words with () for pieces ▁, whose span is a space and in no word."""
     return [() if piece == "▁" else found for found, piece in zip(words, pieces, strict=True)]
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_words_read_are_those_of_the_sentence(tokenizer, sentence):
+def test_words_read_equals_the_words_by_offsets_in_the_sentence(tokenizer, sentence):
     spans = tokenizer._processor.encode(sentence, return_type="proto").pieces
     ids = [span.id for span in spans]
     pieces = [span.piece for span in spans]
@@ -72,7 +72,7 @@ def test_words_read_are_those_of_the_sentence(tokenizer, sentence):
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_words_written_are_those_of_the_text(tokenizer, sentence):
+def test_words_written_equals_the_words_by_offsets_in_the_text(tokenizer, sentence):
     ids = tokenizer.encode([sentence])[0].tolist()
     (text,) = tokenizer.decode([ids])
     proto = tokenizer._processor.decode(ids, return_type="proto")
@@ -84,7 +84,7 @@ def test_words_written_are_those_of_the_text(tokenizer, sentence):
     assert {n for numbers in found for n in numbers} == set(range(len(text.split())))
 
 
-def test_control_pieces_are_no_words():
+def test_tags_and_eos_belong_to_no_word():
     config = TokenizerConfig(type="bpe", vocabulary_size=18)
     tokenizer = train_tokenizer(["ab cd ab cd abcd"] * 9, config, "tiny.model", [TAG])
     tag, eos = tokenizer.tag_id(TAG), tokenizer.eos_id
@@ -96,7 +96,7 @@ def test_control_pieces_are_no_words():
     assert read[1] == (0,)
 
 
-def test_pairs_of_words_are_those_of_their_pieces():
+def test_fold_turns_pairs_of_pieces_into_pairs_of_words():
     source = [(0,), (1,), (1,), ()]
     target = [(0,), (0,), (1,), (2,), ()]
     alignment = ((2, 0), (1, 1), (0, 2), (3, 3), (0, 4))

@@ -1,4 +1,4 @@
-"""The record in other programs' formats is the record: read back by these programs' own readers."""
+"""Exports of a record to CSV and TensorBoard, read back by these formats' readers."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def rows_of(path):
 
 
 def train_rows(lines):
-    """The fields of each line, with slow ranks as they are in JSON."""
+    """Return the fields of each training line, with slow ranks as in JSON."""
     return [
         {column: getattr(line, column) for column in TABLES["train"]}
         | line.model_dump(include={"slow_ranks"})
@@ -69,7 +69,7 @@ def train_rows(lines):
     ]
 
 
-def test_csv_has_every_digit_of_every_line(run, tmp_path):
+def test_csv_files_contain_all_digits_of_all_lines(run, tmp_path):
     export_metrics(run, "csv", tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "train.csv")
     texts = {"data_digest"}  # the other columns are numbers, or JSON
@@ -103,8 +103,8 @@ def test_csv_has_every_digit_of_every_line(run, tmp_path):
     assert json.loads(events[1]["details"])["settings_changed"] == {"keep_last": [1, 2]}
 
 
-def test_more_operations_than_64_bits_count_are_exported(tmp_path):
-    """A step of a model of 400 billion parameters on 16 million tokens has more."""
+def test_numbers_above_64_bits_are_exported(tmp_path):
+    """A step of 16 million tokens with 400 billion parameters needs over 2**64 operations."""
     counts = {"model_flops": 2**65, "hardware_flops": 2**65 + 2**13}
     folder = make_run(tmp_path / "run", [train_line(1, **COUNTED | counts), train_line(2)])
     export_metrics(folder, "csv", tmp_path / "csv")
@@ -152,7 +152,7 @@ def test_tensorboard_shows_every_number_of_the_record(run, tmp_path):
     (shown,) = events.Tensors("validation/samples/text_summary")
     (text,) = make_ndarray(shown.tensor_proto)
     assert text.decode().count("\n") == 2, "a sample ends its row"
-    table = markdown(text.decode(), extensions=["markdown.extensions.tables"])  # as TensorBoard
+    table = markdown(text.decode(), extensions=["markdown.extensions.tables"])  # like TensorBoard
     assert table.count("<td>") == 3
     assert "\\u202e" in text.decode()
 
@@ -175,18 +175,16 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [Fault.EXIT, Fault.POWER])
 @pytest.mark.parametrize("to", command_faults.EXPORTS)
-def test_after_a_kill_at_any_operation_the_same_command_leaves_its_export_alone(
-    fault_server, to, fault
-):
+def test_a_kill_at_any_operation_leaves_the_old_or_the_new_export(fault_server, to, fault):
     found = fault_server.run(command_faults.strike_everywhere, fault_server.folder, to, fault)
     assert (found[0], found[-1]) == (1, 2)
-    assert len(found) > 10  # the operations were really met
+    assert len(found) > 10  # the fault occurred at this number of operations
     assert found == sorted(found, key=[1, None, 2].index)
-    assert found.count(None) <= 1  # between the two renames
+    assert found.count(None) <= 1  # killed between the two renames
 
 
 @pytest.mark.parametrize("there", ["file", "folder", "export with something else", "link"])
-def test_other_files_than_exports_are_never_replaced(run, tmp_path, there):
+def test_force_never_replaces_files_that_are_not_exports(run, tmp_path, there):
     folder = tmp_path / "out"
     if there == "file":
         folder.write_text("mine")
@@ -204,7 +202,7 @@ def test_other_files_than_exports_are_never_replaced(run, tmp_path, there):
         assert (folder / "thesis.tex").read_text() == "mine"
 
 
-def test_a_damaged_record_leaves_nothing_behind(run, tmp_path):
+def test_the_export_of_a_damaged_record_leaves_no_files(run, tmp_path):
     with (run / "metrics.jsonl").open("a") as record:
         record.write('{"version": 2, "kind": "strange"}\n')
     with pytest.raises(RunError):
@@ -212,14 +210,14 @@ def test_a_damaged_record_leaves_nothing_behind(run, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_a_line_that_is_being_written_is_left_out(run, tmp_path):
+def test_an_incomplete_last_line_is_not_exported(run, tmp_path):
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(5).to_json())
     assert export_metrics(run, "csv", tmp_path / "out").last_step == 4
 
 
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
-def test_the_exported_rows_are_reported(run, tmp_path, to):
+def test_an_export_reports_its_rows_and_last_step(run, tmp_path, to):
     exported = export_metrics(run, to, tmp_path / "out")
     assert (exported.name, exported.last_step) == ("run", 4)
     if to == "csv":
@@ -228,13 +226,13 @@ def test_the_exported_rows_are_reported(run, tmp_path, to):
 
 
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
-def test_a_record_without_lines_is_an_export_without_rows(tmp_path, to):
+def test_an_empty_record_gives_an_export_without_rows(tmp_path, to):
     exported = export_metrics(make_run(tmp_path / "run", []), to, tmp_path / "out")
     assert exported.last_step is None
     assert set(exported.rows.values()) <= {0}
 
 
-def test_lines_of_csv_end_as_those_of_other_texts(run, tmp_path):
+def test_csv_lines_end_without_carriage_returns(run, tmp_path):
     export_metrics(run, "csv", tmp_path / "out")
     files = list((tmp_path / "out").glob("*.csv"))
     assert files
@@ -250,7 +248,7 @@ def test_progress_of_the_export_is_reported_in_bytes(run, tmp_path, monkeypatch)
     assert reports == [(sum(ends[:n]), size) for n in (1, 4, 7)] + [(size, size)]
 
 
-def test_lines_recorded_during_an_export_are_left_out(run, tmp_path):
+def test_lines_recorded_during_an_export_are_not_exported(run, tmp_path):
     record = run / "metrics.jsonl"
     before = record.stat().st_size
 
@@ -263,7 +261,7 @@ def test_lines_recorded_during_an_export_are_left_out(run, tmp_path):
     assert exported.last_step == 4
 
 
-def test_a_run_without_a_record_is_named(run, tmp_path):
+def test_exporting_a_run_without_a_record_is_refused(run, tmp_path):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(RunError, match=r"has no metrics\.jsonl yet"):
         export_metrics(run, "csv", tmp_path / "out")
@@ -274,14 +272,14 @@ def test_a_run_without_a_record_is_named(run, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
 def test_memory_does_not_grow_with_the_record(tmp_path, to):
-    export_metrics(make_run(tmp_path / "warm", LINES), to, tmp_path / "warm-out")  # its imports
+    export_metrics(make_run(tmp_path / "warm", LINES), to, tmp_path / "warm-out")  # imports
     run = make_run(tmp_path / "run", (train_line(step) for step in range(1, 2001)))
-    with at_most(3_000_000):  # all lines as objects take 6 MB
+    with at_most(3_000_000):  # all lines as objects would take 6 MB
         exported = export_metrics(run, to, tmp_path / "out")
     assert exported.last_step == 2000
 
 
-def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_package_is_reported_with_the_remedy(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
@@ -290,7 +288,7 @@ def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_writes_into_the_working_directory(run, tmp_path, monkeypatch):
+def test_export_metrics_writes_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["export-metrics", "run", "--to", "csv"])
     assert result.exit_code == 0, result.output
@@ -303,6 +301,6 @@ def test_the_command_writes_into_the_working_directory(run, tmp_path, monkeypatc
     assert Path("run-csv/train.csv").is_file()
 
 
-def test_the_lines_here_are_what_the_record_gives_back(run):
+def test_read_metrics_returns_the_lines_that_were_written(run):
     assert read_metrics(run / "metrics.jsonl") == LINES
     assert any(isinstance(line, ValidationLine) for line in LINES)

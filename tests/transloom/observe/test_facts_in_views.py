@@ -1,4 +1,4 @@
-"""A fact of the training line is in every view, by one title and one name."""
+"""A fact of the training line has the same title and name in every view."""
 
 import csv
 import io
@@ -30,12 +30,12 @@ def run(tmp_path):
 
 
 def row(text):
-    """The row of the fact, with single spaces."""
+    """Return the fact's row of a text, with single spaces."""
     (line,) = [line for line in text.split("\n") if line.strip().startswith(TITLE)]
     return " ".join(line.split())
 
 
-def test_terminals_show_it(run, transloom):
+def test_terminal_views_show_the_fact(run, transloom):
     console = Terminal(file=io.StringIO(), width=100)
     console.print(RunFeed(run))
     assert row(console.file.getvalue()).startswith(f"{TITLE} {SHOWN}")
@@ -43,7 +43,7 @@ def test_terminals_show_it(run, transloom):
     assert f"  {TITLE} {SHOWN}" in step_summary(lambda fact: getattr(LINE, fact.name), DEFAULT_FORM)
 
 
-def test_the_dashboard_and_reports_have_it(run):
+def test_the_dashboard_and_reports_contain_the_fact(run):
     responses = frozen_responses([run])
     fact = next(fact for fact in responses["/api/facts"]["facts"] if fact["name"] == NAME)
     assert (fact["title"], {"chart", "step", "status"} <= {*fact["show"]}) == (TITLE, True)
@@ -52,7 +52,7 @@ def test_the_dashboard_and_reports_have_it(run):
     assert read_curves(RunFolder(run), points=1).columns[NAME] == [0.375]
 
 
-def test_metrics_and_exports_have_it(run, tmp_path):
+def test_metrics_and_exports_contain_the_fact(run, tmp_path):
     metrics = {value.name: value.value for value in run_values(run)}
     assert metrics["transloom_run_compute_imbalance_ratio"] == 0.375
     assert dict(values_of(LINE))[f"train/{NAME}"] == 0.375
@@ -64,6 +64,6 @@ def test_metrics_and_exports_have_it(run, tmp_path):
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])[NAME] == 0.375
 
 
-def test_the_documentation_has_it():
+def test_the_documentation_lists_the_fact():
     page = Path(__file__).parents[3] / "docs/reference/metrics.md"
     assert f"| `{NAME}` | {TITLE} | share of compute time |" in page.read_text()

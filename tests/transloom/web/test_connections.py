@@ -1,4 +1,4 @@
-"""Connections without a token: how many are kept, for how long, and what they write to the log."""
+"""Limits on connections without a token: their number, duration and log lines."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ def dashboard(tmp_path):
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_malformed_request_is_answered_with_the_headers_of_every_answer(dashboard, kind):
+def test_a_malformed_request_gets_status_400_with_security_headers(dashboard, kind):
     answer = answer_to(dashboard.port, MALFORMED[kind])
     status, *lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")
     assert status.split()[1] == "400"
@@ -68,14 +68,14 @@ def test_malformed_requests_are_logged_once_and_then_counted(tmp_path, caplog):
     assert len(first + last) < 500
 
 
-def test_the_owner_gets_in_while_others_hold_connections(dashboard):
+def test_incomplete_requests_do_not_block_the_owner(dashboard):
     with dashboard.follow() as events, half_requests(dashboard.port, 2 * MAX_WAITING) as held:
         for oldest in held[:MAX_WAITING]:
             assert received(oldest) == b""
         assert dashboard.get("/api/runs").status == 200
         entered = dashboard.request("GET", f"/?token={dashboard.doors.token}", cookie=None)
         assert entered.status == 303
-        for newest in held[MAX_WAITING + 2 :]:  # which the owner's two have not replaced
+        for newest in held[MAX_WAITING + 2 :]:  # not replaced by the requests above
             newest.sendall(b"x\r\n\r\n")
             assert b" 401 " in received(newest)
         dashboard.publish("curves", CurvesChanged(id="one"))
@@ -83,7 +83,7 @@ def test_the_owner_gets_in_while_others_hold_connections(dashboard):
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_REQUEST])
-def test_headers_that_do_not_come_in_time_end_the_connection(tmp_path, sent):
+def test_a_connection_is_closed_if_headers_do_not_arrive_in_time(tmp_path, sent):
     with (
         RunningDashboard(tmp_path, headers_seconds=0.1) as dashboard,
         connect(dashboard.port) as connection,
@@ -92,8 +92,8 @@ def test_headers_that_do_not_come_in_time_end_the_connection(tmp_path, sent):
         assert received(connection) == b""
 
 
-def test_a_client_that_takes_no_answer_makes_room_too():
-    whole = 20_000_000  # more than the kernel keeps for both ends
+def test_a_client_that_does_not_read_is_disconnected_for_newer_clients():
+    whole = 20_000_000  # more than the kernel's buffers of both ends
     kept = []
 
     async def send(request):
@@ -121,7 +121,7 @@ def test_a_client_that_takes_no_answer_makes_room_too():
                 await loop.sock_sendall(oldest, WHOLE_REQUEST)
                 while not (kept and kept[0].writing_paused):
                     await asyncio.sleep(0)
-                kept[0].force_close()  # as aiohttp does when an idle connection's time is over
+                kept[0].force_close()  # like aiohttp for idle connections
                 for client in newer:
                     await loop.sock_connect(client, place)
                     await loop.sock_sendall(client, WHOLE_REQUEST.replace(b"/", b"/none", 1))
@@ -133,7 +133,7 @@ def test_a_client_that_takes_no_answer_makes_room_too():
 
 @contextmanager
 def no_free_descriptor():
-    """Let this process open nothing more than it has now."""
+    """Use up the file descriptors of this process while the context is open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = max(map(int, os.listdir("/proc/self/fd"))) + 1  # noqa: PTH208
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -161,14 +161,14 @@ def ask(connection, port, request=WHOLE_REQUEST):
         connection.sendall(request)
 
 
-def test_without_a_free_descriptor_the_oldest_connection_makes_room(dashboard, caplog):
+def test_the_oldest_connection_is_closed_if_no_descriptor_is_free(dashboard, caplog):
     with (
         half_requests(dashboard.port, 1) as (oldest,),
         unconnected(3) as (owner, newer, newest),
     ):
         cookie = b"\r\nCookie: " + dashboard.cookie.encode()
         ask(owner, dashboard.port, WHOLE_REQUEST.replace(b"\r\n\r\n", cookie + b"\r\n\r\n"))
-        assert b" 200 " in received(owner)  # so the half request was accepted before
+        assert b" 200 " in received(owner)  # the incomplete request was accepted earlier
         with no_free_descriptor():
             ask(newer, dashboard.port)
             assert b" 401 " in received(newer)
@@ -180,7 +180,7 @@ def test_without_a_free_descriptor_the_oldest_connection_makes_room(dashboard, c
     assert "ulimit -n" in line
 
 
-def test_a_lack_of_descriptors_that_lasts_is_a_line_of_the_log(dashboard, caplog, monkeypatch):
+def test_a_lasting_lack_of_descriptors_is_logged_once(dashboard, caplog, monkeypatch):
     attempts = count_calls(monkeypatch, Refusals, "add")
     monkeypatch.setattr(connections, "ACCEPT_RETRY_SECONDS", 0.0)
     with unconnected(50) as clients:
@@ -204,7 +204,7 @@ def count_calls(monkeypatch, owner, name):
     return calls
 
 
-def test_the_log_has_a_line_for_each_minute_with_refusals(caplog, monkeypatch):
+def test_refusals_are_counted_and_logged_once_per_interval(caplog, monkeypatch):
     monkeypatch.setattr(connections, "LOG_SECONDS", 0.01)
 
     async def check():

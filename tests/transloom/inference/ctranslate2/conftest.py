@@ -1,4 +1,4 @@
-"""Small networks that end their sentences, and models of CTranslate2's made of them."""
+"""Fixtures: tokenizers, and small random networks that end their sentences."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ TAG = "<2en>"
 
 @pytest.fixture(scope="session")
 def tokenizers():
-    """A tokenizer of each language, of different sizes."""
+    """Return a tokenizer for each side, with vocabularies of different sizes."""
     french = [*SENTENCES, "vous êtes là", "la gare est grande"] * 3
     english = ["i am a student", "she will be a journalist tomorrow", "no", "the station"] * 3
     return {
@@ -42,10 +42,10 @@ def joint(tokenizers):
 
 @pytest.fixture(scope="session")
 def network_for():
-    """Builds a random network whose translations have about ten tokens.
+    """Return a function that builds a random network with translations of about ten tokens.
 
-    One direction of the last layer's output is always the same, and the rows of the output matrix
-    have it or not: so EOS is likely, and PAD and BOS, which no trained network writes, are not.
+    The first component of the last layer's output is always 1. Its column of the output matrix
+    makes EOS likely, and PAD and BOS, which trained networks never write, unlikely.
     """
 
     def build(tokenizers, seed=0, **settings):

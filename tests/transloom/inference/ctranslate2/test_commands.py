@@ -1,4 +1,4 @@
-"""`transloom export --to ctranslate2` and `--engine ctranslate2`, as a user types them."""
+"""The commands `transloom export --to ctranslate2` and `translate --engine ctranslate2`."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ from transloom.inference.translator import Translator
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
 
 
-def test_a_run_is_exported_with_its_tokenizers(untrained_run, tmp_path):
+def test_export_to_ctranslate2_writes_the_model_tokenizers_and_card(untrained_run, tmp_path):
     summary = json.loads(
         invoke(
             "export", untrained_run.path, tmp_path / "out", "--to", "ctranslate2", "--json"
@@ -51,7 +51,7 @@ def test_a_run_is_exported_with_its_tokenizers(untrained_run, tmp_path):
     assert translator.translate_batch([pieces], max_decoding_length=9)[0].hypotheses[0]
 
 
-def test_a_tokenizer_that_rewrites_text_is_refused_by_name():
+def test_export_names_a_verbatim_tokenizer_that_it_refuses():
     config = TokenizerConfig(type="char", vocabulary_size=20, verbatim=True)
     rewriting = train_tokenizer(["ab"] * 9, config, "words.model")
     plain = train_tokenizer(["ab"] * 9, config.model_copy(update={"verbatim": False}), "plain")
@@ -60,12 +60,12 @@ def test_a_tokenizer_that_rewrites_text_is_refused_by_name():
         require_plain([plain, rewriting])
 
 
-def test_only_this_target_rounds_weights(untrained_run, tmp_path):
+def test_only_export_to_ctranslate2_accepts_quantization(untrained_run, tmp_path):
     with pytest.raises(RunError, match=r"--quantization is int8 .* only --to ctranslate2"):
         export_run(untrained_run.path, tmp_path / "out", None, Target.HUGGINGFACE, ComputeType.INT8)
 
 
-def test_the_command_translates_as_without_it(untrained_run, tmp_path):
+def test_translate_prints_the_same_with_engine_ctranslate2(untrained_run, tmp_path):
     file = tmp_path / "sentences.txt"
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
     command = ["translate", untrained_run.path, file, "--json", "--alignments", "--n-best", 2]
@@ -81,7 +81,7 @@ def test_the_command_translates_as_without_it(untrained_run, tmp_path):
     assert kept.name.startswith("step-00000002-")
 
 
-def test_unsupported_options_are_named(untrained_run):
+def test_translate_refuses_options_that_the_engine_does_not_support(untrained_run):
     def load(**settings):
         return Translator.load(untrained_run.path, **settings)
 
@@ -97,7 +97,7 @@ def test_unsupported_options_are_named(untrained_run):
             load(engine=Engine.CTRANSLATE2, compute_type=compute_type)
 
 
-def test_without_the_library_it_says_what_to_install(untrained_run, monkeypatch, tmp_path):
+def test_without_ctranslate2_the_error_says_what_to_install(untrained_run, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     with pytest.raises(EngineError, match=r"pip install 'ctranslate2[^ ]+'"):
         Translator.load(untrained_run.path, engine=Engine.CTRANSLATE2)
@@ -106,7 +106,7 @@ def test_without_the_library_it_says_what_to_install(untrained_run, monkeypatch,
     assert not (tmp_path / "out").exists()
 
 
-def test_the_numbers_are_named(untrained_run):
+def test_the_engines_name_includes_its_compute_type(untrained_run):
     ours = Translator.load(untrained_run.path)
     theirs = Translator.load(
         untrained_run.path, engine=Engine.CTRANSLATE2, compute_type=ComputeType.INT8

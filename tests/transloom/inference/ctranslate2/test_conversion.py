@@ -1,4 +1,4 @@
-"""Networks of every form in CTranslate2: the same probabilities, the same translations."""
+"""Networks converted to CTranslate2 have the same probabilities and translations."""
 
 import json
 
@@ -31,13 +31,13 @@ FORMS = [
     {"share_embeddings": "all", "activation": "silu", "output_bias": True, "decoder_start": "pad"},
     {"share_embeddings": "decoder", "activation": "gelu"},
 ]
-NATS = 2e-5  # that a token's log-probability may differ by; docs/decisions/0057 names it
+NATS = 2e-5  # largest difference of a token's log-probability, as in docs/decisions/0057
 SOURCES = [[5, 9, 7, 30, 12, 8, 21], [4], [17, 11, 11, 6, 40, 13, 9, 22, 5, 31, 18]]
 
 
 @pytest.fixture(params=FORMS, ids=lambda form: "-".join(map(str, form.values())))
 def form(request, tokenizers, joint, network_for):
-    """A network and its tokenizers: joint ones where the embeddings are."""
+    """Return a network and its tokenizers, which are equal if all embeddings are shared."""
     chosen = joint if request.param["share_embeddings"] == "all" else tokenizers
     return network_for(chosen, **request.param), chosen
 
@@ -51,7 +51,7 @@ def pieces(tokenizer, ids):
     return [tokenizer.piece(number) for number in ids]
 
 
-def test_every_token_has_the_same_probability(form, tmp_path):
+def test_every_token_has_the_same_probability_in_ctranslate2(form, tmp_path):
     network, tokenizers = form
     translator = written(network, tokenizers, tmp_path)
     bos, eos = network.vocabulary.bos_id, network.vocabulary.eos_id
@@ -71,7 +71,7 @@ def test_every_token_has_the_same_probability(form, tmp_path):
 
 
 @pytest.mark.matrix
-def test_greedy_translations_are_the_same(form, tmp_path):
+def test_greedy_translations_are_the_same_in_ctranslate2(form, tmp_path):
     network, tokenizers = form
     translator = written(network, tokenizers, tmp_path)
     eos = network.vocabulary.eos_id
@@ -88,7 +88,7 @@ def test_greedy_translations_are_the_same(form, tmp_path):
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_its_attention_is_what_our_alignments_are_made_of(joint, network_for, tmp_path, layers):
+def test_ctranslate2_returns_the_attention_of_our_alignments(joint, network_for, tmp_path, layers):
     network = network_for(joint, decoder_layers=layers)
     names = [joint["tgt"].piece(number) for number in range(joint["tgt"].vocabulary_size)]
     translator = written(network, joint, tmp_path)
@@ -109,7 +109,7 @@ def test_its_attention_is_what_our_alignments_are_made_of(joint, network_for, tm
         torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-4)
 
 
-def test_sentencepiece_and_the_folder_are_all_that_is_needed(tokenizers, network_for, tmp_path):
+def test_an_export_needs_only_ctranslate2_and_sentencepiece(tokenizers, network_for, tmp_path):
     network = network_for(tokenizers, share_embeddings="none")
     translator = written(network, tokenizers, tmp_path)
     source, target = (
@@ -122,7 +122,7 @@ def test_sentencepiece_and_the_folder_are_all_that_is_needed(tokenizers, network
     ids = [*tokenizers["src"].encode(["je suis là"])[0].tolist(), tokenizers["src"].eos_id]
     (ours,) = greedy_search(network, torch.tensor([ids]), DecodingConfig())
     assert target.decode(found.hypotheses[0]) == tokenizers["tgt"].decode([list(ours.ids)])[0]
-    for side, field in (("source", "src"), ("target", "tgt")):  # decoding alone would not tell them
+    for side, field in (("source", "src"), ("target", "tgt")):  # decoding does not test this
         assert (tmp_path / f"{side}.model").read_bytes() == tokenizers[field].model
     vocabulary = json.loads((tmp_path / "source_vocabulary.json").read_text())
     assert len(vocabulary) == tokenizers["src"].vocabulary_size
@@ -137,10 +137,10 @@ def test_shared_embeddings_are_stored_once(tokenizers, joint, network_for, tmp_p
         write_model(network, joint, POSITIONS, tmp_path / share)
         sizes[share] = (tmp_path / share / "model.bin").stat().st_size
         matrix = network.target_embedding.weight.numel() * 4
-    assert abs(sizes["none"] - sizes["all"] - 2 * matrix) < 500  # names
+    assert abs(sizes["none"] - sizes["all"] - 2 * matrix) < 500  # bytes of names
 
 
-def test_int8_weights_are_smaller_and_nearly_the_same(joint, network_for, tmp_path):
+def test_int8_weights_are_smaller_and_give_similar_scores(joint, network_for, tmp_path):
     network = network_for(joint)
     for name, quantization in (("fp32", None), ("int8", ComputeType.INT8)):
         (tmp_path / name).mkdir()
@@ -148,8 +148,8 @@ def test_int8_weights_are_smaller_and_nearly_the_same(joint, network_for, tmp_pa
     sizes = [(tmp_path / name / "model.bin").stat().st_size for name in ("fp32", "int8")]
     assert sizes[1] < 0.6 * sizes[0]
     source, target = (pieces(joint["src"], ids) for ids in (SOURCES[0], SOURCES[2]))
-    # Computed in fp32, so that only the weights count. Computed in int8 on a CPU without AVX-512,
-    # the scores of this network, whose weights are large, were up to 1.6 nats apart.
+    # Compute in fp32, to compare only the weights. In int8 on a CPU without AVX-512, the scores of
+    # this network, whose weights are large, differed by up to 1.6 nats.
     scores = [
         ctranslate2.Translator(str(tmp_path / name), compute_type="float32")
         .score_batch([source], [target])[0]
@@ -165,7 +165,7 @@ class OfAnotherKind:
     name = "bytes.model"
 
 
-def test_unsupported_networks_are_named(joint, network_for):
+def test_other_networks_and_tokenizers_are_refused_by_name(joint, network_for):
     network = network_for(joint)
     with pytest.raises(ModelError, match=r"is a Linear, but .* only transloom's own Transformer"):
         require_supported(torch.nn.Linear(2, 2), joint)
@@ -193,10 +193,10 @@ def test_settings_newer_than_the_paper_are_refused_by_name(joint, network_for, s
         require_supported(network, joint)
 
 
-def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeypatch):
+def test_a_setting_that_the_conversion_does_not_know_is_refused(joint, network_for, monkeypatch):
     network = network_for(joint, norm="pre")
     known = "transloom.inference.ctranslate2.conversion.FIELDS"
-    monkeypatch.setattr(known, {"network", "width"})  # as if norm had been added today
+    monkeypatch.setattr(known, {"network", "width"})  # as if model.norm were a new setting
     with pytest.raises(ModelError, match=r"model\.\w+ is .*, but the conversion to CTranslate2"):
         require_supported(network, joint)
 
@@ -209,7 +209,7 @@ def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeyp
         (3000, {"max_length_factor": 1.5, "max_extra_length": 50}, 4550),
     ],
 )
-def test_there_are_positions_for_the_longest_source_and_its_translation(
+def test_an_export_has_positions_for_the_longest_source_and_translation(
     phrasebook, source, decoding, expected
 ):
     recipe = tiny_recipe(phrasebook).training()

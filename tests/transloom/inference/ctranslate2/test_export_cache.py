@@ -1,4 +1,4 @@
-"""Models that a run keeps: exported once, again when damaged, whole when two processes export."""
+"""Cached exports of a run: written once, rewritten if damaged, safe for two processes."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ def engines(tmp_path):
 
 
 class Conversion:
-    """Writes two files, and counts how often."""
+    """A conversion that writes two files and records each folder."""
 
     def __init__(self):
         self.folders: list[Path] = []
@@ -75,7 +75,7 @@ def test_a_checkpoint_is_converted_once(engines, origin):
         ),
     ],
 )
-def test_a_damaged_export_is_made_again(engines, origin, damage):
+def test_a_damaged_export_is_converted_again(engines, origin, damage):
     write = Conversion()
     cached_files(engines, origin, write)
     (folder,) = kept(engines)
@@ -87,7 +87,7 @@ def test_a_damaged_export_is_made_again(engines, origin, damage):
     assert len(write.folders) == 2
 
 
-def test_another_release_or_length_is_another_model(engines, origin):
+def test_another_library_release_or_length_is_converted_again(engines, origin):
     write = Conversion()
     for change in ({}, {"library": "4.9.0"}, {"positions": 2048}):
         cached_files(engines, origin.model_copy(update=change), write)
@@ -95,7 +95,7 @@ def test_another_release_or_length_is_another_model(engines, origin):
     assert len(kept(engines)) == 1
 
 
-def test_two_at_once_leave_one_whole_model(engines, origin):
+def test_two_concurrent_conversions_leave_one_complete_model(engines, origin):
     both_write = threading.Barrier(2)
     found = []
 
@@ -116,7 +116,7 @@ def test_two_at_once_leave_one_whole_model(engines, origin):
     assert cached_files(engines, origin, Conversion()) == WRITTEN
 
 
-def test_one_that_cannot_be_converted_leaves_nothing(engines, origin):
+def test_a_failed_conversion_leaves_no_files(engines, origin):
     def fail(folder):
         (folder / "model.bin").write_bytes(b"half")
         raise ValueError("no such layer")
@@ -126,10 +126,10 @@ def test_one_that_cannot_be_converted_leaves_nothing(engines, origin):
     assert kept(engines) == []
 
 
-def test_models_of_checkpoints_that_are_gone_are_removed(engines, origin):
+def test_exports_of_deleted_checkpoints_are_removed(engines, origin):
     older = origin.model_copy(update={"checkpoint": "step-00000001"})
     cached_files(engines, older, Conversion())
-    assert kept(engines) == []  # the run has no such checkpoint, and nothing is kept for it
+    assert kept(engines) == []  # no export is kept, because the run lacks this checkpoint
     cached_files(engines, origin, Conversion())
     unfinished = engines / "ctranslate2" / ".step-00000002-x.unfinished"
     unfinished.mkdir()
@@ -139,9 +139,9 @@ def test_models_of_checkpoints_that_are_gone_are_removed(engines, origin):
     assert len(kept(engines)) == 3
 
 
-def test_without_a_place_to_write_a_temporary_folder_serves(origin, caplog):
+def test_a_temporary_folder_is_used_if_the_cache_is_not_writable(origin, caplog):
     write = Conversion()
-    nowhere = Path("/sys/kernel/engines")  # no process can make a folder there
+    nowhere = Path("/sys/kernel/engines")  # no process can create this folder
     assert cached_files(nowhere, origin, write) == WRITTEN
     assert "cannot be written" in caplog.text
     (temporary,) = write.folders
@@ -163,7 +163,7 @@ def test_files_of_a_killed_process_are_removed_after_a_day(engines, origin):
     assert len(kept(engines)) == 2
 
 
-def test_the_card_says_what_the_model_was_made_of(engines, origin):
+def test_the_card_of_an_export_names_its_origin_and_hashes(engines, origin):
     cached_files(engines, origin, Conversion())
     (folder,) = kept(engines)
     card = json.loads((folder / CARD).read_text())
@@ -172,8 +172,8 @@ def test_the_card_says_what_the_model_was_made_of(engines, origin):
     assert card["files"]["model.bin"] == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_a_place_that_is_no_folder_is_an_error(tmp_path, origin):
-    """Unlike a place without permissions, where a temporary folder serves."""
+def test_a_file_in_place_of_the_cache_folder_is_an_error(tmp_path, origin):
+    """If only permissions are missing, a temporary folder is used instead."""
     (tmp_path / "engines").write_text("a file")
     write = Conversion()
     with pytest.raises(NotADirectoryError):
@@ -181,9 +181,7 @@ def test_a_place_that_is_no_folder_is_an_error(tmp_path, origin):
     assert not write.folders
 
 
-def test_a_disk_that_fills_while_a_model_is_written_makes_way_for_a_temporary_folder(
-    engines, origin, caplog
-):
+def test_a_temporary_folder_is_used_if_the_disk_becomes_full(engines, origin, caplog):
     complete = Conversion()
 
     def fill(folder):

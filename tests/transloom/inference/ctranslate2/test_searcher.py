@@ -1,4 +1,4 @@
-"""Translations by CTranslate2 against those by our own search."""
+"""Translations by CTranslate2 compared with translations by transloom's search."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def network(tokenizers, network_for):
 
 @pytest.fixture(scope="module")
 def searchers(network, tokenizers, tmp_path_factory):
-    """Ours and theirs."""
+    """Return transloom's searcher and CTranslate2's for one network."""
     folder = tmp_path_factory.mktemp("model")
     write_model(network, tokenizers, POSITIONS, folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -44,7 +44,7 @@ def batches_of(tokenizers):
 
 @pytest.fixture(scope="module")
 def log_probability(network):
-    """Return the log probability of a translation by our network, in one pass."""
+    """Return a function that computes a translation's log probability with our network."""
 
     def compute(source, ids):
         bos, eos = network.vocabulary.bos_id, network.vocabulary.eos_id
@@ -66,7 +66,7 @@ def searched(searcher, decoding, batches):
 @pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0, 0.6, 1.2])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_the_best_translations_and_their_scores_are_ours(searchers, batches_of, beam, alpha):
+def test_ctranslate2_finds_our_best_translations_and_scores(searchers, batches_of, beam, alpha):
     batches = batches_of(SENTENCES)
     assert len(batches) > 1
     decoding = DecodingConfig(beam_size=beam, length_penalty=alpha, max_extra_length=40)
@@ -79,7 +79,7 @@ def test_the_best_translations_and_their_scores_are_ours(searchers, batches_of, 
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 
-def test_every_score_is_our_formula_over_its_log_probability(
+def test_every_score_is_the_log_probability_divided_by_our_length_penalty(
     searchers, batches_of, log_probability, tokenizers
 ):
     decoding = DecodingConfig(beam_size=4, length_penalty=0.8, max_extra_length=40)
@@ -93,7 +93,7 @@ def test_every_score_is_our_formula_over_its_log_probability(
         assert hypothesis.score == pytest.approx(ours, rel=1e-4)
 
 
-def test_prefixes_count_as_in_ours(searchers, batches_of, log_probability, tokenizers):
+def test_scores_include_the_prefix_as_ours_do(searchers, batches_of, log_probability, tokenizers):
     prefixes = ["she will", "", "no", "the student", "", "a"]
     decoding = DecodingConfig(beam_size=3, max_extra_length=40)
     batches = batches_of(SENTENCES, prefixes)
@@ -112,7 +112,7 @@ def test_prefixes_count_as_in_ours(searchers, batches_of, log_probability, token
     assert [one[0].ids for one in found[0]] == [one[0].ids for one in found[1]]
 
 
-def test_a_prefix_that_is_too_long_is_named(searchers, batches_of):
+def test_a_prefix_longer_than_its_translation_may_be_is_reported(searchers, batches_of):
     decoding = DecodingConfig(max_extra_length=1)
     with pytest.raises(PrefixError, match="tokens, but its translation may have") as raised:
         searched(searchers[1], decoding, batches_of(["non", "non"], ["", "she will " * 9]))
@@ -120,8 +120,8 @@ def test_a_prefix_that_is_too_long_is_named(searchers, batches_of):
 
 
 @pytest.mark.parametrize("extra", [1, 3])
-def test_at_the_limit_our_search_decides(searchers, batches_of, extra):
-    """Ours makes EOS follow, and scores it; CTranslate2 would cut."""
+def test_sentences_that_reach_the_length_limit_are_searched_by_us(searchers, batches_of, extra):
+    """Our search adds EOS at the limit and scores it; CTranslate2 would omit it."""
     decoding = DecodingConfig(beam_size=3, max_length_factor=0, max_extra_length=extra)
     ours, theirs = (searched(one, decoding, batches_of(SENTENCES)) for one in searchers)
     assert len(ours) == len(SENTENCES)
@@ -131,7 +131,7 @@ def test_at_the_limit_our_search_decides(searchers, batches_of, extra):
 
 
 @pytest.mark.long
-def test_sentences_longer_than_its_table_are_ours(searchers, batches_of):
+def test_sentences_longer_than_the_position_table_are_searched_by_us(searchers, batches_of):
     long = " ".join(["je suis étudiant"] * 20)
     decoding = DecodingConfig(beam_size=2, max_extra_length=5)
     ours, theirs = (searched(one, decoding, batches_of([long, "non"])) for one in searchers)
@@ -139,7 +139,7 @@ def test_sentences_longer_than_its_table_are_ours(searchers, batches_of):
 
 
 @pytest.mark.long
-def test_workers_find_the_same_in_order(searchers, batches_of):
+def test_worker_processes_find_the_same_translations_in_order(searchers, batches_of):
     batches = batches_of(SENTENCES * 4)
     decoding = DecodingConfig(beam_size=2, max_extra_length=40)
     alone = searched(searchers[1], decoding, batches)
@@ -147,7 +147,7 @@ def test_workers_find_the_same_in_order(searchers, batches_of):
         together = [one for found in workers(decoding, batches) for one in found]
     for found, expected in zip(together, alone, strict=True):
         assert [h.ids for h in found] == [h.ids for h in expected]
-        # Sums depend on how many threads share them.
+        # The rounding of sums depends on the number of threads.
         assert [h.score for h in found] == pytest.approx([h.score for h in expected], rel=1e-5)
     with searchers[1].in_processes(1) as same:
         assert same == searchers[1].search

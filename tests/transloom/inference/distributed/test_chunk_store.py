@@ -1,4 +1,4 @@
-"""Chunks of a file of lines, and their results in a folder."""
+"""Chunks of a file of lines, and the folder that stores their translations."""
 
 import os
 
@@ -37,7 +37,7 @@ def finished(work):
     return work.output.read_text()
 
 
-def test_chunks_are_the_lines_of_the_file(tmp_path):
+def test_a_file_is_split_at_line_feeds_into_chunks_of_lines(tmp_path):
     file = tmp_path / "lines"
     file.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n\nf\xc3\xbcnf\n\xef\xbb\xbfsix")
     given = scan_file(str(file), 2)
@@ -47,25 +47,25 @@ def test_chunks_are_the_lines_of_the_file(tmp_path):
     assert [given.size(number) for number in range(3)] == [2, 2, 1]
 
 
-def test_a_line_that_cannot_be_read_is_named_before_anything_begins(tmp_path):
+def test_scanning_a_file_reports_a_line_that_is_not_utf_8(tmp_path):
     file = tmp_path / "lines"
     file.write_bytes(b"one\ntwo\nthr\xff\n")
     with pytest.raises(CorpusError, match="line 3: the byte 0xff, number 4"):
         scan_file(str(file), 2)
 
 
-def test_a_file_that_is_changed_on_the_way_is_refused(tmp_path):
+def test_reading_a_chunk_fails_if_the_file_has_changed_since_the_scan(tmp_path):
     file = tmp_path / "lines"
     file.write_text("one\ntwo\n")
     given = scan_file(str(file), 1)
     assert given.chunk(1) == ["two"]
     file.write_text("one\nzwei\n")
-    os.utime(file, ns=(0, given.changed_at + 1))  # both may have been in one tick of its clock
+    os.utime(file, ns=(0, given.changed_at + 1))  # the two writes may have equal times
     with pytest.raises(CorpusError, match="was changed while it was translated"):
         given.chunk(1)
 
 
-def test_results_become_the_output_in_order(work):
+def test_finish_writes_the_results_to_the_output_in_order(work):
     with work.owned(CARD) as chunks:
         assert chunks == [0, 1, 2]
         for number in (2, 0, 1):
@@ -76,7 +76,7 @@ def test_results_become_the_output_in_order(work):
     assert not work.folder.exists()
 
 
-def test_kept_chunks_are_not_repeated_and_damaged_ones_are(work):
+def test_only_missing_and_damaged_chunks_are_translated_again(work):
     with work.owned(CARD):
         work.keep(0, ["0 ä", ""])
         work.keep(1, ["1 ä", ""])
@@ -89,7 +89,7 @@ def test_kept_chunks_are_not_repeated_and_damaged_ones_are(work):
     assert finished(work) == "0 ä\n\n1 ä\n\n2 ä\n\n"
 
 
-def test_other_settings_are_refused_with_both_values(work):
+def test_a_folder_made_with_other_settings_is_refused(work):
     with work.owned(CARD):
         work.keep(0, ["0"])
     other = CARD.model_copy(update={"decoding": {"beam_size": 8}, "lines": 6})
@@ -102,7 +102,7 @@ def test_other_settings_are_refused_with_both_values(work):
         pass
 
 
-def test_two_commands_do_not_work_in_one_folder(work):
+def test_a_second_command_cannot_use_the_same_folder(work):
     with (
         work.owned(CARD),
         pytest.raises(ClusterError, match="Another command works in"),
@@ -111,7 +111,7 @@ def test_two_commands_do_not_work_in_one_folder(work):
         pass
 
 
-def test_an_output_that_is_there_is_left_alone(work):
+def test_an_existing_output_is_not_overwritten(work):
     work.output.write_text("mine")
     with pytest.raises(ClusterError, match="already exists"), work.owned(CARD):
         pass

@@ -1,4 +1,4 @@
-"""`transloom translate --on-cluster` on a real Ray, whose actors and driver are killed."""
+"""`transloom translate --on-cluster` on a real Ray cluster; actors and drivers are killed."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from transloom.inference.distributed.chunk_store import ChunkStore
 
 LINES_PER_CHUNK = 3
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non", "il est là"] * 3
-# A driver that is killed when its second chunk is to be kept.
+# A driver that kills itself before it stores its second chunk.
 KILLED_DRIVER = """
 import os, signal, sys
 from transloom.inference.distributed import cluster_translation
@@ -33,7 +33,7 @@ ChunkStore.keep = keep_one
 from transloom.cli.app import main
 main()
 """
-# A driver whose own Ray is killed when its first chunk is to be kept.
+# A driver that kills its private Ray after it has stored its first chunk.
 DRIVER_WITHOUT_RAY = """
 import psutil, time
 from transloom.inference.distributed import cluster_translation
@@ -68,7 +68,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def command(untrained_run, file, ray_head, tmp_path):
-    """The arguments on the cluster."""
+    """Return the arguments of a translation on the cluster by an ensemble of one run twice."""
     to = ["--on-cluster", "--output", tmp_path / "out.txt", "--address", ray_head.address]
     run = untrained_run.path
     return ["translate", run, run, file, *to, "--cpus-per-actor", 0.5]
@@ -81,13 +81,13 @@ def expected(untrained_run, file):
 
 
 def running_actors(address):
-    """Return the process of each actor of a cluster that translates."""
+    """Return the process id of each translating actor of a cluster."""
     wanted = [("class_name", "=", "LineTranslator"), ("state", "=", "ALIVE")]
     return [actor.pid for actor in list_actors(address, filters=wanted)]
 
 
 @pytest.mark.proof
-def test_the_output_is_the_local_commands_though_an_actor_is_killed(
+def test_the_output_equals_that_of_the_local_command_if_an_actor_is_killed(
     command, expected, tmp_path, ray_head, monkeypatch
 ):
     killed = []
@@ -95,7 +95,7 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
 
     def keep_and_kill(self, number, lines):
         keep(self, number, lines)
-        if not killed:  # both actors have further chunks
+        if not killed:  # both actors still have chunks to translate
             killed.extend(running_actors(ray_head.address))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -108,10 +108,10 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
         invoke(*command)
 
 
-def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
+def test_a_repeated_command_continues_after_loss_of_ray_and_a_kill(
     command, expected, tmp_path, monkeypatch
 ):
-    """Translate on a private Ray, then on a cluster; each of them keeps one chunk."""
+    """Each failed attempt, first on a private Ray and then on the cluster, stores one chunk."""
     alone = [*command, "--actors", 1]
     at = alone.index("--address")
     lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])
@@ -136,11 +136,11 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
 
 
 def end_of(program, arguments):
-    """Run a driver to its end."""
+    """Run a driver until it ends, and return the finished process."""
     return run_python(program, *arguments, cwd=Path(__file__).parents[4])
 
 
-def test_lines_that_are_too_long_are_named_before_anything_begins(command, file, tmp_path):
+def test_too_long_lines_are_reported_before_any_file_is_written(command, file, tmp_path):
     file.write_text("non\n" + "non " * 500 + "\n")
     with pytest.raises(CorpusError, match=r"line 2 \(.* tokens\) cannot be translated"):
         invoke(*command)
@@ -155,12 +155,12 @@ def test_lines_that_are_too_long_are_named_before_anything_begins(command, file,
         (["--on-cluster", "--output", "out", "--processes", "2"], "nor --processes"),
     ],
 )
-def test_options_that_do_not_go_together(untrained_run, options, problem):
+def test_translate_on_cluster_refuses_incompatible_options(untrained_run, options, problem):
     told = invoke("translate", untrained_run.path, "file", *options, code=2).output
     assert problem in " ".join(told.replace("│", " ").split())
 
 
-def test_standard_input_is_refused(untrained_run, tmp_path):
+def test_translate_on_cluster_refuses_standard_input(untrained_run, tmp_path):
     options = ["--on-cluster", "--output", tmp_path / "out"]
     with pytest.raises(ClusterError, match="name a file"):
         invoke("translate", untrained_run.path, *options)

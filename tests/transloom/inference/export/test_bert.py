@@ -1,4 +1,4 @@
-"""Exported encoders, as the transformers library reads them: tokenizer.json, and the network."""
+"""Exported encoders, read by transformers: tokenizer.json and the network."""
 
 import hashlib
 import itertools
@@ -33,7 +33,7 @@ FILES = [f"{name}.{code}" for name in ("val", "test_2016_flickr") for code in ("
 SYLLABLES = ("ka", "ri", "mo", "tel", "shu", "ban")
 WORDS = ["".join(word) for word in itertools.product(SYLLABLES, repeat=3)]
 TEXTS = [f"{word} {word[::-1]}ing" for word in WORDS]
-# Strings that tokenizers trip over.
+# Strings on which tokenizers often differ.
 NASTY = [
     "",
     " ",
@@ -75,13 +75,13 @@ def with_ends(tokenizer, texts):
 
 @pytest.mark.matrix
 @KINDS
-def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, settings):
+def test_exported_tokenizers_give_the_ids_of_sentencepiece(multi30k, kind, settings):
     lines = [line for f in FILES for line in (multi30k / f).read_text("utf-8").splitlines()[::2]]
     assert len(lines) > 3000
     tokenizer = trained(lines[::3], kind, **settings)
     files = tokenizer_files(tokenizer, MASK, 64)
     fast = FastTokenizer.from_str(files["tokenizer.json"].decode())
-    # A unigram model with bytes takes the name of a byte for that byte, if it lacks a "<".
+    # A unigram model with bytes reads "<0x41>" as that byte if its vocabulary lacks "<".
     nasty = [text for text in NASTY if text != "<0x41>" or kind != "unigram"]
     for texts in (lines, nasty):
         assert [found.ids for found in fast.encode_batch(texts)] == with_ends(tokenizer, texts)
@@ -91,14 +91,14 @@ def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, settings)
             assert fast.decode(ids) == tokenizer.decode([ids])[0]
 
 
-def test_a_tokenizer_of_another_kind_is_refused_by_name():
+def test_exporting_a_bytes_tokenizer_is_refused():
     with pytest.raises(RunError, match=r"bytes\.model is of the kind bytes"):
         tokenizer_files(SimpleNamespace(name="bytes.model", kind="bytes"), MASK, 64)
 
 
 @pytest.fixture(scope="module")
 def network_of_syllables():
-    """A network with large weights, and its tokenizer."""
+    """Return a network with large weights, and its tokenizer."""
     tokenizer = trained(TEXTS, size=120)
     config = EncoderOnlyConfig(preset="bert", layers=2, width=32, heads=4, dropout=0.0)
     torch.manual_seed(0)
@@ -111,7 +111,7 @@ def network_of_syllables():
 
 @pytest.fixture(scope="module")
 def exported(network_of_syllables, tmp_path_factory):
-    """These, and the folder that they were written into."""
+    """Return the network, its tokenizer, and the folder of their export."""
     network, tokenizer = network_of_syllables
     folder = tmp_path_factory.mktemp("exported") / "bert"
     folder.mkdir()
@@ -121,7 +121,7 @@ def exported(network_of_syllables, tmp_path_factory):
 
 
 @torch.no_grad()
-def test_transformers_opens_the_folder_and_has_the_same_logits(exported):
+def test_transformers_computes_the_same_logits_from_the_export(exported):
     network, tokenizer, folder = exported
     theirs = AutoTokenizer.from_pretrained(folder)
     assert (theirs.mask_token, theirs.pad_token_id) == (MASK, tokenizer.pad_id)
@@ -142,7 +142,7 @@ def test_transformers_opens_the_folder_and_has_the_same_logits(exported):
 
 
 @torch.no_grad()
-def test_pairs_have_the_same_logits_by_the_code_of_the_card(network_of_syllables, tmp_path):
+def test_the_code_of_the_model_card_gives_the_same_logits_for_pairs(network_of_syllables, tmp_path):
     network, tokenizer = network_of_syllables
     data = PairDataConfig.model_construct(source_language="en", target_language="de")
     trained = SimpleNamespace(
@@ -178,7 +178,7 @@ def test_pairs_have_the_same_logits_by_the_code_of_the_card(network_of_syllables
     assert (known["logits"] - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_a_run_may_begin_with_the_folder_if_pieces_mean_the_same(exported):
+def test_a_run_can_start_from_an_export_only_with_the_same_tokenizer(exported):
     _, tokenizer, folder = exported
     same = hashlib.sha256(tokenizer.model).hexdigest()
     manifest = SimpleNamespace(tokenizers={TEXT: SimpleNamespace(sha256=same)})
@@ -197,7 +197,7 @@ def test_a_run_may_begin_with_the_folder_if_pieces_mean_the_same(exported):
 
 
 def engine_of(network):
-    """The parts of an engine that `folder_weights` uses."""
+    """Return an object with the attributes of an engine that `folder_weights` uses."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     return SimpleNamespace(module=network, parameter_shapes=shapes)
 
@@ -216,7 +216,7 @@ def reader_of(folder, network):
     return read
 
 
-def test_its_weights_are_a_runs_first_ones(exported):
+def test_folder_weights_reads_the_weights_of_an_export(exported):
     network, tokenizer, folder = exported
     read = reader_of(folder, network)
     for name, parameter in network.named_parameters():
@@ -252,7 +252,7 @@ HEAD = {"pooler.weight", "pooler.bias", "classifier.weight", "classifier.bias"}
         (("a", "b", "c"), {"classifier.weight", "classifier.bias"}),
     ],
 )
-def test_head_of_a_classifier_is_taken_with_the_same_labels(exported, tmp_path, labels, fresh):
+def test_a_classifiers_head_is_loaded_only_for_the_same_labels(exported, tmp_path, labels, fresh):
     network, tokenizer, folder = exported
     settings = network.encoder.config.model_dump(exclude={"network"})
     config, context = LabelTextsConfig(**settings), network.encoder.context_length
@@ -265,4 +265,4 @@ def test_head_of_a_classifier_is_taken_with_the_same_labels(exported, tmp_path, 
     target = torch.ones(2)
     found.read(MASTER, "pooler.bias", 3, target)
     assert torch.equal(target, trained.pooler.bias[3:5])
-    assert set(folder_weights(folder, engine_of(new), labels).fresh) == HEAD  # no classifier
+    assert set(folder_weights(folder, engine_of(new), labels).fresh) == HEAD  # a masked model

@@ -1,4 +1,4 @@
-"""Classifiers in BERT's layout, opened by transformers: its tokenizer, its logits, its labels."""
+"""Exported classifiers, read by transformers: tokenizer, logits and labels."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ TEXTS = ["a man rides a bike", "two dogs", "un homme et deux chiens.", "é"]
 
 
 def of_texts(labeller, theirs, fed, _):
-    """Both probabilities of each label of a text."""
+    """Return the probability of each label of a text by our network, and by transformers."""
     (found,) = labeller.label([fed.text])
     assert found.tokens == fed["input_ids"].shape[1]
     expected = theirs(**fed).logits[0].softmax(-1).tolist()
@@ -33,7 +33,7 @@ def of_texts(labeller, theirs, fed, _):
 
 
 def of_words(labeller, theirs, fed, pieces):
-    """Both labels of each word, each with its probability; a word begins with a space."""
+    """Return each word's label and probability, ours and theirs; words begin at a space."""
     (found,) = labeller.tag([fed.text])
     firsts = [1, *(n for n, piece in enumerate(pieces) if n > 1 and piece.startswith("▁"))]
     best = theirs(**fed).logits[0].softmax(-1)[firsts].max(dim=-1)
@@ -56,7 +56,7 @@ CLASSES = {
 
 @pytest.fixture(scope="module", params=CLASSES)
 def trained(request, tmp_path_factory):
-    """An untrained network with large weights, as it is found after training."""
+    """Return an untrained network with large weights, as if it was loaded from a run."""
     values = CLASSES[request.param][0](tmp_path_factory.mktemp("dataset"), dropout=0.0)
     recipe = Recipe.of(values).training()
     config = recipe.tokenizer.model_copy(update={"vocabulary_size": 60, "type": "bpe"})
@@ -77,7 +77,7 @@ def trained(request, tmp_path_factory):
 
 
 @torch.no_grad()
-def test_transformers_tells_the_same_labels(trained, tmp_path):
+def test_transformers_predicts_the_same_labels_and_probabilities(trained, tmp_path):
     kind = trained.recipe.task
     _, theirs_of, architecture, both = CLASSES[kind]
     assert write_bert_labels(trained, tmp_path) == architecture
@@ -96,7 +96,7 @@ def test_transformers_tells_the_same_labels(trained, tmp_path):
     assert len(seen) > 3
 
 
-def test_networks_unlike_bert_are_refused(trained, tmp_path):
+def test_exporting_a_pre_norm_classifier_is_refused(trained, tmp_path):
     values = CLASSES[trained.recipe.task][0](tmp_path, norm="pre")
     recipe = Recipe.of(values).training()
     other = replace(trained, model=build_network(recipe, trained.tokenizers))

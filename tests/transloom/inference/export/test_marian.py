@@ -1,4 +1,4 @@
-"""Exported translation models, as the transformers library reads them."""
+"""Exported translation models, read by transformers."""
 
 import json
 from itertools import product
@@ -34,7 +34,7 @@ TEXTS = [
 ]
 SYLLABLES = ("ka", "ri", "mo", "tel", "shu", "ban")
 TEXTS += [f"{''.join(word)} {''.join(word[::-1])}ing" for word in product(SYLLABLES, repeat=3)]
-# Strings that tokenizers trip over.
+# Strings on which tokenizers often differ.
 NASTY = [
     "",
     " ",
@@ -57,7 +57,7 @@ NASTY = [
 ]
 TAGS = ("<2de>", ">>bt<<")
 LANGUAGES = {SOURCE: "en", TARGET: "de"}
-# Type, byte fallback, joint, sharing, tags.
+# Tokenizer type, byte fallback, joint tokenizer, shared embeddings, tags.
 VARIANTS = [
     ("bpe", False, True, "all", ()),
     ("bpe", True, True, "decoder", ("<2de>",)),
@@ -94,7 +94,7 @@ def ours_of(tokenizer, text, tag=None):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v[:4])))
-def test_ids_logits_and_translations_are_the_same(variant, tmp_path):
+def test_transformers_gives_the_same_ids_logits_and_translations(variant, tmp_path):
     kind, byte_fallback, joint, share, tags = variant
     tokenizers = tokenizers_of(kind, byte_fallback, joint, tags)
     network = network_of(tokenizers, share)
@@ -130,7 +130,7 @@ def test_ids_logits_and_translations_are_the_same(variant, tmp_path):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * largest)
 
 
-def test_the_folder_searches_by_the_recipe():
+def test_generation_config_has_the_search_settings_of_the_recipe():
     decoding = DecodingConfig(beam_size=3, length_penalty=0.4)
     network = network_of(tokenizers_of("bpe", False, True), "all")
     found = generation_config(network, decoding, 77)
@@ -139,7 +139,7 @@ def test_the_folder_searches_by_the_recipe():
 
 
 @pytest.mark.parametrize("start", ["bos", "pad"])
-def test_generation_has_the_special_tokens_of_the_network(start):
+def test_generation_config_has_the_special_tokens_of_the_network(start):
     tokenizers = tokenizers_of("bpe", False, True)
     target = tokenizers[TARGET]
     config = ModelConfig(encoder_layers=1, decoder_layers=1, width=8, heads=2, decoder_start=start)
@@ -150,7 +150,7 @@ def test_generation_has_the_special_tokens_of_the_network(start):
     assert found["bos_token_id"] == {"bos": target.bos_id, "pad": None}[start]
     assert found["eos_token_id"] == found["forced_eos_token_id"] == target.eos_id
     assert found["pad_token_id"] == target.pad_id
-    # The search never writes padding or what a target begins with, and stops at its best beams.
+    # The search never writes padding or the start token, and stops when the beam is complete.
     assert found["suppress_tokens"] == sorted({target.pad_id, starts_with})
     assert found["early_stopping"]
 
@@ -160,17 +160,17 @@ def test_generation_has_the_special_tokens_of_the_network(start):
     [
         (100, {"max_length_factor": 2, "max_extra_length": 50}, MAX_POSITIONS),
         (1000, {"max_length_factor": 0.5, "max_extra_length": 50}, 1000),
-        (1000, {"max_length_factor": 1.5, "max_extra_length": 50}, 1551),  # with BOS
+        (1000, {"max_length_factor": 1.5, "max_extra_length": 50}, 1551),  # 1550 and BOS
     ],
 )
-def test_there_are_positions_for_the_longest_source_and_its_translation(
+def test_an_export_has_positions_for_the_longest_source_and_translation(
     phrasebook, source, decoding, expected
 ):
     data = tiny_recipe(phrasebook).data.model_copy(update={"max_source_length": source})
     assert max_positions(data, DecodingConfig(**decoding)) == expected
 
 
-def test_a_tag_in_marians_form_keeps_its_name():
+def test_only_tags_not_in_marians_form_are_renamed():
     tokenizers = tokenizers_of("bpe", False, True, TAGS)
     files = tokenizer_files(tokenizers, tags=TAGS, languages=LANGUAGES, max_length=512)
     pieces = json.loads(files["vocab.json"])
@@ -188,7 +188,7 @@ def test_unsupported_tokenizers_are_refused_by_name():
         )
 
 
-def test_a_runs_folder_names_its_languages(untrained_run, tmp_path):
+def test_the_tokenizer_config_names_the_languages_of_the_run(untrained_run, tmp_path):
     trained = load_network(untrained_run.path, 1, "cpu", "fp32")
     write_marian(trained, tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -1,4 +1,4 @@
-"""Model cards of exported translation models: they say what the recipe and the checkpoint say."""
+"""Model cards of exported translation models repeat facts of recipe and checkpoint."""
 
 import re
 from dataclasses import replace
@@ -29,7 +29,7 @@ TEMPLATES = {"huggingface": CARD, "ctranslate2": CTRANSLATE2_CARD}
 
 @pytest.fixture
 def trained(untrained_run, tmp_path):
-    """A network that was loaded, whose run keeps no translations."""
+    """Return a loaded network whose run has no translations."""
     found = load_network(untrained_run.path, 1, "cpu", "fp32")
     recipe = found.recipe.model_copy(update={"decoding": DECODING})
     return replace(found, recipe=recipe, weights=SimpleNamespace(run=tmp_path / "run"))
@@ -37,7 +37,7 @@ def trained(untrained_run, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The files of an export."""
+    """Return a folder with the files of an export."""
     path = tmp_path / "exported"
     path.mkdir()
     for name in ("b.json", "a.bin"):
@@ -57,7 +57,7 @@ def with_header(trained, **header):
 
 
 @pytest.mark.parametrize("target", TEMPLATES)
-def test_it_has_the_size_the_search_and_its_limits(trained, folder, target):
+def test_the_card_has_the_languages_size_and_search_settings(trained, folder, target):
     card = model_card(trained, folder, 678, TEMPLATES[target])
     weights = sum(parameter.numel() for parameter in trained.model.parameters())
     front = yaml.safe_load(card.split("---")[1])
@@ -69,12 +69,12 @@ def test_it_has_the_size_the_search_and_its_limits(trained, folder, target):
     assert len(re.findall(r"\b678 tokens", card)) == {"huggingface": 2, "ctranslate2": 1}[target]
 
 
-def test_it_counts_the_tokens_of_its_training(trained, folder):
+def test_the_card_has_the_number_of_training_tokens(trained, folder):
     card = model_card(with_header(trained, target_tokens_seen=1_234_567), folder, 512)
     assert "Weights of step-00000001, after 1,234,567 target tokens." in card
 
 
-def test_every_file_has_its_hash_and_so_have_checkpoint_and_dataset(trained, folder):
+def test_the_card_has_hashes_of_all_files_the_checkpoint_and_the_dataset(trained, folder):
     card = model_card(trained, folder, 512)
     rows = dict(re.findall(r"^\| (.+) \| `(\w{64})` \|$", card, re.MULTILINE))
     checkpoint = trained.checkpoint
@@ -87,7 +87,7 @@ def test_every_file_has_its_hash_and_so_have_checkpoint_and_dataset(trained, fol
     assert rows["the dataset's manifest.json"] == checkpoint.header.dataset_identity
 
 
-def test_it_has_the_settings_of_training_and_names_no_place(trained, folder):
+def test_the_card_has_the_training_settings_without_local_paths(trained, folder):
     started = trained.recipe.trainer.model_copy(update={"init_from": "/data/another-run"})
     recipe = trained.recipe.model_copy(update={"trainer": started})
     card = model_card(replace(trained, recipe=recipe), folder, 512)
@@ -100,7 +100,7 @@ def test_it_has_the_settings_of_training_and_names_no_place(trained, folder):
     assert "another-run" not in card
 
 
-def test_corpora_have_their_names_and_hashes_without_folders(trained, folder):
+def test_the_card_has_names_and_hashes_of_corpora_without_folders(trained, folder):
     corpora = (
         PairCorpusConfig(
             source="/data/secret/a.en",
@@ -120,7 +120,7 @@ def test_corpora_have_their_names_and_hashes_without_folders(trained, folder):
     assert "It may begin with a tag: `>><bt><<`, `>>deu<<`." in card
 
 
-def test_it_names_no_tags_and_no_context_where_there_are_none(trained, folder):
+def test_the_card_mentions_tags_and_context_only_if_the_model_has_them(trained, folder):
     card = model_card(trained, folder, 512)
     assert "It may begin with a tag" not in card
     assert "may precede it" not in card
@@ -129,7 +129,7 @@ def test_it_names_no_tags_and_no_context_where_there_are_none(trained, folder):
 
 
 def kept(trained, folder, texts, **origin):
-    """Keep translations of the test set as `transloom evaluate` does."""
+    """Write translations of the test set to `folder` as `transloom evaluate` does."""
     store, manifest = open_dataset(trained.recipe.data)
     heldout = load_heldout(store, manifest, "phrasebook")
     found = origin_of(trained.checkpoint, "phrasebook", heldout, DECODING, "fp32")
@@ -143,11 +143,11 @@ def lines_of_scores(card):
     return re.findall(r"^- (.*: BLEU .*|validation.*)$", card, re.MULTILINE)
 
 
-def test_scores_are_of_these_weights_alone(trained, folder, phrasebook):
+def test_the_card_has_only_scores_of_the_exported_weights(trained, folder, phrasebook):
     assert "None were computed with these weights." in model_card(trained, folder, 512)
     scores = {
         "loss": Score(value=2.34567, more_is_better=False),
-        "bleu": Score(value=None, more_is_better=True),  # was not finite
+        "bleu": Score(value=None, more_is_better=True),  # the score was not finite
     }
     trained = with_header(trained, scores=scores)
     translations = trained.weights.run / "translations"

@@ -1,4 +1,4 @@
-"""An exported sentence encoder has its vectors in transformers, and in sentence-transformers."""
+"""Exported sentence encoders compute the same vectors in other libraries."""
 
 import json
 from types import SimpleNamespace
@@ -22,13 +22,13 @@ from transloom.inference.sentence_embedder import SentenceEmbedder
 from transloom.inference.trained_network import TrainedNetwork
 
 WORDS = [a + b for a in ("ka", "ri", "mo", "tel") for b in ("shu", "ban", "ka", "ri")]
-TEXTS = ["karimo  telshu", "", "mori", " ".join(WORDS), "ban ri, ka!", "日本"]  # the fourth is cut
+TEXTS = ["karimo  telshu", "", "mori", " ".join(WORDS), "ban ri, ka!", "日本"]  # [3] is truncated
 LONGEST = 12
 
 
 @pytest.fixture(scope="module", params=["mean", "first", "mean, with a mask"])
 def exported(request, tmp_path_factory):
-    """An embedder with large weights, and the folder that its network was written into."""
+    """Return an embedder with large weights, and the folder of its export."""
     tags = [MASK] if request.param.endswith("mask") else []
     config = TokenizerConfig(type="bpe", vocabulary_size=70)
     tokenizer = train_tokenizer([f"{w} {w[::-1]}, !" for w in WORDS], config, "tokenizer", tags)
@@ -50,7 +50,7 @@ def exported(request, tmp_path_factory):
 
 
 @torch.no_grad()
-def test_transformers_has_the_same_vectors_when_they_are_pooled_by_hand(exported):
+def test_vectors_pooled_from_transformers_outputs_are_the_same(exported):
     embedder, folder = exported
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
@@ -66,7 +66,7 @@ def test_transformers_has_the_same_vectors_when_they_are_pooled_by_hand(exported
     assert found.cut == [3]
 
 
-def test_its_steps_are_in_the_files(exported):
+def test_the_exported_files_describe_pooling_and_normalization(exported):
     embedder, folder = exported
 
     def content(name):
@@ -82,7 +82,7 @@ def test_its_steps_are_in_the_files(exported):
     first = content("sentence_bert_config.json")
     assert first["max_seq_length"] == LONGEST
     assert first["model_args"] == {"add_pooling_layer": False}
-    assert first["do_lower_case"] is False  # pieces are cased
+    assert first["do_lower_case"] is False  # the vocabulary is cased
     library = content("config_sentence_transformers.json")
     assert library["similarity_fn_name"] == "cosine"
     assert not library["prompts"]
@@ -93,7 +93,7 @@ def test_its_steps_are_in_the_files(exported):
     assert names.get("mask_token") == (MASK if MASK in pieces else None)
 
 
-def test_sentence_transformers_opens_the_folder(exported):
+def test_sentence_transformers_computes_the_same_vectors(exported):
     library = pytest.importorskip(
         "sentence_transformers", reason="sentence-transformers is not installed"
     )
@@ -105,7 +105,7 @@ def test_sentence_transformers_opens_the_folder(exported):
     np.testing.assert_allclose(np.diag(cosines), 1, rtol=0, atol=1e-5)
 
 
-def test_another_network_is_refused(exported):
+def test_exporting_a_masked_model_as_a_sentence_encoder_is_refused(exported):
     embedder, folder = exported
     config = embedder.network.config
     masked = MaskedLanguageModel(config, embedder.tokenizer.vocabulary_size, LONGEST)

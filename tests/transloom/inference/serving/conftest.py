@@ -1,4 +1,4 @@
-"""Runs to be served, and a server of one of them."""
+"""Fixtures: runs to serve, and a server of one run."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ STEPS = (20, 40, 60)
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Path:
-    """A run with checkpoints of the steps above, the last two of them with a validation."""
+    """Return a run with checkpoints of `STEPS`; the last two have validation scores."""
     folder = tmp_path_factory.mktemp("served")
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
     recipe = write_yaml(folder / "tiny.yaml", values)
@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run_with(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a copy of the run that has the checkpoints of some steps alone."""
+    """Return a function that copies the run with the checkpoints of the given steps only."""
 
     def copy(*steps: int) -> Path:
         run = tmp_path_factory.mktemp("copy") / "phrases"
@@ -41,7 +41,7 @@ def run_with(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 @pytest.fixture(scope="session")
 def add(trained: Path) -> Callable[[Path, int], Path]:
-    """Adds the checkpoint of a step to a copy, as the run does: whole, by a rename."""
+    """Return a function that adds a checkpoint to a copy by an atomic rename, as a run does."""
 
     def add(run: Path, step: int, *, spoilt: bool = False) -> Path:
         place = run / "checkpoints" / f"step-{step:08d}"
@@ -56,24 +56,24 @@ def add(trained: Path) -> Callable[[Path, int], Path]:
 
 @pytest.fixture(scope="package")
 def run(run_with: Callable[..., Path]) -> Path:
-    """A run with one checkpoint, which nothing changes."""
+    """Return a run with one checkpoint, which tests must not change."""
     return run_with(40)
 
 
 @pytest.fixture(scope="package")
 def server(run: Path) -> Iterator[RunningServer]:
-    """A server of it, with its replica in this process."""
+    """Return a server of the run, whose replica is in this process."""
     with RunningServer(run) as server:
         yield server
 
 
 @pytest.fixture
 def samples(server: RunningServer) -> Callable[[], dict[tuple[str, ...], float]]:
-    """Reads the numbers of the server: by name and labels."""
+    """Return a function that reads the server's metrics, by name and labels."""
 
     def read() -> dict[tuple[str, ...], float]:
         text = server.get("/metrics").body.decode()
-        families = text_string_to_metric_families(text)  # refuses what is no OpenMetrics
+        families = text_string_to_metric_families(text)  # raises an error for invalid text
         return {
             (one.name, *sorted(one.labels.values())): one.value
             for family in families

@@ -1,4 +1,4 @@
-"""Batches of sentences: by length, within the budget, and none waits for ever."""
+"""Batches of waiting sentences: similar lengths, within the budget, oldest sentence first."""
 
 from concurrent.futures import Future
 
@@ -29,7 +29,7 @@ def waiting(*sentences, wait_seconds=0.0):
         st.tuples(st.integers(1, 100), st.sampled_from([PLAIN, WIDE])), min_size=1, max_size=25
     )
 )
-def test_all_are_taken_once_within_the_budget_the_oldest_first(kinds):
+def test_every_sentence_is_batched_once_and_the_oldest_first(kinds):
     all_of_them = [sentence(tokens, search) for tokens, search in kinds]
     queue = waiting(*all_of_them)
     left = list(all_of_them)
@@ -40,7 +40,7 @@ def test_all_are_taken_once_within_the_budget_the_oldest_first(kinds):
         lengths = [one.tokens for one in batch]
         assert lengths == sorted(lengths)
         assert len(batch) == 1 or len(batch) * lengths[-1] <= BUDGET
-        # Nothing that was left behind lies between those that were taken.
+        # No remaining sentence has a length between those of the batch.
         between = [one.tokens for one in left if one.search == batch[0].search]
         between = [n for n in between if lengths[0] < n < lengths[-1]]
         assert len(between) == sum(lengths[0] < n < lengths[-1] for n in lengths)
@@ -50,13 +50,13 @@ def test_all_are_taken_once_within_the_budget_the_oldest_first(kinds):
     assert queue.seconds_to_wait(0.0) is None
 
 
-def test_those_nearest_in_length_go_together():
+def test_a_batch_has_the_sentences_nearest_in_length_to_the_oldest():
     first = sentence(10)
     queue = waiting(first, *(sentence(n) for n in (50, 9, 30, 11, 3, 10, 12)))
     assert [one.tokens for one in queue.take()] == [9, 10, 10, 11, 12]
 
 
-def test_company_is_waited_for_until_the_batch_is_full():
+def test_the_queue_waits_for_more_sentences_until_a_batch_is_full():
     queue = waiting(sentence(10, since=5.0), wait_seconds=2.0)
     assert queue.seconds_to_wait(5.5) == 1.5
     assert queue.seconds_to_wait(8.0) == 0.0
@@ -67,7 +67,7 @@ def test_company_is_waited_for_until_the_batch_is_full():
     assert waiting().seconds_to_wait(0.0) is None
 
 
-def test_sentences_of_a_lost_replica_go_first_and_after_a_second_loss_alone():
+def test_lost_sentences_are_first_and_after_two_losses_alone_in_a_batch():
     queue = waiting(sentence(5, since=1.0), sentence(5, since=2.0))
 
     def lose(sentences):
@@ -84,7 +84,7 @@ def test_sentences_of_a_lost_replica_go_first_and_after_a_second_loss_alone():
     assert [[one.since for one in queue.take()] for _ in range(3)] == [[1.0], [2.0], [4.0]]
 
 
-def test_sentences_without_a_waiting_client_are_dropped():
+def test_sentences_of_cancelled_requests_are_dropped():
     left, stays = sentence(5), sentence(6)
     queue = waiting(left, stays)
     left.result.cancel()

@@ -1,4 +1,4 @@
-"""Choice of the served checkpoint, as others are added, damaged and removed."""
+"""The checkpoint that a server uses when checkpoints are added, damaged or removed."""
 
 import shutil
 
@@ -16,7 +16,7 @@ from transloom.inference.serving.settings import ReplicaSettings
 
 
 class Loads:
-    """Loads translators, and counts."""
+    """Loads translators and records which checkpoints were requested."""
 
     def __init__(self, run):
         self.settings, self.asked = ReplicaSettings(run), []
@@ -30,7 +30,7 @@ def reloader(run, loads=None, **options):
     return CheckpointReloader(ReplicaSettings(run, **options), loads or Loads(run))
 
 
-def test_a_newer_one_is_taken_up_and_a_damaged_one_is_not(run_with, add):
+def test_the_reloader_loads_a_newer_checkpoint_unless_it_is_damaged(run_with, add):
     run = run_with(20)
     loads = Loads(run)
     now = reloader(run, loads)
@@ -40,20 +40,20 @@ def test_a_newer_one_is_taken_up_and_a_damaged_one_is_not(run_with, add):
     now.reload()
     now.reload()
     assert now.changes == 0
-    assert loads.asked == ["20", "60"]  # a damaged one is read once
+    assert loads.asked == ["20", "60"]  # a damaged checkpoint is read only once
     assert str(file) in now.damaged[0]
     add(run, 40)
     now.reload()
     assert (now.name, now.changes, now.current.checkpoint.step) == ("step-00000040", 1, 40)
     assert len(now.damaged) == 1
     shutil.rmtree(run / "checkpoints" / "step-00000060")
-    add(run, 60)  # once more, and whole
+    add(run, 60)  # this time intact
     now.reload()
     assert (now.name, now.damaged) == ("step-00000060", [])
     assert loads.asked == ["20", "60", "40", "60"]
 
 
-def test_the_first_is_the_newest_that_is_whole(run_with):
+def test_the_reloader_starts_with_the_newest_intact_checkpoint(run_with):
     run = run_with(20, 40)
     spoil(run / "checkpoints" / "step-00000040")
     now = reloader(run)
@@ -64,16 +64,16 @@ def test_the_first_is_the_newest_that_is_whole(run_with):
         reloader(run)
 
 
-def test_the_best_by_validation_is_followed(run_with):
+def test_with_follow_best_candidates_are_sorted_by_validation_loss(run_with):
     run = run_with(20, 40, 60)
     scores = {path: read_header(path).scores for path in candidates(ReplicaSettings(run))}
     assert len(scores) == 3
     costs = [scores[path]["loss"].cost for path in candidates(ReplicaSettings(run, follow="best"))]
-    assert len(costs) == 2  # one has no validation
+    assert len(costs) == 2  # one checkpoint has no validation scores
     assert costs == sorted(costs)
 
 
-def test_an_average_is_waited_for_and_followed(run_with):
+def test_with_follow_average_the_reloader_uses_the_newest_average(run_with):
     run = run_with(20, 40, 60)
     with pytest.raises(CheckpointError, match="none for --follow average yet"):
         reloader(run, follow="average")
@@ -86,7 +86,7 @@ def test_an_average_is_waited_for_and_followed(run_with):
     assert now.name == "average-of-40-60"
 
 
-def test_a_run_with_only_averages_is_served_until_it_has_a_checkpoint(run_with, add):
+def test_an_average_is_served_until_the_run_has_a_checkpoint(run_with, add):
     run = run_with(20, 40)
     of = [Checkpoint(run / "checkpoints" / f"step-{n:08d}") for n in (20, 40)]
     average(run / "checkpoints", of)
@@ -100,14 +100,14 @@ def test_a_run_with_only_averages_is_served_until_it_has_a_checkpoint(run_with, 
     assert now.name == "step-00000060"
 
 
-def test_a_checkpoint_that_is_named_is_kept_to(run_with, add):
+def test_the_reloader_keeps_a_named_checkpoint(run_with, add):
     run = run_with(20, 40)
     now = reloader(run, checkpoint="20")
     now.reload()
     assert (now.name, now.changes) == ("step-00000020", 0)
 
 
-def test_wrong_settings_are_refused_before_the_server_starts(run_with, tmp_path):
+def test_settings_with_a_missing_checkpoint_or_run_are_refused(run_with, tmp_path):
     run = run_with(20)
     facts = facts_of(ReplicaSettings(run))
     assert (facts.source_language, facts.target_language) == ("fr", "en")
@@ -118,7 +118,7 @@ def test_wrong_settings_are_refused_before_the_server_starts(run_with, tmp_path)
         facts_of(ReplicaSettings(tmp_path))
 
 
-def test_changes_and_new_problems_are_logged_once(run_with, add, caplog):
+def test_each_change_and_each_damaged_checkpoint_is_logged_once(run_with, add, caplog):
     run = run_with(20)
     caplog.set_level("INFO")
     now = reloader(run)

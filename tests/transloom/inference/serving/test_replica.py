@@ -1,4 +1,4 @@
-"""A replica's process: its translations, its loss, and a start that fails."""
+"""Replica processes: translations, detection of lost replicas, and failing starts."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ BATCH = Batch(search=RequestedSearch(None, 1, False, False), texts=SENTENCES, pr
 
 
 def with_replica(settings, use):
-    """Call a coroutine function with a replica and the task that listens to it."""
+    """Call a coroutine function with a replica and its listening task; return the result."""
 
     async def call():
         async with asyncio.timeout(HANG_SECONDS), running_replica(settings) as replica:
@@ -30,7 +30,7 @@ def with_replica(settings, use):
     return asyncio.run(call())
 
 
-def test_it_translates_and_reports_its_checkpoint(run):
+def test_a_replica_translates_and_reports_its_checkpoint(run):
     async def translate(replica, listening):
         return [await replica.translate(BATCH) for _ in range(2)]
 
@@ -41,7 +41,7 @@ def test_it_translates_and_reports_its_checkpoint(run):
         assert report.status.damaged == []
 
 
-def test_its_death_is_noticed_with_the_exit_code(run):
+def test_a_killed_replica_is_reported_lost_with_its_exit_code(run):
     async def die(replica, listening):
         replica._process.kill()
         await listening
@@ -50,7 +50,7 @@ def test_its_death_is_noticed_with_the_exit_code(run):
         with_replica(ReplicaSettings(run), die)
 
 
-def test_a_batch_that_takes_too_long_loses_it(run):
+def test_a_replica_is_lost_if_a_batch_takes_too_long(run):
     async def hang(replica, listening):
         replica._process.send_signal(signal.SIGSTOP)
         replica._hang_seconds = 0.5
@@ -60,7 +60,7 @@ def test_a_batch_that_takes_too_long_loses_it(run):
         with_replica(ReplicaSettings(run), hang)
 
 
-def test_silence_loses_it_also_without_a_batch(run, monkeypatch):
+def test_a_replica_without_a_batch_is_lost_if_it_stops_reporting(run, monkeypatch):
     async def fall_silent(replica, listening):
         replica._process.send_signal(signal.SIGSTOP)
         await listening
@@ -70,7 +70,7 @@ def test_silence_loses_it_also_without_a_batch(run, monkeypatch):
         with_replica(ReplicaSettings(run), fall_silent)
 
 
-def test_a_start_that_fails_or_takes_too_long_is_explained(run_with, tmp_path):
+def test_the_error_of_a_failed_replica_start_names_the_cause(run_with, tmp_path):
     run = run_with(20)
 
     failing = [

@@ -1,6 +1,6 @@
-"""Requests that meet: shared batches, lost replicas, too much at once, too late, and the end.
+"""Concurrent requests: shared batches, lost replicas, limits, timeouts, and the server's stop.
 
-The server translates in this process; `test_serve.py` has processes.
+The server translates in this process; `test_serve.py` uses replica processes.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from transloom.inference.serving.settings import (
     ServingSettings,
 )
 
-# Time limit of a request is a minute; without its end, a server stops within two seconds.
+# Requests time out after a minute; a server that does not wait for them stops in two seconds.
 SLOW_CLIENT_SECONDS = 20.0
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 
 
 def test_sentences_of_several_requests_share_a_batch(server, monkeypatch):
-    """The first batch is held until the others have arrived."""
+    """The first batch is paused until the other requests have arrived."""
     gate = Gate()
     monkeypatch.setattr(server, "before", gate)
     server.batches[:] = []
@@ -48,7 +48,7 @@ def test_sentences_of_several_requests_share_a_batch(server, monkeypatch):
     assert [len(batch.texts) for batch in server.batches] == [1, 4]
 
 
-def test_a_proxy_gets_no_request_to_this_machine_and_is_named_otherwise(server):
+def test_the_client_bypasses_proxies_for_this_machine_and_names_them_in_errors(server):
     with proxy_of_environment() as proxy:
         assert len(ServedTranslator(server.address).translate(SENTENCES)) == len(SENTENCES)
         assert proxy.requests == []
@@ -60,7 +60,7 @@ def test_a_proxy_gets_no_request_to_this_machine_and_is_named_otherwise(server):
     assert "secret" not in str(error.value)
 
 
-def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, samples, monkeypatch):
+def test_sentences_of_a_lost_replica_are_translated_by_another(server, samples, monkeypatch):
     losses = iter(range(MAX_LOSSES - 1))
 
     def lose(batch):
@@ -74,7 +74,7 @@ def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, sampl
     assert lost == MAX_LOSSES - 1
 
 
-def test_the_loss_of_a_replica_during_a_batch_is_noticed_by_its_reports(run):
+def test_a_replica_lost_during_a_batch_is_replaced_and_the_batch_repeated(run):
     gate = Gate()
     with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
         asked = pool.submit(server.translate, {"sentences": SENTENCES})
@@ -84,7 +84,7 @@ def test_the_loss_of_a_replica_during_a_batch_is_noticed_by_its_reports(run):
         assert asked.result(HANG_SECONDS).status == 200
 
 
-def test_a_process_that_cannot_be_created_ends_the_start(run):
+def test_the_start_fails_if_no_replica_process_can_be_created(run):
     @asynccontextmanager
     async def replica():
         raise OSError("no memory")
@@ -102,7 +102,7 @@ def test_a_process_that_cannot_be_created_ends_the_start(run):
         asyncio.run(start())
 
 
-def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypatch):
+def test_a_sentence_that_kills_replicas_fails_alone(server, monkeypatch):
     def lose(batch):
         if "poison" in batch.texts:
             raise ReplicaLostError("killed")
@@ -116,7 +116,7 @@ def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypa
         assert bad.result().headers["Retry-After"] == "5"
 
 
-def test_too_many_requests_are_asked_to_retry(run):
+def test_requests_beyond_the_limit_get_status_429_and_retry_after(run):
     gate = Gate()
     limits = Limits(waiting_sentences=3)
     with RunningServer(run, limits, before=gate) as server, ThreadPoolExecutor(8) as pool, gate:
@@ -131,10 +131,10 @@ def test_too_many_requests_are_asked_to_retry(run):
         assert [one.result().status for one in (first, *done)] == [200] * 4
 
 
-def test_a_request_that_takes_too_long_is_ended_and_frees_room(run):
+def test_a_request_that_times_out_frees_its_slot_in_the_queue(run):
     gate, limits = Gate(), Limits(waiting_sentences=1, timeout_seconds=0.5)
     with RunningServer(run, limits, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
-        for _ in range(2):  # the first is at work, the second waits
+        for _ in range(2):  # the first is in a batch, the second in the queue
             late = server.translate({"sentences": SENTENCES[:1]})
             assert problem(late) == (504, "timeout")
             assert int(late.headers["Retry-After"]) > 0
@@ -144,7 +144,7 @@ def test_a_request_that_takes_too_long_is_ended_and_frees_room(run):
         assert len(later.result()) == 1
 
 
-def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
+def test_sentences_count_as_waiting_while_their_tokens_are_counted(run, monkeypatch):
     gate, count = Gate(), ServedRunFacts.count_tokens
 
     def hold(*arguments):
@@ -161,7 +161,7 @@ def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
         assert [one.result().status for one in done] == [200] * 3
 
 
-def test_an_internal_error_is_reported_as_such(server, samples, monkeypatch):
+def test_an_internal_error_gives_status_500_and_is_counted(server, samples, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a bug")
 
@@ -174,7 +174,7 @@ def test_an_internal_error_is_reported_as_such(server, samples, monkeypatch):
     assert server.translate({"sentences": SENTENCES}).status == 200
 
 
-def test_a_replica_whose_report_raises_an_error_is_replaced(server, monkeypatch):
+def test_a_request_succeeds_after_an_error_in_its_replica(server, monkeypatch):
     errors = iter([RuntimeError("a bug")])
 
     def fail(batch):
@@ -185,7 +185,7 @@ def test_a_replica_whose_report_raises_an_error_is_replaced(server, monkeypatch)
     assert server.translate({"sentences": SENTENCES}).status == 200
 
 
-def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
+def test_a_stopping_server_answers_accepted_requests_and_refuses_others(run):
     gate = Gate()
     with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
         taken = pool.submit(server.translate, {"sentences": SENTENCES})
@@ -203,19 +203,19 @@ def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", b'{"sentences": ["un"'])
-def test_requests_that_have_not_arrived_whole_do_not_delay_the_end(run, sent):
+def test_incomplete_requests_do_not_delay_the_servers_stop(run, sent):
     head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with RunningServer(run) as server, ExitStack() as held:
         for _ in range(3):
             connection = held.enter_context(connect(server.port))
             connection.sendall(head + b"Content-Length: 1000\r\n\r\n" + sent)
-        assert server.get("/healthz").status == 200  # those connections were accepted before
+        assert server.get("/healthz").status == 200  # the connections are accepted
         assert server.drain().result(HANG_SECONDS) == 0
         began = time.monotonic()
     assert time.monotonic() - began < SLOW_CLIENT_SECONDS
 
 
-def test_a_request_that_arrives_during_the_end_is_refused(run):
+def test_a_request_that_is_completed_during_the_stop_is_refused(run):
     gate = Gate()
     head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     body = b'{"sentences": ["un"]}'
@@ -233,14 +233,14 @@ def test_a_request_that_arrives_during_the_end_is_refused(run):
         assert drained.result(HANG_SECONDS) == 0
 
 
-def test_batches_keep_to_their_budget(run):
+def test_batches_have_at_most_the_configured_tokens(run):
     with RunningServer(run, batching=Batching(tokens=24)) as server:
         assert server.translate({"sentences": SENTENCES * 8}).status == 200
         assert sum(len(batch.texts) for batch in server.batches) == 32
         assert max(len(batch.texts) for batch in server.batches) <= 8
 
 
-def test_a_client_gives_up_when_its_patience_ends(run):
+def test_a_client_raises_an_error_when_its_patience_ends(run):
     gate, limits = Gate(), Limits(waiting_sentences=1, timeout_seconds=0.2)
     with RunningServer(run, limits, before=gate) as server, gate:
         impatient = ServedTranslator(server.address, patience_seconds=0.0)

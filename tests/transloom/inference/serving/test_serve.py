@@ -1,6 +1,6 @@
-"""`transloom serve` as a process, with its replicas.
+"""`transloom serve` as a process with replica processes.
 
-Most tests share a server, and their order counts: the run's folder gets newer checkpoints.
+Most tests share a server and depend on their order, because they add checkpoints to its run.
 """
 
 import signal
@@ -31,7 +31,7 @@ SMALL_BATCHES = ("--batch-tokens", "256", "--max-waiting", "2000")
 
 @contextmanager
 def stopped(processes: list[psutil.Process]) -> Iterator[None]:
-    """Suspend processes, such as replicas, for the time of the context."""
+    """Suspend processes, such as replicas, while the context is open."""
     for process in processes:
         process.suspend()
     try:
@@ -47,7 +47,7 @@ def serving(run_with):
         yield server
 
 
-def test_only_the_server_listens_and_only_on_this_machine(serving):
+def test_only_the_server_process_listens_and_only_on_loopback(serving):
     server = psutil.Process(serving.process.pid)
     (replica, other) = serving.replicas()
     opened = {
@@ -61,8 +61,8 @@ def test_only_the_server_listens_and_only_on_this_machine(serving):
     assert ip_address(address).is_loopback
 
 
-def test_a_replica_leaves_signals_to_the_server(serving):
-    """A service manager may send SIGTERM to all processes, while requests are to be answered."""
+def test_replicas_ignore_sigterm(serving):
+    """A service manager may send SIGTERM to all processes while requests are still answered."""
     before = serving.replicas()
     for replica in before:
         replica.terminate()
@@ -71,7 +71,7 @@ def test_a_replica_leaves_signals_to_the_server(serving):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_each_request_is_answered_once_while_a_replica_is_lost(serving, how):
+def test_each_request_is_answered_once_if_a_replica_is_lost(serving, how):
     expected = dict(zip(SENTENCES, Translator.load(serving.run).translate(SENTENCES), strict=True))
     before = numbers(serving.address)
     victim = serving.replicas()[0]
@@ -106,7 +106,7 @@ def _requests(found):
     return found["transloom_serve_request_seconds_count"]
 
 
-def test_all_requests_of_a_full_queue_are_answered_while_a_replica_is_killed(serving):
+def test_all_queued_requests_are_answered_if_a_replica_is_killed(serving):
     expected = Translator.load(serving.run).translate(SENTENCES)
     client = ServedTranslator(serving.address, patience_seconds=HANG_SECONDS)
     with ThreadPoolExecutor(REQUESTS) as pool:
@@ -119,7 +119,7 @@ def test_all_requests_of_a_full_queue_are_answered_while_a_replica_is_killed(ser
     assert answers == [expected * 2] * REQUESTS
 
 
-def test_a_newer_checkpoint_is_taken_up_without_a_lost_request(serving, add):
+def test_a_newer_checkpoint_is_loaded_without_failed_requests(serving, add):
     wait_until(lambda: standing(serving.address)["replicas"] == 2)
     statuses, checkpoints = set(), set()
     with ThreadPoolExecutor(4) as pool:
@@ -136,7 +136,7 @@ def test_a_newer_checkpoint_is_taken_up_without_a_lost_request(serving, add):
             wait_until(lambda: checkpoints)
             add(serving.run, 40)
             wait_until(lambda: standing(serving.address)["checkpoints"] == ["step-00000040"])
-            wait_until(lambda: len(checkpoints) == 2)  # a request was answered since
+            wait_until(lambda: len(checkpoints) == 2)  # the new checkpoint has answered a request
         finally:
             over = True
         for one in asking:
@@ -191,7 +191,7 @@ def test_a_stopped_server_answers_accepted_requests_and_leaves_no_replica(run_wi
         assert not alive
 
 
-def test_a_server_that_is_stopped_while_it_starts_leaves_no_replica(run_with):
+def test_a_server_that_is_stopped_during_its_start_leaves_no_replica(run_with):
     command = [*TRANSLOOM, "serve", run_with(20)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         server = psutil.Process(process.pid)
@@ -199,6 +199,6 @@ def test_a_server_that_is_stopped_while_it_starts_leaves_no_replica(run_with):
         replicas = server.children()
         process.terminate()
         assert process.wait(HANG_SECONDS) == 0
-        assert process.stdout.read().endswith("Stopped.\n")  # the usual port may be taken
+        assert process.stdout.read().endswith("Stopped.\n")  # a warning about the port may precede
     _, alive = psutil.wait_procs(replicas, HANG_SECONDS)
     assert not alive

@@ -1,6 +1,6 @@
-"""The server's answers: translations, limits, health, metrics, its description, who gets in.
+"""The server's responses: translations, limits, health, metrics, OpenAPI, and authentication.
 
-It translates in this process; `test_serve.py` has processes.
+The server translates in this process; `test_serve.py` uses replica processes.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ def batch_of(search):
     return Batch(search=search, texts=SENTENCES, prefixes=[""] * len(SENTENCES))
 
 
-def test_translations_are_those_of_the_command(server, run):
+def test_the_server_translates_like_the_translator(server, run):
     translator = Translator.load(run)
     prefixes = ["she", "", "he", ""]
     for more, expected in (
@@ -66,8 +66,8 @@ def test_a_replica_applies_its_decoding_options_and_the_n_best_of_the_request(ru
         assert translator.decoding == usual
 
 
-def test_ctranslate2_translates_batches_too(run):
-    """Other tests compare the server's translations with ours."""
+def test_a_replica_translates_the_same_with_ctranslate2(run):
+    """Both engines give the same texts and alignments."""
     batch = batch_of(RequestedSearch(None, 2, False, True))
     of_torch, of_ctranslate2 = (
         translate_batch(load(settings, "40"), batch, settings)
@@ -79,7 +79,7 @@ def test_ctranslate2_translates_batches_too(run):
         ]
 
 
-def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replica(run, monkeypatch):
+def test_a_replica_loads_ctranslate2_once_with_as_many_threads_as_cores(run, monkeypatch):
     made, translator = [], ctranslate2.Translator
 
     def note(*arguments, **options):
@@ -90,12 +90,12 @@ def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replic
     settings = ReplicaSettings(run, decoding=CTRANSLATE2, cpus=cores() + 1)
     batch = batch_of(RequestedSearch(None, 1, False, False))
     translator_of_run = load(settings, "40")
-    assert made == [(1, settings.cpus)]  # before the first batch comes
+    assert made == [(1, settings.cpus)]  # loaded before the first batch
     assert len(translate_batch(translator_of_run, batch, settings)) == len(SENTENCES)
     assert len(made) == 1
 
 
-def test_alignments_are_pairs_of_words(server, run):
+def test_the_server_returns_alignments_as_pairs_of_words(server, run):
     translator = Translator.load(run)
     best = [of[0] for of in translator.translate_n_best(SENTENCES, n_best=1)]
     expected = translator.align_words(SENTENCES, best)
@@ -105,7 +105,7 @@ def test_alignments_are_pairs_of_words(server, run):
     )
 
 
-def test_a_client_asks_by_the_name_of_a_run(server):
+def test_a_client_selects_a_run_by_name(server):
     client = ServedTranslator(server.address, "phrases")
     assert client.translate(SENTENCES) == ServedTranslator(server.address).translate(SENTENCES)
     assert [len(of) for of in client.translate_n_best(SENTENCES, 2)] == [2] * 4
@@ -133,14 +133,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "status", "kind"), REFUSED)
-def test_impossible_requests_are_refused(server, values, status, kind):
+def test_invalid_and_too_large_requests_are_refused_with_a_reason(server, values, status, kind):
     answer = server.translate(values)
     assert problem(answer) == (status, kind)
     if kind in ("too_long", "prefix"):
         assert answer.json["sentence"] == len(values["sentences"]) - 1
 
 
-def test_other_paths_methods_and_types_are_refused_as_json(server):
+def test_unknown_paths_methods_and_types_are_refused_as_json(server):
     assert problem(server.get("/nothing")) == (404, "not_found")
     assert problem(server.get("/static/../page.js")) == (404, "not_found")
     assert problem(server.get("/translate")) == (405, "not_allowed")
@@ -175,7 +175,7 @@ def test_health_and_metrics_are_reported(server, samples):
     assert content_type.startswith("application/openmetrics-text")
 
 
-def test_the_description_is_openapi_and_says_what_is_sent(server):
+def test_the_openapi_description_is_valid_and_matches_the_responses(server):
     api = server.get("/openapi.json").json
     validate(api)
     served = {resource.canonical for resource in server._server.app.router.resources()}
@@ -199,7 +199,7 @@ def test_the_description_is_openapi_and_says_what_is_sent(server):
     assert server.translate(example["example"]).status == 200
 
 
-def test_pages_need_nothing_from_elsewhere(server):
+def test_pages_load_no_resources_of_other_servers(server):
     for path in ("/", "/docs", "/static/page.js", "/static/style.css"):
         answer = server.get(path)
         assert answer.status == 200
@@ -210,7 +210,7 @@ def test_pages_need_nothing_from_elsewhere(server):
     assert b"<script" not in server.get("/docs").body
 
 
-def test_without_a_token_pages_of_other_sites_get_nothing(server):
+def test_requests_of_other_sites_are_refused(server):
     asked = {"sentences": ["one"]}
     assert server.get("/runs", Host="evil.example").status == 421
     assert problem(server.translate(asked, Origin="http://evil.example")) == (403, "not_allowed")
@@ -218,7 +218,7 @@ def test_without_a_token_pages_of_other_sites_get_nothing(server):
     assert server.translate(asked, Origin=server.address).status == 200
 
 
-def test_with_a_token_only_who_has_it_gets_in(run):
+def test_a_server_with_a_token_refuses_requests_without_the_token(run):
     token = "a token of more than sixteen letters".replace(" ", "-")
     with RunningServer(run, token=token) as server:
         asked = {"sentences": SENTENCES}
@@ -243,7 +243,7 @@ def test_with_a_token_only_who_has_it_gets_in(run):
         assert server.translate(asked, **own, Origin="http://evil.example").status == 403
 
 
-def test_broken_bodies_are_refused_and_only_counted(run, caplog):
+def test_invalid_request_bodies_are_refused_with_few_log_lines(run, caplog):
     head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with RunningServer(run) as server:
         for _ in range(5):
@@ -260,7 +260,7 @@ def test_broken_bodies_are_refused_and_only_counted(run, caplog):
     assert {record.name for record in caplog.records} <= {"transloom.web.connections"}
 
 
-def test_a_request_that_is_being_translated_stays_while_others_hold_connections(run):
+def test_incomplete_requests_do_not_end_a_request_in_translation(run):
     is_asked, goes_on = Event(), Event()
 
     def hold(batch):
@@ -277,7 +277,7 @@ def test_a_request_that_is_being_translated_stays_while_others_hold_connections(
             assert server.get("/readyz").status == 200
 
 
-def test_a_token_gives_access_while_others_hold_connections(run):
+def test_incomplete_requests_do_not_block_clients_with_a_token(run):
     token = "a-token-of-more-than-sixteen-letters"
     bearer = f"Authorization: Bearer {token}"
     ask = f"GET /runs HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n".encode()

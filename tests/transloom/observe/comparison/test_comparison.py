@@ -1,4 +1,4 @@
-"""Two runs side by side, whatever shapes they were trained and saved under."""
+"""Comparison of two runs that may have been trained by different numbers of ranks."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ KINDS = ("master", "exp_avg", "exp_avg_sq")
 def make_run(
     folder, *, losses=(3.0, 2.0, 1.0), digests="abc", first=1, cuts=(), change=None, kinds=KINDS
 ):
-    """A record and a checkpoint of step 2, its tensors cut into the parts of several ranks."""
+    """Write a record and a checkpoint of step 2, split over ranks at `cuts`; return the folder."""
     run = RunFolder(folder)
     run.checkpoints.mkdir(parents=True)
     lines = [
@@ -58,14 +58,14 @@ def one(tmp_path):
     return make_run(tmp_path / "one")
 
 
-def test_runs_of_other_shapes_are_the_same(one, tmp_path):
+def test_runs_saved_by_different_ranks_are_the_same(one, tmp_path):
     found = compare_runs(one, make_run(tmp_path / "other", cuts=(2, 4)))
     assert found.is_same
     assert (found.steps, found.checkpoint_step, found.tensors) == (3, 2, 6)
     assert found.largest_difference == 0.0
 
 
-def test_a_last_bit_of_a_loss_is_seen(one, tmp_path):
+def test_a_difference_in_the_last_bit_of_a_loss_is_found(one, tmp_path):
     losses = (3.0, 2.0, 1.0000000000000002)
     found = compare_runs(one, make_run(tmp_path / "other", losses=losses))
     assert not found.is_same
@@ -74,21 +74,21 @@ def test_a_last_bit_of_a_loss_is_seen(one, tmp_path):
 
 
 @pytest.mark.parametrize("change", [("master", "a"), ("exp_avg", "b"), ("exp_avg_sq", "a")])
-def test_a_last_bit_of_the_state_is_seen(one, tmp_path, change):
+def test_a_difference_in_the_last_bit_of_the_state_is_found(one, tmp_path, change):
     found = compare_runs(one, make_run(tmp_path / "other", cuts=(3,), change=change))
     assert not found.is_same
     assert found.other_tensors == [":".join(change)]
 
 
 @pytest.mark.parametrize("lacking", ["first", "second"])
-def test_tensors_that_only_one_run_has_are_seen(one, tmp_path, lacking):
+def test_tensors_of_only_one_run_are_a_difference(one, tmp_path, lacking):
     other = make_run(tmp_path / "other", kinds=(*KINDS, "ema"))
     found = compare_runs(one, other) if lacking == "first" else compare_runs(other, one)
     assert not found.is_same
     assert (found.other_tensors, found.tensors) == (["ema:a", "ema:b"], 8)
 
 
-def test_other_data_is_seen(one, tmp_path):
+def test_a_different_data_digest_is_found(one, tmp_path):
     found = compare_runs(one, make_run(tmp_path / "other", digests="axc"))
     assert not found.is_same
     assert found.other_data_from == 2
@@ -106,17 +106,17 @@ def test_the_first_of_several_differences_is_reported(one, tmp_path):
     found = compare_runs(one, other)
     assert (found.first_difference.step, found.first_difference.what) == (1, "data")
     assert (found.other_data_from, found.other_loss_from) == (1, 2)
-    assert found.largest_difference == 0.5  # of step 3, relative to the first run's
+    assert found.largest_difference == 0.5  # in step 3, relative to the first run's loss
 
 
-def test_a_step_comes_before_the_parameters_that_it_leaves(one, tmp_path):
+def test_a_steps_loss_is_compared_before_the_parameters_after_it(one, tmp_path):
     other = make_run(tmp_path / "other", losses=(3.0, 2.5, 1.0), change=("master", "a"))
     found = compare_runs(one, other)
     assert found.checkpoint_step == 2
     assert (found.first_difference.step, found.first_difference.what) == (2, "loss")
 
 
-def test_a_run_may_have_no_checkpoint(one, tmp_path):
+def test_runs_are_compared_by_their_records_if_one_has_no_checkpoint(one, tmp_path):
     other = make_run(tmp_path / "other")
     shutil.rmtree(RunFolder(other).checkpoints)
     for found in (compare_runs(one, other), compare_runs(other, one)):
@@ -124,13 +124,13 @@ def test_a_run_may_have_no_checkpoint(one, tmp_path):
         assert (found.checkpoint_step, found.tensors) == (None, 0)
 
 
-def test_tensors_are_listed_in_the_models_order_and_then_by_kind(one, tmp_path):
+def test_different_tensors_are_listed_by_parameter_and_then_by_kind(one, tmp_path):
     other = make_run(tmp_path / "other", kinds=("master",))
     moments = ["exp_avg:a", "exp_avg_sq:a", "exp_avg:b", "exp_avg_sq:b"]
     assert compare_runs(one, other).other_tensors == moments
 
 
-def test_a_step_that_only_one_run_applied_is_a_difference_of_kind(one, tmp_path):
+def test_a_step_that_only_one_run_skipped_is_a_difference(one, tmp_path):
     other = make_run(tmp_path / "other")
     lines = [train_line(n, loss=4.0 - n, data_digest="abc"[n - 1]) for n in (1, 2, 3)]
     lines[1] = skipped_line(2, data_digest="b")
@@ -141,19 +141,19 @@ def test_a_step_that_only_one_run_applied_is_a_difference_of_kind(one, tmp_path)
     assert (found.first_difference.step, found.other_data_from) == (2, None)
 
 
-def test_without_a_common_step_there_is_nothing_to_compare(one, tmp_path):
+def test_runs_without_a_common_step_cannot_be_compared(one, tmp_path):
     with pytest.raises(RunError, match=r"steps 1 to 3.*steps 7 to 9: no step can be"):
         compare_runs(one, make_run(tmp_path / "other", first=7))
     with pytest.raises(RunError, match=r"steps 1 to 3, .*begun has recorded no step: no"):
         compare_runs(one, make_run(tmp_path / "begun", losses=(), digests=""))
 
 
-def test_a_folder_that_is_no_run_is_named(one, tmp_path):
+def test_comparing_with_a_missing_folder_is_refused(one, tmp_path):
     with pytest.raises(RunMismatchError):
         compare_runs(one, tmp_path / "nowhere")
 
 
-def test_the_command_says_what_is_not_the_same(one, tmp_path):
+def test_compare_prints_which_data_losses_and_tensors_differ(one, tmp_path):
     same = make_run(tmp_path / "same", cuts=(1,))
     result = CliRunner().invoke(app, ["compare", str(one), str(same)])
     assert result.exit_code == 0
@@ -170,7 +170,7 @@ def test_the_command_says_what_is_not_the_same(one, tmp_path):
     assert "different bits in 1 of 6 tensors at step 2: master:b" in result.output
 
 
-def test_the_command_begins_with_the_settings_that_differ(one, tmp_path):
+def test_compare_lists_different_settings_first(one, tmp_path):
     other = make_run(tmp_path / "other")
     for folder, seed, dropout, steps, ranks in ((one, 1, 0.1, 40, 1), (other, 2, 0.1, 60, 3)):
         run = RunFolder(folder)
@@ -180,7 +180,7 @@ def test_the_command_begins_with_the_settings_that_differ(one, tmp_path):
         values = {"seed": seed, "trainer": {"max_steps": steps}, "cluster": {"ranks": ranks}}
         run.recipe.write_text(yaml.safe_dump(values))
     result = CliRunner().invoke(app, ["compare", str(one), str(other)])
-    assert result.exit_code == 0  # the bits are the same
+    assert result.exit_code == 0  # data, losses and state are equal
     head, *lines = result.output.splitlines()
     assert head == "3 settings differ"
     assert [line.split() for line in lines[:3]] == [
@@ -189,12 +189,12 @@ def test_the_command_begins_with_the_settings_that_differ(one, tmp_path):
         ["trainer.max_steps", "40", "and", "60"],
     ]
     assert lines[3] == "3 steps in common"
-    assert "ranks" not in result.output  # where it runs is no matter of the curve
+    assert "ranks" not in result.output  # the number of ranks does not change the curve
     found = json.loads(CliRunner().invoke(app, ["compare", str(one), str(other), "--json"]).output)
     assert found["settings"]["seed"] == [1, 2]
 
 
-def test_long_settings_that_begin_alike_are_not_shown_as_equal(one, tmp_path):
+def test_two_long_settings_with_the_same_start_are_shown_as_different(one, tmp_path):
     other = make_run(tmp_path / "other")
     for folder, name in ((one, "left"), (other, "right")):
         run = RunFolder(folder)
@@ -208,19 +208,19 @@ def test_long_settings_that_begin_alike_are_not_shown_as_equal(one, tmp_path):
     )
 
 
-def test_a_recipe_that_cannot_be_read_is_named(one, tmp_path):
+def test_an_unreadable_recipe_is_reported(one, tmp_path):
     RunFolder(one).recipe.write_text("- 1")
     with pytest.raises(ClusterError, match=r"recipe\.yaml cannot be read: it holds a list"):
         recipe_differences(one, make_run(tmp_path / "other"))
 
 
-def test_the_command_answers_in_json(one, tmp_path):
+def test_compare_prints_json(one, tmp_path):
     same = make_run(tmp_path / "same")
     result = CliRunner().invoke(app, ["compare", str(one), str(same), "--json"])
     assert json.loads(result.output)["same"] is True
 
 
-def test_the_first_difference_follows_the_order_of_a_step(one, tmp_path):
+def test_data_is_compared_before_the_loss_and_parameters_of_a_step(one, tmp_path):
     other = make_run(tmp_path / "data", digests="axc", losses=(3.0, 2.5, 1.0))
     first = compare_runs(one, other).first_difference
     assert (first.step, first.what, first.values) == (2, "data", ("b", "x"))
@@ -231,7 +231,7 @@ def test_the_first_difference_follows_the_order_of_a_step(one, tmp_path):
     assert (first.step, first.what, first.parameters) == (2, "parameters", ["exp_avg:a"])
 
 
-def test_a_gradient_norm_alone_is_a_difference(one, tmp_path):
+def test_a_different_gradient_norm_is_found(one, tmp_path):
     other = make_run(tmp_path / "other")
     lines = [train_line(n, loss=4.0 - n, data_digest="abc"[n - 1]) for n in (1, 2, 3)]
     lines[1] = lines[1].model_copy(update={"grad_norm": 1.5})
@@ -241,13 +241,13 @@ def test_a_gradient_norm_alone_is_a_difference(one, tmp_path):
     assert (found.first_difference.step, found.first_difference.what) == (2, "gradient norm")
 
 
-def test_the_first_checkpoint_that_differs_is_shown_in_the_order_of_the_model(one, tmp_path):
+def test_the_first_different_checkpoint_is_reported_in_model_order(one, tmp_path):
     shapes = {"z": [3], "a": [2]}
     for name, change in (("left", {}), ("right", {9: ("z", "a"), 16: ("a",)})):
         run = RunFolder(make_run(tmp_path / name))
         for path in run.checkpoints.glob("step-*"):
             shutil.rmtree(path)
-        for step in (2, 9, 16):  # in another order as a set
+        for step in (2, 9, 16):  # a set would have another order
             values = {
                 n: torch.zeros(shape) + (n in change.get(step, ())) for n, shape in shapes.items()
             }
@@ -258,7 +258,7 @@ def test_the_first_checkpoint_that_differs_is_shown_in_the_order_of_the_model(on
     assert found.first_difference.parameters == ["master:z", "master:a"]
 
 
-def test_runs_of_two_models_are_compared_by_their_records(one, tmp_path):
+def test_runs_with_different_models_are_compared_by_their_records(one, tmp_path):
     other = make_run(tmp_path / "other", digests="abx")
     for path in RunFolder(other).checkpoints.glob("step-*"):
         shutil.rmtree(path)

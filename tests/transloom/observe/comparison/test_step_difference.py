@@ -1,4 +1,4 @@
-"""The first difference of two lines of a step, in the order in which one follows from another."""
+"""The first difference of two records of a step: a cause is reported before its effects."""
 
 import math
 
@@ -7,7 +7,7 @@ from support.records.lines import SPIKE_FIELDS, skipped_line, train_line
 
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 
-# Each field with another value than that of `train_line`, in the order of a step.
+# Fields with values that differ from `train_line`'s, in the order of computation.
 CHANGES = [
     ("data_digest", "other", "data"),
     ("target_tokens", 11, "data"),
@@ -25,19 +25,19 @@ def changed(*fields):
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
-def test_the_first_difference_in_a_step_is_reported(number):
+def test_the_first_different_field_of_a_step_is_reported(number):
     field, value, what = CHANGES[number]
     found = step_difference(ONE, changed(*CHANGES[number:]))
     assert found == (what, getattr(ONE, field), value)
     assert step_difference(changed(*CHANGES[number:]), ONE) == (what, value, getattr(ONE, field))
 
 
-def test_fields_that_say_nothing_of_the_curve_are_no_difference():
+def test_times_ranks_and_padding_are_not_compared():
     other = train_line(1, time=9.0, step_seconds=9.0, world_size=3, padding_fraction=0.9)
     assert step_difference(ONE, other) is None
 
 
-def test_other_data_comes_before_whether_the_step_counts():
+def test_different_data_is_reported_before_a_skip():
     skipped = skipped_line(1)
     assert step_difference(ONE, skipped) == ("whether the step counts", "applied", "skipped")
     assert step_difference(skipped, ONE) == ("whether the step counts", "skipped", "applied")
@@ -63,7 +63,7 @@ def test_skipped_steps_differ_in_the_slots_that_are_not_finite():
     assert found == ("slots of a skipped step", [1], [1, 4])
 
 
-def test_a_tolerance_is_relative_and_of_its_field_alone():
+def test_a_tolerance_is_relative_and_applies_to_its_field_only():
     near = ONE.model_copy(update={"loss": ONE.loss * 1.0009, "grad_norm": ONE.grad_norm * 1.0009})
     assert step_difference(ONE, near, {"loss": 1e-3, "grad_norm": 1e-3}) is None
     assert step_difference(ONE, near, {"loss": 1e-3}).what == "gradient norm"
@@ -76,13 +76,13 @@ def test_with_a_tolerance_other_sums_are_not_compared():
     assert step_difference(ONE, other, {"loss": 1e-3}) is None
 
 
-def test_fields_that_are_not_known_are_passed_over():
+def test_unknown_fields_are_not_compared():
     other = changed(("loss", 9.0, ""), ("grad_norm", 8.0, ""))
     assert step_difference(ONE, other, unknown=("loss",)).what == "gradient norm"
     assert step_difference(ONE, other, unknown=("loss", "grad_norm")) is None
 
 
-def test_the_difference_of_losses_is_relative_to_the_first():
+def test_the_loss_difference_is_relative_to_the_first_loss():
     lines = {loss: train_line(1, loss=loss) for loss in (0.0, 2.0, 3.0, -4.0)}
     assert loss_difference(lines[2.0], lines[3.0]) == 0.5
     assert loss_difference(lines[3.0], lines[2.0]) == pytest.approx(1 / 3)

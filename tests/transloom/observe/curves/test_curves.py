@@ -1,4 +1,4 @@
-"""Curves through the curve file, against parsing the whole record."""
+"""Curves read through the curve file, compared with the parsed record."""
 
 import math
 import os
@@ -22,7 +22,7 @@ ROUNDED = 1e-6  # relative error of float32
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of some 5 MB with its curve file, with a spike, and torn at its end."""
+    """Return a run with a record of 5 MB, a curve file, a spike, and an incomplete last line."""
     run = RunFolder(tmp_path_factory.mktemp("long"))
     long_record(run.metrics, STEPS, spikes=(SPIKE_STEP,))
     CurveFile(run.curves, run.metrics).extend()
@@ -38,7 +38,7 @@ def lines(run):
 
 @pytest.fixture
 def copy(run, tmp_path, monkeypatch):
-    """A run with the same record, and without a curve file."""
+    """Return a run with the same record but without a curve file."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path / "home"))
     copy = RunFolder(tmp_path)
     copy.metrics.write_bytes(run.metrics.read_bytes())
@@ -59,7 +59,7 @@ def rare(lines):
 
 
 def assert_stands_for(columns, at, lines):
-    """A point has the values of exactly these lines."""
+    """Assert that a point has the last, mean and extreme values of exactly these lines."""
     assert columns["step"][at] == lines[-1].step
     for name in OF_THE_LAST:
         last = getattr(lines[-1], name)
@@ -77,7 +77,7 @@ def assert_stands_for(columns, at, lines):
 
 
 def assert_all_stand_for(columns, lines):
-    """The points stand for all of these lines, each for those after the point before."""
+    """Assert that each point summarizes the lines since the previous point, and none is left."""
     rest = deque(lines)
     for at, step in enumerate(columns["step"]):
         own = []
@@ -90,7 +90,7 @@ def assert_all_stand_for(columns, lines):
 @pytest.mark.parametrize(
     ("first", "last"), [(1, 300), (1_020, 1_028), (5_990, 6_010), (8_900, 9_000), (7, 7)]
 )
-def test_a_short_range_is_shown_step_by_step(run, lines, first, last):
+def test_a_short_range_has_a_point_for_every_step(run, lines, first, last):
     found = read_curves(run, 2_000, first, last)
     expected = steps_between(lines, first, last)
     assert not found.thinned
@@ -102,18 +102,18 @@ def test_a_short_range_is_shown_step_by_step(run, lines, first, last):
 
 
 @pytest.mark.parametrize("points", [0, 1, 3, 200, 10**9])
-def test_points_stand_for_all_steps_and_marks_are_complete(run, lines, points):
+def test_points_summarize_all_steps_and_no_validation_or_event_is_lost(run, lines, points):
     found = read_curves(run, points)
     assert 0 < len(found.columns["step"]) <= max(1, min(points, MAX_POINTS))
     assert found.problem is None
     assert found.bytes_read < 2_000_000 < run.metrics.stat().st_size
     assert marks(found) == rare(lines)
     assert found.lines.validations[-1].samples
-    assert max(found.columns["loss_max"]) > 40.0  # the spike
+    assert max(found.columns["loss_max"]) > 40.0  # the spike is kept
     assert_all_stand_for(found.columns, steps_between(lines, 1, STEPS))
 
 
-def test_a_run_without_its_curve_file_gets_one_in_the_cache(run, copy):
+def test_a_curve_file_is_cached_for_a_run_that_has_none(run, copy):
     before = sorted(path.name for path in copy.path.iterdir())
     found = read_curves(copy, 200)
     assert found.problem is None
@@ -129,7 +129,7 @@ def test_a_run_without_its_curve_file_gets_one_in_the_cache(run, copy):
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o777])
-def test_a_cache_that_others_may_enter_is_not_used(run, copy, mode):
+def test_a_cache_folder_that_other_users_can_enter_is_not_used(run, copy, mode):
     cache = copy.path / "home" / "curves"
     cache.mkdir(parents=True)
     cache.chmod(mode)
@@ -148,7 +148,7 @@ def test_a_cache_that_others_may_enter_is_not_used(run, copy, mode):
         lambda path, text: path.write_bytes(text[:100_000]),
     ],
 )
-def test_only_steps_of_the_record_are_shown(run, copy, change):
+def test_curves_show_the_current_record_if_the_curve_file_is_outdated(run, copy, change):
     copy.curves.write_bytes(run.curves.read_bytes())
     change(copy.metrics, copy.metrics.read_bytes())
     expected = steps_between(read_metrics(copy.metrics), 1, STEPS)
@@ -162,11 +162,11 @@ def test_only_steps_of_the_record_are_shown(run, copy, change):
         lambda file: file.write_bytes(file.read_bytes()[:150_000]),
         lambda file: file.write_bytes(file.read_bytes()[:-400_000]),
         lambda file: file.write_bytes(b"x" * 1_000_000),
-        lambda file: os.truncate(file, 0) or os.truncate(file, 2**40),  # sparse: it takes no disk
+        lambda file: os.truncate(file, 0) or os.truncate(file, 2**40),  # a sparse file
         lambda file: (file.unlink(), os.mkfifo(file)),
     ],
 )
-def test_a_damaged_curve_file_is_reported_and_all_is_shown(run, copy, damage):
+def test_a_damaged_curve_file_is_reported_and_the_record_is_read(run, copy, damage):
     copy.curves.write_bytes(run.curves.read_bytes())
     damage(copy.curves)
     found = read_curves(copy, 200)
@@ -175,9 +175,9 @@ def test_a_damaged_curve_file_is_reported_and_all_is_shown(run, copy, damage):
     assert found.columns == read_curves(run, 200).columns
 
 
-def test_a_damaged_line_is_reported_and_the_others_are_shown(copy):
+def test_a_damaged_line_is_reported_and_all_other_steps_are_shown(copy):
     damaged(copy.metrics, 6_001)
-    for _ in range(2):  # from the record, then from the curve file
+    for _ in range(2):  # first from the record, then from the curve file
         for points, first, last in ((2_000, 5_900, 6_100), (100, 1, STEPS)):
             found = read_curves(copy, points, first, last)
             assert str(copy.metrics) in found.problem
@@ -202,7 +202,7 @@ def test_a_damaged_line_is_reported_and_the_others_are_shown(copy):
     ],
     ids=["empty", "line end", "torn", "line ends", "zeros", "lines", "version", "nan", "nested"],
 )
-def test_an_invalid_record_has_no_points(copy, text):
+def test_a_record_without_valid_lines_has_no_points(copy, text):
     copy.metrics.write_bytes(text)
     for _ in range(2):
         found = read_curves(copy)
@@ -212,13 +212,13 @@ def test_an_invalid_record_has_no_points(copy, text):
     assert bool(found.problem) == (b"\n" in text)
 
 
-def test_without_a_record_there_is_nothing(tmp_path):
+def test_a_run_without_a_record_has_no_steps(tmp_path):
     assert read_curves(RunFolder(tmp_path)).steps_recorded == 0
     (tmp_path / "metrics.jsonl").mkdir()
     assert read_curves(RunFolder(tmp_path)).steps_recorded == 0
 
 
-def test_a_line_that_is_too_long_is_reported(tmp_path, monkeypatch):
+def test_a_too_long_line_is_reported_and_other_lines_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr("run_store.record.line_blocks.LONGEST_LINE_BYTES", 4_000)
     monkeypatch.setattr("run_store.record.line_blocks.CHUNK_BYTES", 1_000)
     run = RunFolder(tmp_path)
@@ -244,7 +244,7 @@ def test_a_line_that_is_too_long_is_reported(tmp_path, monkeypatch):
         (31, 35, [35]),
     ],
 )
-def test_a_range_has_every_point_with_one_of_its_steps(first, last, expected):
+def test_a_range_includes_every_point_that_overlaps_it(first, last, expected):
     single = Points.of_lines([train_line(step) for step in range(1, 36)])
     tens = single.by_width(10)
     assert tens.within(first, last).columns()["step"] == expected

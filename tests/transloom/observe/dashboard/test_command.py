@@ -1,4 +1,4 @@
-"""`transloom dashboard` as a process: it prints its address, answers, and ends on a signal."""
+"""`transloom dashboard` as a process: address, responses, and stop by a signal."""
 
 import http.client
 import os
@@ -16,7 +16,7 @@ from transloom.observe.dashboard.serving import NICENESS
 HANG_SECONDS = 300
 
 
-def test_the_command_serves_until_it_is_asked_to_stop(tmp_path):
+def test_the_dashboard_serves_until_it_is_interrupted(tmp_path):
     made_run(tmp_path / "runs" / "one", train_line(1))
     environment = {**os.environ, "TRANSLOOM_CACHE": str(tmp_path / "cache")}
     command = subprocess.Popen(
@@ -42,7 +42,7 @@ def test_the_command_serves_until_it_is_asked_to_stop(tmp_path):
         connection.request("GET", response.getheader("Location"), headers={"Cookie": cookie})
         assert b'"name":"one"' in connection.getresponse().read()
         connection.close()
-        assert "torch" not in loaded_libraries(command.pid)  # which would take its memory
+        assert "torch" not in loaded_libraries(command.pid)  # torch would use memory
         command.send_signal(signal.SIGINT)
         assert command.wait(HANG_SECONDS) == 0
         assert "Traceback" not in command.stdout.read()

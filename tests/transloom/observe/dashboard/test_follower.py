@@ -1,4 +1,4 @@
-"""The follower sends the lines after the position that a page has, and each line once."""
+"""The follower sends each line of a record once, after the position that a page has read."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ class Table:
 
 
 class Pages:
-    """Pages that are subscribed, and the steps that they receive."""
+    """A number of subscribed pages, and the steps that they have received."""
 
     def __init__(self, number=0):
         self.number = number
@@ -48,7 +48,7 @@ def record(tmp_path):
 
 
 def append(record, *steps):
-    """Append lines of steps, and return the position of the end."""
+    """Append lines of steps, and return the size of the record."""
     with record.open("a") as file:
         for step in steps:
             file.write(train_line(step, step_seconds=0.01).to_json() + "\n")
@@ -70,10 +70,10 @@ def followed(record, script):
     return asyncio.run(follow())
 
 
-def test_the_position_of_the_last_answer_before_a_page_subscribes_counts(record):
+def test_a_page_gets_the_lines_after_its_newest_answer(record):
     async def script(follower, pages):
         follower.expect("run", record, append(record, 1))
-        follower.expect("run", record, append(record, 2, 3))  # a page that is opened again
+        follower.expect("run", record, append(record, 2, 3))  # the page is reloaded
         append(record, 4)
         pages.number = 1
         follower.wake()
@@ -82,7 +82,7 @@ def test_the_position_of_the_last_answer_before_a_page_subscribes_counts(record)
     assert followed(record, script) == [4]
 
 
-def test_an_answer_to_another_page_does_not_move_the_position_of_subscribed_ones(record):
+def test_an_answer_to_a_new_page_skips_no_lines_for_subscribed_pages(record):
     async def script(follower, pages):
         follower.expect("run", record, append(record, 1))
         pages.number = 1
@@ -94,7 +94,7 @@ def test_an_answer_to_another_page_does_not_move_the_position_of_subscribed_ones
     assert followed(record, script) == [2]
 
 
-def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
+def test_a_page_that_subscribes_again_does_not_get_lines_twice(record):
     async def script(follower, pages):
         for step in (1, 2):
             follower.expect("run", record, append(record, 10 * step))
@@ -108,8 +108,8 @@ def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
     assert followed(record, script) == [11, 21]
 
 
-def test_lines_appended_without_a_page_are_not_sent_to_the_next(record, monkeypatch):
-    """A new page gets these lines in the answer to its request."""
+def test_lines_appended_while_no_page_is_subscribed_are_not_sent_later(record, monkeypatch):
+    """A new page gets these lines in the response to its request."""
     monkeypatch.setattr("transloom.observe.dashboard.follower.ROWS_SECONDS", 0.05)
 
     async def script(follower, pages):
@@ -129,7 +129,7 @@ def test_lines_appended_without_a_page_are_not_sent_to_the_next(record, monkeypa
     assert followed(record, script) == [10, 20]
 
 
-def test_lines_appended_before_the_end_is_read_reach_a_page_that_has_the_earlier_ones(record):
+def test_lines_appended_before_the_followers_first_read_are_sent(record):
     async def script(follower, pages):
         position, may_read = append(record, 1), threading.Event()
 
@@ -150,7 +150,7 @@ def test_lines_appended_before_the_end_is_read_reach_a_page_that_has_the_earlier
     assert followed(record, script) == [2]
 
 
-def test_an_error_on_one_read_ends_no_following(record, caplog):
+def test_the_follower_continues_after_an_error(record, caplog):
     async def script(follower, pages):
         publish = pages.publish
 

@@ -1,4 +1,4 @@
-"""The page as files: nothing of it comes from elsewhere, and a report lets nothing else run."""
+"""The page's files load nothing from other servers, and a report runs only its own scripts."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from support.explained_page import PageReader
 
 from transloom.observe.report.report import PAGE, one_file
 
-# Of the package whose integrity vendor/uplot/README.md names.
+# SHA-256 of the files in the package that vendor/uplot/README.md names.
 UPLOT = {
     "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
     "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
@@ -20,7 +20,7 @@ UPLOT = {
 SOURCES = [p for p in sorted(PAGE.iterdir(), key=lambda p: p.name) if p.is_file()]
 
 
-def test_the_chart_library_is_that_of_its_package():
+def test_the_chart_librarys_files_equal_those_of_its_package():
     folder = PAGE / "vendor" / "uplot"
     found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in UPLOT}
     assert found == UPLOT
@@ -28,16 +28,16 @@ def test_the_chart_library_is_that_of_its_package():
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
-def test_the_page_asks_for_nothing_elsewhere_and_makes_no_markup_of_data(source):
+def test_the_page_makes_no_external_requests_and_no_html_from_data(source):
     text = source.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|XMLHttpRequest|import\(", text)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|DOMParser", text)
     assert not re.search(r"\beval\(|new Function|setAttribute\(\"style\"", text)
-    if source.name != "answers.js":  # the one module that asks
+    if source.name != "answers.js":  # the only module that sends requests
         assert not re.search(r"\bfetch\(|EventSource|WebSocket|sendBeacon", text)
 
 
-def test_a_report_runs_what_it_holds_and_nothing_else():
+def test_a_reports_policy_allows_only_its_inline_scripts_and_styles():
     page = one_file(answers())
     reader = PageReader(page)
     (policy,) = [a["content"] for tag, a in reader.tags if a.get("http-equiv")]
@@ -54,7 +54,7 @@ def test_a_report_runs_what_it_holds_and_nothing_else():
         assert attributes.get("href", "#").startswith(("#", "data:image/svg+xml"))
 
 
-def test_untrusted_texts_are_no_markup_in_a_report():
+def test_untrusted_text_is_escaped_in_a_report():
     given = answers() | {"/api/</script><script>": HOSTILE}
     page = one_file(given)
     assert HOSTILE not in page

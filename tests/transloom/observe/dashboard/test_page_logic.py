@@ -1,4 +1,4 @@
-"""The page's JavaScript without a browser: what Node can run, and a report's joined script."""
+"""The page's JavaScript modules, run in Node without a browser."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ ODD = [
 ]
 
 
-def test_the_pages_logic(tmp_path):
+def test_the_dashboard_pages_modules_pass_their_tests_in_node(tmp_path):
     page = tmp_path / "page"
     shutil.copytree(str(reports.PAGE), page)
     shutil.copytree(str(DRAWING), page / "drawing")

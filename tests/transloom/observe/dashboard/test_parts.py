@@ -1,4 +1,4 @@
-"""Parts of the dashboard by themselves: rows, files of the page, ports, pages that listen."""
+"""Parts of the dashboard without a server: rows, page files, ports, tails, subscribers."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ from transloom.web.page_files import INDEX, _collect, page_files
 @pytest.mark.parametrize(
     ("recipe", "unit"),
     [
-        ("seed: 1", "target token"),  # a recipe of before there were tasks
+        ("seed: 1", "target token"),  # an old recipe without a task
         ("task: masked_lm", "masked token"),
         ("task: sentence_embedding", "sentence pair"),
         ("task: of_an_extension", None),
@@ -40,13 +40,13 @@ def test_a_row_names_the_unit_of_its_loss(tmp_path, recipe, unit):
     assert row_of(with_status(run)).standing.loss_unit == unit
 
 
-def test_every_task_has_a_unit():
+def test_every_built_in_task_has_a_loss_unit():
     own = [name for name in TASKS if TASKS[name].training.startswith("trainer.")]
     assert len(own) > 6
     assert [name for name in own if TASKS[name].loss_unit == TaskKind.loss_unit] == []
 
 
-# --- recipes of others
+# --- untrusted recipes
 
 BILLION_LAUGHS = "a: &a [x, x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
@@ -74,10 +74,10 @@ def test_an_invalid_recipe_is_reported_in_its_row(tmp_path, text, why):
     assert any(why in problem and "recipe.yaml" in problem for problem in standing.problems)
 
 
-# --- the table
+# --- the table of runs
 
 
-def test_a_row_is_read_from_the_status_and_the_lease_alone(tmp_path):
+def test_a_row_needs_only_the_status_the_owners_and_the_card(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run", train_line(1)), 1)
     row = row_of(run)
     for path in run.iterdir():
@@ -86,7 +86,7 @@ def test_a_row_is_read_from_the_status_and_the_lease_alone(tmp_path):
     assert row_of(run) == row
 
 
-def test_rows_are_read_again_when_something_has_changed(tmp_path):
+def test_refresh_returns_only_new_and_changed_rows(tmp_path):
     for name in ("a", "b"):
         made_run(tmp_path / name, train_line(1))
     table = RunsTable(RunsFolder(tmp_path))
@@ -94,7 +94,7 @@ def test_rows_are_read_again_when_something_has_changed(tmp_path):
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
         file.write(train_line(2).to_json() + "\n")
     with_status(tmp_path / "b")
-    table.answer()  # to one page; the others must hear of the change, too
+    table.answer()  # an answer to one page must not hide the change from others
     assert [(row.id, row.standing.step) for row in table.refresh()] == [("b", 2)]
     (tmp_path / "a" / "recipe.yaml").write_text("trainer:\n  max_steps: 30\n")
     with_status(tmp_path / "a")
@@ -109,14 +109,14 @@ def test_rows_are_read_again_when_something_has_changed(tmp_path):
     assert table.refresh() == []
 
 
-def test_the_first_answer_tells_all_rows(tmp_path):
+def test_the_first_answer_contains_all_rows(tmp_path):
     made_run(tmp_path / "a", train_line(1))
     table = RunsTable(RunsFolder(tmp_path))
     assert [row.id for row in table.answer().runs] == ["a"]
     assert table.refresh() == []
 
 
-def test_one_run_is_a_folder_of_itself(tmp_path):
+def test_the_folder_of_a_single_run_lists_this_run(tmp_path):
     run = made_run(tmp_path / "run", train_line(1))
     found, problems = RunsFolder(run).list_runs()
     assert (found, problems) == ({"run": run}, [])
@@ -128,7 +128,7 @@ def test_one_run_is_a_folder_of_itself(tmp_path):
 # --- the page's files
 
 
-def test_only_listed_files_are_served_each_with_its_type(tmp_path):
+def test_page_files_are_collected_with_content_types_without_python_files(tmp_path):
     (tmp_path / "vendor").mkdir()
     for name in (INDEX, "a.js", "b.css", "c.svg", "vendor/LICENSE", "vendor/d.mjs", ".hidden"):
         (tmp_path / name).write_text(name)
@@ -147,10 +147,10 @@ def test_only_listed_files_are_served_each_with_its_type(tmp_path):
     assert not any(name.endswith(".py") for name in page_files("transloom.observe.dashboard"))
 
 
-# --- where it listens
+# --- ports and addresses
 
 
-def test_the_next_free_port_is_taken_and_said():
+def test_listen_uses_the_next_free_port_and_reports_it():
     said = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -171,10 +171,10 @@ def test_loopback_addresses_are_recognised():
     assert len(PageGuard(1).token) >= 43  # 256 bits
 
 
-# --- following
+# --- following records
 
 
-def test_a_step_is_seen_before_the_next_but_one(tmp_path):
+def test_the_poll_interval_is_shorter_than_a_step_within_limits(tmp_path):
     def wait_seconds(step_seconds):
         tail = Tail(tmp_path)
         tail.step_seconds = step_seconds
@@ -186,19 +186,19 @@ def test_a_step_is_seen_before_the_next_but_one(tmp_path):
     assert wait_seconds(3600) <= 2
 
 
-def test_a_record_is_followed_from_where_a_page_has_it(tmp_path):
+def test_a_tail_reads_lines_after_its_position(tmp_path):
     record = made_run(tmp_path / "run", train_line(1), train_line(2)).joinpath("metrics.jsonl")
     at = len(train_line(1).to_json()) + 1
     lines, is_other = Tail(record, position=at).read()
     assert ([line.step for line in lines.train], is_other) == ([2], False)
-    assert Tail(record).read()[0].train == []  # what is there, pages ask for
+    assert Tail(record).read()[0].train == []  # pages request existing lines separately
     none = Tail(tmp_path / "later.jsonl")
     assert none.read()[0].train == []
     record.rename(tmp_path / "later.jsonl")
     assert [line.step for line in none.read()[0].train] == [1, 2]
 
 
-def test_a_lot_at_once_comes_in_parts(tmp_path):
+def test_a_tail_returns_many_lines_in_several_reads(tmp_path):
     record = made_run(tmp_path / "run", *map(train_line, range(1, 1_001))) / "metrics.jsonl"
     tail, found = Tail(record, position=0), []
     while lines := tail.read()[0].train:
@@ -207,7 +207,7 @@ def test_a_lot_at_once_comes_in_parts(tmp_path):
     assert found == list(range(1, 1_001))
 
 
-def test_a_page_is_let_go_and_not_kept_for(monkeypatch):
+def test_a_page_that_does_not_read_its_messages_is_disconnected(monkeypatch):
     monkeypatch.setattr(page_subscribers, "MAX_WAITING_BYTES", 10)
 
     async def scenario():

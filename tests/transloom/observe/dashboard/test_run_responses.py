@@ -1,4 +1,4 @@
-"""Hosts that computed a run, and the command that repeats it, from the run's folder."""
+"""Responses about a run's environment, commands, marks and job, from the run's folder."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ START = Start(
 )
 
 
-def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: Path) -> None:
+def test_the_environment_comes_from_the_start_and_the_checkpoint(tmp_path: Path) -> None:
     path = made_run(tmp_path / "run")
     with_checkpoint(path, 7)
     header = read_header(path / "checkpoints" / "step-00000007")
@@ -38,7 +38,7 @@ def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: P
     assert header.numerics.items() <= known.items()
 
 
-def test_the_typed_command_comes_first(tmp_path: Path) -> None:
+def test_the_users_command_is_listed_before_derived_commands(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "my run"))
     status = run_status_of(with_status(run.path, start=START))
     typed, train, compare, replay = commands_of(run, status)
@@ -48,7 +48,7 @@ def test_the_typed_command_comes_first(tmp_path: Path) -> None:
     assert replay == f"transloom replay '{run.path}' --steps 1:20"
 
 
-def test_a_run_without_start_and_checkpoints_has_its_commands(tmp_path: Path) -> None:
+def test_a_run_without_a_recorded_start_has_only_derived_commands(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "run"))
     status = run_status_of(run.path)
     assert environment_of(status) == {}
@@ -56,14 +56,14 @@ def test_a_run_without_start_and_checkpoints_has_its_commands(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("recipe", ["extension_folder: /theirs\n", "", "a: ["])
-def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path, recipe) -> None:
+def test_the_train_command_of_a_run_loads_no_code_of_the_run(tmp_path: Path, recipe) -> None:
     run = RunFolder(made_run(tmp_path / "run"))
     run.recipe.write_text(recipe)
     train, *_ = commands_of(run, run_status_of(with_status(run.path)))
     assert "recipe.yaml extension_folder=null --run " in train
 
 
-def test_the_mark_of_a_skipped_step_tells_its_cause() -> None:
+def test_the_mark_of_a_skipped_step_names_the_cause() -> None:
     bad, spike = marks_of([skipped_line(3), skipped_line(4, **SPIKE_FIELDS)])
     assert bad.words == "not applied: its loss or gradient was not finite in 1 slot"
     assert spike.words == "not applied: its loss 9.5 was above the threshold 4.25"
@@ -73,7 +73,7 @@ def test_the_mark_of_a_skipped_step_tells_its_cause() -> None:
     }
 
 
-def test_a_run_whose_job_waits_is_listed_with_owner_and_reason(tmp_path: Path) -> None:
+def test_a_waiting_job_is_listed_with_its_owner_and_reason(tmp_path: Path) -> None:
     folder = JobFolder.of(tmp_path / "new", "mine")
     folder.path.mkdir(parents=True)
     folder.write(a_record(tmp_path / "new", state="WAITING", waits_for="capacity"))

@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: answers, who gets in, what is followed. One server for all tests."""
+"""The dashboard over HTTP: responses, access, and followed runs. All tests share a server."""
 
 import hashlib
 import http.client
@@ -40,7 +40,7 @@ NODE_LINES = [
     NodeLine.of(Usage(cpu_percent=at, memory_used_bytes=1, memory_bytes=2, gpus=gpus), at, 1, node)
     for at, node, gpus in ((10, HTML, []), (20, "gpu-7", []), (30, HTML, []), (30, "gpu-7", [GPU]))
 ]
-# Stands for `transloom replay`: prints what it was asked for, or waits or fails by the first step.
+# Replaces `transloom replay`: prints the requested steps; waits or fails for some first steps.
 REPLAY = """
 import json, os, sys
 replay, run, option, steps, *options = sys.argv[1:]
@@ -107,16 +107,16 @@ def served(folder):
 
 
 def told_state(folder):
-    """Return the content of a folder, with the times of its last changes."""
+    """Return the modification time and size of every path in a folder."""
     return {
         path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))
     }
 
 
-# --- answers
+# --- responses
 
 
-def test_the_table_has_every_run(served, folder):
+def test_the_runs_response_has_a_row_for_every_run(served, folder):
     answer = served.get("/api/runs")
     assert answer.status == 200
     table = RunsResponse.model_validate(answer.json)
@@ -128,7 +128,7 @@ def test_the_table_has_every_run(served, folder):
     assert table.folder == str(folder)
 
 
-def test_one_run_has_all_that_is_known(served):
+def test_the_response_for_a_run_has_its_events_validations_and_status(served):
     answer = RunResponse.model_validate(served.get("/api/runs/alpha").json)
     assert answer.card.name == "alpha"
     assert [mark.event for mark in answer.events] == ["resumed"]
@@ -141,7 +141,7 @@ def test_one_run_has_all_that_is_known(served):
     assert answer.cleaning == {"news": {"read": 3, "kept": 2, "dropped": {HTML: 1}}}
 
 
-def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
+def test_the_time_lapse_response_has_steps_grouped_by_sentence(served, folder):
     run = made_run(folder / "probed", train_line(1))
     write_moments(run / "time-lapse", {0: "the the", 1: HTML})
     write_moments(run / "time-lapse", {2: "il est"}, sentence=HTML)
@@ -160,7 +160,7 @@ def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
     assert (empty.sentences, empty.problems) == ({}, [])
 
 
-def test_an_unreadable_file_is_a_problem_and_no_error(served, folder):
+def test_unreadable_files_of_a_run_are_listed_as_problems(served, folder):
     run = made_run(folder / "odd", train_line(1))
     for name, text in (("recipe.yaml", "\0"), ("nodes.jsonl", "x\n")):
         (run / name).write_text(text)
@@ -180,7 +180,7 @@ def test_an_unreadable_file_is_a_problem_and_no_error(served, folder):
     assert "status.json is damaged" in str(standing["problems"])
 
 
-def test_curves_of_a_range(served):
+def test_curves_of_a_short_range_have_a_point_for_every_step(served):
     answer = served.get("/api/runs/long/curves?points=2000&from=401&to=420").json
     curves = Curves.model_validate(answer)
     assert curves.columns["step"] == list(range(401, 421))
@@ -190,13 +190,13 @@ def test_curves_of_a_range(served):
 
 
 @pytest.mark.parametrize("query", ["points=x", "from=-1", "to=1e9", "points=" + "9" * 30, "from=٣"])
-def test_an_invalid_number_is_refused(served, query):
+def test_an_invalid_number_in_a_curves_query_is_refused(served, query):
     answer = served.get(f"/api/runs/long/curves?{query.replace('٣', '%D9%A3')}")
     assert answer.status == 400
     assert "expected a number" in answer.json["problem"]
 
 
-def test_a_thinned_curve_has_all_marks(served):
+def test_the_run_response_has_all_validations_though_curves_are_thinned(served):
     found = served.get("/api/runs/long/curves?points=100").json
     assert found["thinned"]
     assert len(found["columns"]["step"]) == 100
@@ -206,7 +206,7 @@ def test_a_thinned_curve_has_all_marks(served):
     ]
 
 
-def test_nodes_have_a_column_for_each_measure(served):
+def test_the_nodes_response_has_a_column_for_each_measure(served):
     answer = NodesResponse.model_validate(served.get("/api/runs/alpha/nodes").json)
     assert set(answer.nodes) == {HTML, "gpu-7"}
     assert answer.nodes[HTML].cpu_percent == [10.0, 30.0]
@@ -215,7 +215,7 @@ def test_nodes_have_a_column_for_each_measure(served):
     assert (gpu.index, gpu.utilization_percent, gpu.memory_bytes) == (3, [None, 5.0], [None, 80])
 
 
-def test_names_with_html_are_data(served):
+def test_a_run_name_with_html_is_returned_as_json(served):
     name = run_id(HTML)
     assert name.startswith("~")
     answer = served.get(f"/api/runs/{name}")
@@ -231,17 +231,17 @@ def test_an_unknown_path_is_reported_in_json(served):
         assert answer.json["problem"]
 
 
-def test_a_report_gets_the_same_answers(served, folder):
+def test_a_report_contains_the_same_responses_as_the_server(served, folder):
     answers = frozen_responses([folder / "alpha", folder / "long"])
     for path in ("/api/runs/alpha", "/api/runs/alpha/nodes", "/api/runs/long/nodes"):
         assert answers[path] == served.get(path).json
     assert [row["id"] for row in answers["/api/runs"]["runs"]] == ["alpha", "long"]
     curves = answers["/api/runs/long/curves"]
-    assert curves["columns"]["step"][-1] == LONG - 1  # the last one is skipped
+    assert curves["columns"]["step"][-1] == LONG - 1  # the last step is a skipped step
     json.dumps(answers, allow_nan=False)
 
 
-# --- who gets in
+# --- access
 
 
 def test_without_the_token_requests_are_refused(served):
@@ -254,22 +254,22 @@ def test_without_the_token_requests_are_refused(served):
         answer = served.request("GET", "/?token=" + token.encode().hex(), cookie=None)
         assert answer.status == 401
         assert "Set-Cookie" not in answer.headers
-    wrong = served.request("GET", f"/?token={served.doors.token}x")  # though the cookie is right
+    wrong = served.request("GET", f"/?token={served.doors.token}x")  # although the cookie is valid
     assert wrong.status == 401
 
 
-def test_the_token_becomes_a_cookie_and_leaves_the_address(served):
+def test_a_token_in_the_url_is_replaced_by_a_cookie_and_a_redirect(served):
     answer = served.request("GET", f"/api/runs?a=b&token={served.doors.token}", cookie=None)
     assert answer.status == 303
     assert answer.headers["Location"] == "/api/runs?a=b"
     attributes = answer.headers["Set-Cookie"].split("; ")
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
     assert served.doors.token not in str(answer.headers) + answer.body.decode()
-    assert str(served.port) in attributes[0]  # another dashboard on this machine has another one
+    assert str(served.port) in attributes[0]  # a dashboard at another port has another cookie name
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "/\\evil.example/", "//evil.example//x"])
-def test_the_way_without_the_token_leads_nowhere_else(served, path):
+def test_the_redirect_without_the_token_stays_on_the_server(served, path):
     answer = served.request("GET", f"{path}?token={served.doors.token}", cookie=None)
     place = answer.headers.get("Location", "/")
     assert place.startswith("/")
@@ -283,19 +283,19 @@ def test_the_way_without_the_token_leads_nowhere_else(served, path):
         *("", "127.0.0.1@evil.example", "[::1", "xn--localhost"),
     ],
 )
-def test_another_name_than_the_machines_is_refused(served, host):
+def test_a_host_header_of_another_machine_is_refused(served, host):
     for path in ("/api/runs", f"/?token={served.doors.token}"):
         answer = served.get(path, Host=host)
         assert answer.status in (400, 421)
         assert "Set-Cookie" not in answer.headers
 
 
-def test_the_machines_own_names_are_answered(served):
+def test_host_headers_of_this_machine_are_accepted(served):
     for host in (f"127.0.0.1:{served.port}", "localhost:9000", "[::1]:80", "LOCALHOST"):
         assert served.get("/api/runs", Host=host).status == 200
 
 
-def test_two_hosts_or_none_are_refused(served):
+def test_a_request_with_two_or_no_host_headers_is_refused(served):
     request = f"GET /api/runs HTTP/1.1\r\nCookie: {served.cookie}\r\nConnection: close\r\n"
     for hosts in ("", "Host: localhost\r\nHost: evil.example\r\n"):
         with socket.create_connection(("127.0.0.1", served.port), HANG_SECONDS) as connection:
@@ -305,7 +305,7 @@ def test_two_hosts_or_none_are_refused(served):
 
 
 @pytest.mark.parametrize("path", ["/", "/api/runs", "/none", "/api/runs/none", "/static/none"])
-def test_every_answer_lets_nothing_else_load(served, path):
+def test_every_response_forbids_external_resources(served, path):
     for answer in (served.get(path), served.request("GET", path, cookie=None)):
         policy = answer.headers["Content-Security-Policy"].split("; ")
         assert policy[0] == "default-src 'none'"
@@ -327,14 +327,14 @@ def test_every_answer_lets_nothing_else_load(served, path):
         *("/api/runs/alpha/../../outside/curves", "/api/runs/record-linked/curves"),
     ],
 )
-def test_other_paths_are_refused(served, path):
+def test_paths_outside_the_page_and_the_runs_are_refused(served, path):
     answer = served.get(path)
     assert answer.status in (400, 404)
     assert b"root:" not in answer.body
     assert b"import" not in answer.body
 
 
-def test_links_out_of_the_folder_are_reported_and_not_followed(served):
+def test_symbolic_links_are_reported_and_not_followed(served):
     table = served.get("/api/runs").json
     names = {row["name"] for row in table["runs"]}
     linked = {"linked", "record-linked", "recipe-linked", "header-linked", "itself"}
@@ -344,7 +344,7 @@ def test_links_out_of_the_folder_are_reported_and_not_followed(served):
     assert any("no-\\xff-text" in problem for problem in table["problems"])
 
 
-def test_nothing_is_written_into_the_folder(served, folder):
+def test_requests_write_nothing_to_the_folder_of_runs(served, folder):
     before = told_state(folder)
     for path in ("/", "/api/runs", "/api/runs/alpha", "/api/runs/long/curves", "/api/runs/nodes"):
         served.get(path)
@@ -357,14 +357,14 @@ def test_nothing_is_written_into_the_folder(served, folder):
 @pytest.mark.parametrize(
     "origin", [None, "null", "http://evil.example", "https://127.0.0.1.evil.example", "file://"]
 )
-def test_another_sites_page_starts_nothing(served, origin):
+def test_a_post_without_the_dashboards_origin_starts_no_replay(served, origin):
     headers = {} if origin is None else {"Origin": origin}
     answer = served.request("POST", "/api/runs/alpha/looks", headers, b'{"from":1,"to":2}')
     assert answer.status == 403
     assert served.get("/api/runs/alpha/looks/1-2").status == 404
 
 
-def test_another_sites_page_reads_nothing(served):
+def test_cross_site_requests_are_refused(served):
     for mode in ("no-cors", "cors", "websocket"):
         headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}
         assert served.request("GET", "/api/runs", headers).status == 403
@@ -372,7 +372,7 @@ def test_another_sites_page_reads_nothing(served):
     assert served.request("POST", "/api/runs/alpha/looks", headers, b"{}", None).status == 401
 
 
-# --- looks
+# --- replays with --look
 
 
 def wait_for_look(served, events, first, last):
@@ -382,7 +382,7 @@ def wait_for_look(served, events, first, last):
             return served.get(f"/api/runs/alpha/looks/{first}-{last}").json
 
 
-def test_steps_are_looked_at_in_a_process(served, folder):
+def test_a_replay_runs_in_a_process_and_its_result_is_kept(served, folder):
     with served.follow() as events:
         answer = served.post("/api/runs/alpha/looks", {"from": 1, "to": 2})
         assert answer.status == 202
@@ -391,10 +391,10 @@ def test_steps_are_looked_at_in_a_process(served, folder):
     assert found["look"]["run"] == str(folder / "alpha")
     assert found["look"]["text"] == "</script>\u2028"
     again = served.post("/api/runs/alpha/looks", {"from": 1, "to": 2})
-    assert again.json == found  # it is kept
+    assert again.json == found  # the result is kept
 
 
-def test_a_replay_that_finds_a_difference_is_done(served):
+def test_a_replay_that_finds_a_difference_has_the_state_done(served):
     """The replay's exit code is 1; the output contains the difference."""
     with served.follow() as events:
         served.post("/api/runs/alpha/looks", {"from": 11, "to": 11})
@@ -406,7 +406,7 @@ def test_a_replay_that_finds_a_difference_is_done(served):
     ("first", "why"),
     [(8, "no checkpoint before step 8"), (9, "nested deeper"), (10, "inspect fewer steps")],
 )
-def test_a_look_that_fails_says_why(served, first, why):
+def test_a_failed_replay_names_the_reason(served, first, why):
     with served.follow() as events:
         served.post("/api/runs/alpha/looks", {"from": first, "to": first})
         found = wait_for_look(served, events, first, first)
@@ -422,11 +422,11 @@ def test_a_look_that_fails_says_why(served, first, why):
         *([1, 2], {"from": 1.5, "to": 2}, {"from": 1, "to": 10**30}),
     ],
 )
-def test_invalid_steps_are_refused(served, values):
+def test_a_replay_request_with_invalid_steps_is_refused(served, values):
     assert served.post("/api/runs/alpha/looks", values).status == 400
 
 
-def test_too_many_steps_are_refused(served):
+def test_a_replay_request_with_too_many_or_no_steps_is_refused(served):
     answer = served.post("/api/runs/alpha/looks", {"from": 1, "to": 1_000_000})
     assert answer.status == 409
     assert "1,000,000 steps" in answer.json["problem"]
@@ -436,7 +436,7 @@ def test_too_many_steps_are_refused(served):
     ).status in (400, 413)
 
 
-def test_one_replay_runs_at_a_time_and_ends_with_the_server(folder):
+def test_only_one_replay_runs_and_it_ends_with_the_server(folder):
     command = (sys.executable, "-c", REPLAY)
     with RunningDashboard(folder, command) as running:
         assert running.post("/api/runs/alpha/looks", {"from": 7, "to": 7}).status == 202
@@ -450,7 +450,7 @@ def test_one_replay_runs_at_a_time_and_ends_with_the_server(folder):
     assert running.dashboard._looks.find("alpha", 7, 7).state == "failed"
 
 
-# --- following
+# --- followed runs
 
 
 def append(run, *lines):
@@ -459,7 +459,7 @@ def append(run, *lines):
     with_status(run)
 
 
-def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
+def test_all_pages_receive_new_steps_of_a_run(served, folder, tmp_path):
     run = with_owner(made_run(folder / "live", train_line(1)))
     assert served.get("/api/runs").status == 200
     with served.follow() as one, served.follow() as two:
@@ -473,11 +473,11 @@ def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
             assert set(told["columns"]) == set(served.get("/api/runs/live/curves").json["columns"])
             assert [row["step"] for row in told["validations"]] == [2]
             assert [mark["event"] for mark in told["events"]] == ["resumed"]
-        with (run / "metrics.jsonl").open("a") as file:  # half a line waits for its other half
+        with (run / "metrics.jsonl").open("a") as file:  # an incomplete line is not sent
             half = train_line(3).to_json()
             file.write(half[:50])
             file.flush()
-            append(folder / "alpha", train_line(3))  # of a run that no process trains
+            append(folder / "alpha", train_line(3))  # alpha is trained by no process
             assert one.next("steps")[1]["id"] == "alpha"
             file.write(half[50:] + "\n")
         assert one.next("steps")[1]["columns"]["step"] == [3]
@@ -489,7 +489,7 @@ def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
         assert len(served.dashboard._follower._tails) == len(served.dashboard._table.paths)
 
 
-def test_a_page_that_reads_nothing_delays_no_other(served):
+def test_a_page_that_does_not_read_is_disconnected_without_delaying_others(served):
     subscribers = served.dashboard._subscribers
     with served.follow() as other, socket.socket() as dead:
         before = set(subscribers._pages)
@@ -504,20 +504,20 @@ def test_a_page_that_reads_nothing_delays_no_other(served):
             pages |= subscribers._pages
             served.publish("curves", CurvesChanged(id=f"{number} {'x' * 1_000_000}"))
             while not other.next("curves")[1]["id"].startswith(f"{number} "):
-                pass  # of a run
+                pass  # a message about a run
             if any(page.is_disconnected for page in pages):
                 break
         (let_go,) = (page for page in pages if page.is_disconnected)
         assert not let_go._waiting
 
 
-def test_no_more_pages_than_there_is_room_for(served, monkeypatch):
+def test_following_is_refused_if_too_many_pages_are_open(served, monkeypatch):
     with served.follow():
         monkeypatch.setattr(page_subscribers, "MAX_PAGES", 1)
         assert served.get("/api/follow").status == 503
 
 
-def test_a_hash_names_what_is_no_plain_name():
+def test_run_id_is_a_hash_for_unusual_names():
     assert run_id("..") == "~" + hashlib.sha256(b"..").hexdigest()[:24]
     assert run_id(".hidden").startswith("~")
     assert run_id("a/b").startswith("~")
@@ -525,7 +525,7 @@ def test_a_hash_names_what_is_no_plain_name():
     assert run_id("sweep_1-lr.5") == "sweep_1-lr.5"
 
 
-def test_clients_that_send_half_a_request_block_no_others(served):
+def test_an_incomplete_or_too_large_request_does_not_block_others(served):
     with socket.create_connection(("127.0.0.1", served.port), HANG_SECONDS) as half:
         half.sendall(b"GET /api/runs HTTP/1.1\r\nHost: ")
         assert served.get("/api/runs").status == 200

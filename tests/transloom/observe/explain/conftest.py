@@ -1,4 +1,4 @@
-"""Networks with random weights that read texts, ready to be explained."""
+"""Fixtures: masked models and language models with random weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ CONTEXT = 40
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """A tokenizer of the phrase book's characters, with a piece for hidden tokens."""
+    """Return a tokenizer trained on the phrase book, with a mask piece."""
     recipe = Recipe.of(masked_values(tmp_path_factory.mktemp("masked") / "dataset"))
     prepare(recipe.data_settings, lambda progress: None)
     return load_tokenizers(*open_dataset(recipe.data))[TEXT]
@@ -37,7 +37,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture
 def filler_of(tokenizer: Tokenizer) -> Callable[..., MaskFiller]:
-    """A masked model of a form."""
+    """Return a function that builds a masked model with given settings."""
 
     def build(**form: Any) -> MaskFiller:
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ def filler_of(tokenizer: Tokenizer) -> Callable[..., MaskFiller]:
 
 @pytest.fixture
 def generator_of(tokenizer: Tokenizer) -> Callable[..., TextGenerator]:
-    """A language model of a form."""
+    """Return a function that builds a language model with given settings."""
 
     def build(**form: Any) -> TextGenerator:
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ def generator_of(tokenizer: Tokenizer) -> Callable[..., TextGenerator]:
 
 
 def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
-    """Weights so large that probabilities differ, biases and gains that are not 0 and 1."""
+    """Return the network with large weights, so that probabilities differ, and all biases set."""
     return TrainedNetwork(
         make_weights_large(network, 6),
         {TEXT: tokenizer},

@@ -1,4 +1,4 @@
-"""Colours: nothing vanishes where the system forces its own."""
+"""Figures of a page stay visible when the system forces colours."""
 
 import io
 from contextlib import closing
@@ -17,8 +17,8 @@ from transloom.observe.explain.translation_page import translation_page
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
 SENTENCE = "je 漢 suis étudiant"
-PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # whose origin is drawn
-# What means something by its colour or ground, by the section that has it.
+PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # a tensor whose origin is drawn.
+# Elements that convey meaning by colour, by section.
 PICTURES = {
     "#section-1": ("svg.blueprint.wide",),
     "#section-4": ("section.here figure.map canvas",),
@@ -72,13 +72,13 @@ def test_meaningful_parts_stay_visible_with_forced_colours(browser, address, sch
                 ground = page_ground(page)
                 seen = max(contrast(ground, other) for n, other in colours if n > 3)
                 assert seen > 1.3, (place, picture, colours[:5])
-                assert len(colours) > 2, (place, picture, colours)  # more than a frame
+                assert len(colours) > 2, (place, picture, colours)  # not only a frame
             assert watched.violations() == [], place
         assert page.locator("#compare td.share").first.inner_text().endswith("%")
         assert watched.complaints == []
 
 
 def page_ground(page):
-    """The colour of the page where nothing stands."""
+    """Return the background colour of the page."""
     corner = page.screenshot(clip={"x": 1270, "y": 450, "width": 4, "height": 4})
     return Image.open(io.BytesIO(corner)).convert("RGB").getpixel((1, 1))

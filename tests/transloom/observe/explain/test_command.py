@@ -1,4 +1,4 @@
-"""`transloom explain`: what it writes, and what it says when it cannot."""
+"""`transloom explain`: the page that it writes, and its errors."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def walk_of(page):
     return next(data for _, data in page.sections[0].figures if "checkpoint" in data)
 
 
-def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
+def test_explain_writes_a_page_and_prints_its_path(untrained_run, tmp_path):
     file = tmp_path / "new" / "page.html"
     said = json.loads(command(untrained_run.path, SENTENCE, "--output", file, "--json"))
     text = file.read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
     assert f'data-first="made">{escape(said["translation"])}</output>' in text
 
 
-def test_the_page_is_in_the_run_by_default(untrained_run):
+def test_explain_writes_the_page_to_the_run_by_default(untrained_run):
     said = command(untrained_run.path, SENTENCE, "--checkpoint", 1)
     file = untrained_run.path / "explain.html"
     assert said.splitlines()[-1] == str(file)
@@ -49,7 +49,7 @@ def test_the_page_is_in_the_run_by_default(untrained_run):
 
 
 @pytest.mark.long
-def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
+def test_max_tokens_allows_a_sentence_longer_than_in_training(untrained_run, tmp_path):
     long = "je suis étudiant " * 90
     with pytest.raises(TranslationError, match=r"has \d+ tokens.*--max-tokens"):
         command(untrained_run.path, long)
@@ -59,7 +59,7 @@ def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
     assert file.stat().st_size > 0
 
 
-def test_inputs_that_cannot_be_explained_are_refused(untrained_run, tmp_path):
+def test_explain_refuses_unknown_checkpoints_tags_bytes_and_outputs(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         command(untrained_run.path, SENTENCE, "--checkpoint", 7)
     with pytest.raises(TokenizerError, match="<2de> must be a control symbol"):
@@ -70,7 +70,7 @@ def test_inputs_that_cannot_be_explained_are_refused(untrained_run, tmp_path):
         command(untrained_run.path, SENTENCE, "--output", tmp_path)
 
 
-def test_the_documents_example_runs(untrained_run, tmp_path, capsys):
+def test_the_python_example_in_looking_inside_runs(untrained_run, tmp_path, capsys):
     document = Path(__file__).parents[4] / "docs" / "how-to" / "looking-inside.md"
     (example,) = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.S)
     assert '"runs/phrasebook"' in example

@@ -1,4 +1,4 @@
-"""The page's numbers are the model's: figures against the trace, bars against the model itself."""
+"""The page's numbers equal the model's: figures the trace, and bars the probabilities."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
 
 
 def shows(figure, expected):
-    """The figure's numbers are these; −∞ is null."""
+    """Assert that the figure's numbers equal `expected`; the figure has null for −∞."""
     found = [[float("-inf") if x is None else x for x in row] for row in figure["values"]]
     found = torch.tensor(found, dtype=torch.float32)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
 @NORMS
-def test_the_sections_come_in_the_order_of_the_forward_pass(translator_of, norm):
+def test_the_sections_have_the_order_of_the_forward_pass(translator_of, norm):
     explained = explain(translator_of(norm=norm), SENTENCE)
     names = recorded_page(explained).names
     assert names[:9] == [
@@ -49,7 +49,7 @@ def test_the_sections_come_in_the_order_of_the_forward_pass(translator_of, norm)
 
 
 @NORMS
-def test_the_encoders_figures_are_the_trace(translator_of, norm):
+def test_the_encoders_figures_show_the_tensors_of_the_trace(translator_of, norm):
     explained = explain(translator_of(norm=norm), SENTENCE)
     page = recorded_page(explained)
     pieces = list(explained.source.texts)
@@ -82,7 +82,7 @@ def test_the_encoders_figures_are_the_trace(translator_of, norm):
 
 
 @NORMS
-def test_each_steps_figures_are_its_row_of_the_trace(translator_of, norm):
+def test_each_steps_figures_show_its_row_of_the_trace(translator_of, norm):
     explained = explain(translator_of(norm=norm), SENTENCE)
     page = recorded_page(explained)
     decoder = explained.trace.decoder
@@ -115,7 +115,7 @@ def test_each_steps_figures_are_its_row_of_the_trace(translator_of, norm):
 
 
 @NORMS
-def test_the_bars_are_the_models_probabilities_and_the_chosen_piece_is_greedys(translator_of, norm):
+def test_bars_show_the_models_probabilities_and_mark_greedy_choices(translator_of, norm):
     translator = translator_of(norm=norm, share_embeddings="none")
     explained = explain(translator, SENTENCE)
     model = translator.model
@@ -134,7 +134,7 @@ def test_the_bars_are_the_models_probabilities_and_the_chosen_piece_is_greedys(t
         assert chosen == pytest.approx(probabilities[t, explained.chosen.ids[t]].item(), abs=1e-6)
 
 
-def test_the_length_limit_is_named_where_it_ends_a_sentence(translator_of):
+def test_the_page_says_that_the_length_limit_ended_the_translation(translator_of):
     translator = translator_of()
     translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=2)
     with torch.no_grad():
@@ -144,15 +144,13 @@ def test_the_length_limit_is_named_where_it_ends_a_sentence(translator_of):
     assert "reached its maximum length, so it ends here" in page.sections[-3].text
 
 
-def test_an_empty_sentence_is_its_end_alone(translator_of):
+def test_an_empty_sentence_is_explained_as_eos_only(translator_of):
     explained = explain(translator_of(), "")
     assert explained.source.texts == ("</s>",)
     assert recorded_page(explained).sections[4].figure("head 1")["values"] == [[1.0]]
 
 
-def test_a_large_model_and_a_long_sentence_are_cut_and_the_page_says_where(
-    translator_of, monkeypatch
-):
+def test_a_page_cuts_large_models_and_long_sentences_and_says_so(translator_of, monkeypatch):
     monkeypatch.setattr(limits, "MAX_LAYERS", 2)
     monkeypatch.setattr(limits, "MAX_PIECES", 12)
     translator = translator_of(

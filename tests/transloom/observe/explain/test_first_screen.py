@@ -1,4 +1,4 @@
-"""The first screen: its texts, its figure and its links are those of the model and the page."""
+"""The first screen of a page: texts, data flow, and links to sections."""
 
 import re
 from html import escape
@@ -26,7 +26,7 @@ def first_screen(page):
 
 
 def predicted(page):
-    """The piece of the flow's output, and its probability in percent."""
+    """Return the piece at the flow's output, and its probability in percent."""
     piece, share = re.search(
         r"<bdi[^>]*>(.*?)</bdi>.*<b>[<> ]*([\d.]+)%</b>", page.flow["output"]
     ).groups()
@@ -34,7 +34,7 @@ def predicted(page):
 
 
 def check_numbers(page, name, rows, piece):
-    """The numbers on an arrow are the first ones of the first row."""
+    """Assert that an arrow shows the shape of `rows` and the first numbers of the first row."""
     said = page.flow[name]
     height, width = rows.shape
     assert f"{height} × {width}, <bdi>{piece}</bdi>: " in said
@@ -43,7 +43,7 @@ def check_numbers(page, name, rows, piece):
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_the_flow_of_a_translation_is_that_of_the_model(translator_of, norm):
+def test_the_flow_of_a_translation_shows_the_models_numbers(translator_of, norm):
     translator = translator_of(norm=norm, encoder_layers=3, decoder_layers=1)
     model, vocabulary = translator.model, translator.model.vocabulary
     explained = explain(translator, SENTENCE)
@@ -54,7 +54,7 @@ def test_the_flow_of_a_translation_is_that_of_the_model(translator_of, norm):
         memory = model.encode(source)
         hidden = model.decode(torch.tensor([[vocabulary.bos_id]]), memory, source)
         probabilities = model.logits(hidden)[0, 0].softmax(dim=-1)
-    probabilities[[vocabulary.pad_id, vocabulary.bos_id]] = 0  # the search never takes them
+    probabilities[[vocabulary.pad_id, vocabulary.bos_id]] = 0  # the search never chooses them
     best = probabilities.argmax().item()
 
     tokens, _, encoder, _, decoder, *_ = page.flow.values()
@@ -86,7 +86,7 @@ def test_the_flow_of_a_translation_is_that_of_the_model(translator_of, norm):
 
 
 @pytest.mark.long
-def test_the_flow_of_a_continued_text_is_that_of_the_model(generator_of):
+def test_the_flow_of_a_continued_text_shows_the_models_numbers(generator_of):
     generator = generator_of(preset="gpt2", layers=3)
     explained = explain_continuing(generator, "the cat")
     page = recorded_page(explained)
@@ -112,7 +112,7 @@ def test_the_flow_of_a_continued_text_is_that_of_the_model(generator_of):
     assert titles["output"].startswith("After “")
 
 
-def test_the_flow_of_a_filled_text_is_what_fill_takes(filler_of):
+def test_the_flow_of_a_filled_text_shows_the_best_candidate(filler_of):
     filler = filler_of(preset="bert")
     for text, of_which in (("the [MASK] is", "for <mask>"), ("a [MASK] is[MASK]", "for the first")):
         (found,) = filler.fill([text])
@@ -131,7 +131,7 @@ def test_the_flow_of_a_filled_text_is_what_fill_takes(filler_of):
         assert titles["output"] == "Which pieces were hidden?"
 
 
-def test_a_page_of_two_models_names_both_translations(translator_of):
+def test_the_first_screen_of_two_models_shows_both_translations(translator_of):
     both = [translator_of(seed) for seed in (0, 1)]
     section, _ = compare_section(both, ["one", BAD], SENTENCE, None, None)
     page = translation_page(explain(both[0], SENTENCE), "a title", None, section)
@@ -142,12 +142,12 @@ def test_a_page_of_two_models_names_both_translations(translator_of):
     assert "<b class" not in first_screen(page)
 
 
-def test_the_box_to_type_in_needs_the_model_in_the_page(translator_of):
+def test_only_a_page_with_the_model_has_an_input_for_sentences(translator_of):
     translator = translator_of()
     explained = explain(translator, SENTENCE)
     live = translation_page(explained, "", live_section(translator, SENTENCE, None))
     static = translation_page(explained, "")
-    assert 'data-first="typing" hidden>' in first_screen(live)  # until the script runs
+    assert 'data-first="typing" hidden>' in first_screen(live)  # hidden until the script runs
     assert "textarea" not in first_screen(static)
     given = f'<span class="text" dir="auto">{SENTENCE}</span>'
     assert given in first_screen(live)
@@ -163,7 +163,7 @@ def test_texts_of_the_first_screen_are_escaped(translator_of):
     assert reader.sections[0].text.count("(nothing)") == 2
 
 
-def test_the_first_pieces_and_the_last_one_are_shown(tmp_path):
+def test_a_long_list_of_pieces_is_abbreviated(tmp_path):
     pieces = [f"▁{n}" for n in range(20)]
     program = (
         'const fs = require("node:fs");\n'

@@ -1,4 +1,4 @@
-"""The first screen in a browser: all of it is there before the reader scrolls, and it answers."""
+"""The first screen in a browser: visible without scrolling, and updated for typed sentences."""
 
 import csv
 import re
@@ -26,7 +26,7 @@ SENTENCE = "elle sera journaliste demain"
 OTHER = "je 漢字 suis étudiant"
 LONG = "le garçon n'est pas allé au parc ce matin, et " * 6
 KINDS = ["live", "static", "long", "two", "masked", "continued"]
-# Elements of the first screen that are shown, with their distances from the edges of the viewport.
+# Visible elements of the first screen, with their distances from the edges of the viewport.
 PLACES = """() => [...document.querySelectorAll(
     '.first-screen [data-first=given], .first-screen textarea, .first-screen [data-first=made],'
     + '.first-screen [data-first=other], .flow-figure li')]
@@ -85,7 +85,7 @@ def opened(watched, address, height):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_of_it_is_there_before_the_reader_scrolls(browser, page_of_kind, kind):
+def test_the_first_screen_is_visible_without_scrolling(browser, page_of_kind, kind):
     address = page_of_kind(kind)
     for width, height in SIZES:
         for scheme in SCHEMES:
@@ -107,7 +107,7 @@ def test_all_of_it_is_there_before_the_reader_scrolls(browser, page_of_kind, kin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("width", [320, 1280])
-def test_each_box_leads_to_its_part_of_the_page(browser, page_of_kind, kind, width):
+def test_each_box_of_the_flow_links_to_a_section(browser, page_of_kind, kind, width):
     with closing(Watched(browser, width)) as watched:
         page = opened(watched, page_of_kind(kind), 800)
         links = page.locator(".flow-figure a")
@@ -122,7 +122,7 @@ def test_each_box_leads_to_its_part_of_the_page(browser, page_of_kind, kind, wid
         assert watched.complaints == []
 
 
-def test_keys_reach_each_box_and_the_focus_can_be_seen(browser, page_of_kind):
+def test_the_tab_key_reaches_each_box_and_the_focus_is_visible(browser, page_of_kind):
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
         page.locator("#first-sentence").focus()
@@ -142,7 +142,7 @@ def test_keys_reach_each_box_and_the_focus_can_be_seen(browser, page_of_kind):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_follows_what_is_typed(browser, page_of_kind, translators, width):
+def test_the_first_screen_shows_a_typed_sentence(browser, page_of_kind, translators, width):
     expected = explain(translators[0], OTHER)
     with closing(Watched(browser, width)) as watched:
         page = opened(watched, page_of_kind("two"), 844)
@@ -176,8 +176,8 @@ def test_it_follows_what_is_typed(browser, page_of_kind, translators, width):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_every_section_follows_what_is_typed(browser, page_of_kind, translators, width):
-    """A box that is clicked right after typing leads to the numbers of what was typed."""
+def test_every_section_is_updated_for_a_typed_sentence(browser, page_of_kind, translators, width):
+    """A box that is clicked right after typing opens the section with the new numbers."""
     expected = explain(translators[0], OTHER)
     with closing(Watched(browser, width)) as watched:
         page = opened(watched, page_of_kind("live"), 844)
@@ -212,13 +212,11 @@ def test_every_section_follows_what_is_typed(browser, page_of_kind, translators,
 
 
 def numbered(texts):
-    """Pieces that occur more than once, with their positions."""
+    """Return the pieces, with their positions added if they occur more than once."""
     return [t if texts.count(t) == 1 else f"{t} ({n})" for n, t in enumerate(texts)]
 
 
-def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
-    browser, page_of_kind, translators
-):
+def test_the_map_shows_the_chosen_head_of_a_typed_sentence(browser, page_of_kind, translators):
     expected = explain(translators[0], OTHER)
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
@@ -255,7 +253,7 @@ def row_shown(page, row):
 
 
 def test_a_row_of_a_head_is_computed_in_stages_in_the_map(browser, page_of_kind, translators):
-    """The stages are the model's numbers, and after the last one the map is as it was."""
+    """The stages show the model's numbers; after the last stage the map is as before."""
     traced = explain(translators[0], SENTENCE).trace
     attention = traced.decoder.layers[0].self_attention
     row, head = 2, 1
@@ -300,7 +298,7 @@ def test_a_row_of_a_head_is_computed_in_stages_in_the_map(browser, page_of_kind,
 
 
 @pytest.mark.parametrize("kind", ["live", "continued"])
-def test_the_figure_follows_the_steps_of_the_decoder(
+def test_the_figure_shows_the_chosen_step_of_the_decoder(
     browser, page_of_kind, translators, generator_of, kind
 ):
     if kind == "live":
@@ -334,7 +332,7 @@ def test_the_figure_follows_the_steps_of_the_decoder(
         assert watched.complaints == []
 
 
-def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
+def test_the_figure_is_saved_as_svg_png_and_csv(browser, page_of_kind, tmp_path):
     for width in (390, 1280):
         with closing(Watched(browser, width)) as watched:
             page = opened(watched, page_of_kind("live"), 800)
@@ -350,11 +348,11 @@ def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
                 saved[kind] = tmp_path / f"{width}.{kind}"
                 download.value.save_as(saved[kind])
             svg = ElementTree.parse(saved["SVG"]).getroot()
-            texts = "".join("".join(svg.itertext()).split())  # a line is a text
+            texts = "".join("".join(svg.itertext()).split())  # each line is a text element
             for text in page.locator(".flow-figure li :is(strong, .token, b, .row i)").all():
                 assert "".join(text.inner_text().split()) in texts
             assert float(svg.get("width")) < width
-            # The map is drawn as shapes: a cell for each weight, between labels.
+            # The map consists of shapes: labels, and a rectangle for each weight.
             head_map = page.locator("[data-first=head-map] > figure")
             labels = head_map.evaluate("({layout: l}) => [...l.rowLabels, ...l.columnLabels]")
             assert all("".join(label.split()) in texts for label in labels)
@@ -369,7 +367,7 @@ def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
             assert watched.complaints == []
 
 
-def test_sections_are_reached_from_the_menu_and_past_the_figure(browser, page_of_kind):
+def test_sections_are_reached_by_the_menu_and_the_skip_link(browser, page_of_kind):
     with closing(Watched(browser, 360)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
         page.keyboard.press("Tab")
@@ -377,7 +375,7 @@ def test_sections_are_reached_from_the_menu_and_past_the_figure(browser, page_of
         page.locator(".skip").press("Enter")
         assert page.locator("#section-1").evaluate("section => section === document.activeElement")
         menu = page.get_by_label("Section", exact=True)
-        sections = page.locator("nav a:not(nav ol ol a)")  # their parts are in the list alone
+        sections = page.locator("nav a:not(nav ol ol a)")  # parts are not in the menu
         assert menu.locator("option").all_inner_texts() == sections.all_inner_texts()
         menu.select_option(label="Memory")
         page.locator("section.here h1", has_text="The memory").wait_for()
@@ -390,7 +388,7 @@ def test_sections_are_reached_from_the_menu_and_past_the_figure(browser, page_of
         assert watched.complaints == []
 
 
-def test_one_section_is_printed_or_all_of_them(browser, page_of_kind):
+def test_the_browser_prints_all_sections_and_the_button_one(browser, page_of_kind):
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
         page.evaluate("location.hash = 'section-3'")

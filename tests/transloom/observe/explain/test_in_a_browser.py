@@ -1,4 +1,4 @@
-"""The page of `transloom explain` and the model's figure in a browser: all screens, and by keys."""
+"""The page of `transloom explain` and the model's figure in a browser, with all screen sizes."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -20,7 +20,7 @@ WIDTHS = (320, 390, 1280)
 CONTRAST = 4.5
 ACTIVE = "document.activeElement.getAttribute('aria-activedescendant')"
 VISITED = f"document.getElementById({ACTIVE}).parentElement.textContent"
-# The colours of all cells on which a number is written, in all sections.
+# The colours of ground and text of all cells with a visible number.
 INKS = """() => {
   document.querySelectorAll('section').forEach((s) => s.classList.add('here'));
   const { groundOf, paint, paletteHere, readableOn, scaleOf } = modules["drawing/heat_map.js"];
@@ -37,7 +37,7 @@ INKS = """() => {
 
 @pytest.fixture(scope="module")
 def explained(untrained_run):
-    """A sentence with an unknown piece, through a network of random weights that stops soon."""
+    """Return the explanation of a sentence with an unknown piece by a network of random weights."""
     untrained = Translator.load(untrained_run.path)
     torch.manual_seed(0)
     config = ModelConfig(
@@ -71,14 +71,14 @@ def opened(watched, address, section):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_section_fits_every_screen_and_axe_finds_nothing(browser, address, width, scheme):
+def test_every_section_fits_every_screen_without_axe_violations(browser, address, width, scheme):
     with closing(Watched(browser, width, scheme)) as watched:
         sections = opened(watched, address, 1).locator("main > section").count()
         for number in range(1, sections + 1):
             page = opened(watched, address, number)
             page.evaluate("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
             assert not watched.is_wider_than_the_screen(), number
-            strips = page.evaluate(  # only vectors whose columns are as narrow as can be clicked
+            strips = page.evaluate(  # only vectors with the narrowest clickable columns may scroll
                 "[...document.querySelectorAll('section.here figure.map')].filter((f) =>"
                 " f.map.columns === null && f.scrollWidth > f.clientWidth"
                 " && f.layout?.cell.width > 3).length"
@@ -91,7 +91,7 @@ def test_every_section_fits_every_screen_and_axe_finds_nothing(browser, address,
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_the_page_opens_at_its_top_and_a_chosen_section_at_its_own(browser, address, width):
+def test_the_page_and_each_chosen_section_open_at_their_top(browser, address, width):
     with closing(Watched(browser, width)) as watched:
         page = watched.page
         page.goto(address)
@@ -106,7 +106,7 @@ def test_the_page_opens_at_its_top_and_a_chosen_section_at_its_own(browser, addr
                 assert top == pytest.approx(max(0, header["y"] + header["height"]), abs=2), number
             else:
                 assert page.evaluate("scrollY") == 0
-        if width > 820:  # the list is next to the text, and scrolls by itself
+        if width > 820:  # the list is next to the text and scrolls separately
             current, nav = (
                 page.locator(css).bounding_box() for css in ("nav a[aria-current]", "nav")
             )
@@ -116,7 +116,7 @@ def test_the_page_opens_at_its_top_and_a_chosen_section_at_its_own(browser, addr
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_numbers_in_cells_can_be_read(browser, address, scheme):
+def test_numbers_in_cells_have_enough_contrast(browser, address, scheme):
     def luminance(rgb):
         shares = [round(part) / 255 for part in rgb]
         linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
@@ -130,7 +130,7 @@ def test_numbers_in_cells_can_be_read(browser, address, scheme):
         assert (light + 0.05) / (dark + 0.05) >= CONTRAST
 
 
-def test_arrows_belong_to_the_map_that_has_the_focus(watched, address):
+def test_arrow_keys_move_within_the_focused_map(watched, address):
     page = opened(watched, address, 5)
     page.keyboard.press("ArrowRight")
     assert page.locator("#place").inner_text().startswith("5 of")
@@ -148,7 +148,7 @@ def test_arrows_belong_to_the_map_that_has_the_focus(watched, address):
     assert page.locator("#place").inner_text().startswith("5 of")
 
 
-def test_a_box_leads_to_its_part_and_back_leads_to_the_figure(watched, address):
+def test_a_box_opens_its_section_and_back_returns_to_the_figure(watched, address):
     page = opened(watched, address, 1)
     box = page.locator("svg.wide [data-box='decoder.2.feed_forward']")
     box.focus()
@@ -164,7 +164,7 @@ def test_a_box_leads_to_its_part_and_back_leads_to_the_figure(watched, address):
     page.locator("#section-5.here").wait_for()
 
 
-def test_all_maps_of_a_section_can_have_one_scale(watched, address):
+def test_all_signed_maps_of_a_section_can_share_a_scale(watched, address):
     page = opened(watched, address, 4)
     said = page.locator("section.here .scale")
     assert len({*said.all_inner_texts()}) > 1
@@ -174,7 +174,7 @@ def test_all_maps_of_a_section_can_have_one_scale(watched, address):
     assert "of all such maps in this section" in said.first.inner_text()
 
 
-def test_folded_parts_are_printed(watched, address):
+def test_folded_parts_are_opened_for_printing(watched, address):
     page = opened(watched, address, 5)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
@@ -185,7 +185,7 @@ def test_folded_parts_are_printed(watched, address):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_figures_text_lies_within_its_boxes(browser, explained, tmp_path, scheme):
+def test_the_figures_text_fits_in_its_boxes(browser, explained, tmp_path, scheme):
     file = tmp_path / "figure.svg"
     file.write_text(svg_file(explained.blueprint, each_layer=True), encoding="utf-8")
     with closing(Watched(browser, 1280, scheme)) as watched:
@@ -204,7 +204,7 @@ def test_the_figures_text_lies_within_its_boxes(browser, explained, tmp_path, sc
         assert watched.complaints == []
 
 
-def test_an_arabic_sentence_is_read_from_the_right(watched, explained, tmp_path):
+def test_arabic_pieces_are_placed_from_right_to_left(watched, explained, tmp_path):
     pieces = ("▁أنا", "▁طالب", "▁في", "</s>")
     arabic = replace(explained, source=TracedPieces(explained.source.ids[:4], pieces))
     file = tmp_path / "arabic.html"

@@ -1,4 +1,4 @@
-"""Output of `Translator.explain` in a notebook, as a browser shows it in a cell."""
+"""The output of `Translator.explain` in a notebook cell, shown by a browser."""
 
 from contextlib import closing
 
@@ -12,7 +12,7 @@ from transloom.observe.explain.live.panel import live_section
 from transloom.observe.explain.translation_page import translation_page
 
 SENTENCE = 'je "suis" </iframe><script>alert(1)</script>'
-# As the content of a notebook's page, whose own scripts must stay out of reach.
+# Imitates a notebook's page, whose scripts the cell must not reach.
 NOTEBOOK = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A notebook</title>
 <link rel="icon" href="data:,"></head><body><main><h1>A notebook</h1>{cell}</main></body></html>"""
 
@@ -25,7 +25,7 @@ def explanation(translator_of):
     return transloom.Explanation(SENTENCE, "x", page)
 
 
-def test_the_frame_has_the_whole_page_and_no_rights_of_the_notebook(explanation, tmp_path):
+def test_the_frame_contains_the_page_in_a_sandbox(explanation, tmp_path):
     reader = PageReader(explanation._repr_html_())
     ((tag, frame),) = reader.tags
     assert tag == "iframe"
@@ -38,7 +38,7 @@ def test_the_frame_has_the_whole_page_and_no_rights_of_the_notebook(explanation,
 
 @pytest.mark.lab
 @pytest.mark.needs("browser")
-def test_the_page_runs_in_a_cell_and_stays_in_it(explanation, tmp_path):
+def test_the_page_runs_in_a_cell_without_changing_the_notebooks_url(explanation, tmp_path):
     file = tmp_path / "notebook.html"
     file.write_text(NOTEBOOK.format(cell=explanation._repr_html_()), encoding="utf-8")
     with chromium() as browser, closing(Watched(browser)) as watched:

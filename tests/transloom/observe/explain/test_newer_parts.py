@@ -1,4 +1,4 @@
-"""Pages of translation models with parts that the paper's have not: what they say is theirs."""
+"""Pages of translation models with parts newer than those of the Transformer paper."""
 
 import pytest
 from support.walk import recorded_page
@@ -22,7 +22,7 @@ def explained(translator_of):
     return explain(translator_of(**NEWER), SENTENCE)
 
 
-def test_the_page_describes_the_models_parts_alone(explained):
+def test_the_page_describes_only_the_parts_of_the_model(explained):
     page = recorded_page(explained)
     said = " ".join(section.text for section in page.sections)
     for words in (
@@ -39,14 +39,14 @@ def test_the_page_describes_the_models_parts_alone(explained):
         assert words not in said, words
 
 
-def test_every_box_leads_somewhere_and_every_question_too(explained):
+def test_every_box_and_every_question_has_a_place_on_the_page(explained):
     page = recorded_page(explained)
     boxes = {box.key for box in explained.blueprint.boxes()}
     assert boxes <= set(page.places)
     assert {box for _, _, box in page.questions} <= boxes
 
 
-def test_one_part_alone_changes_only_what_is_said_of_it(translator_of):
+def test_rotary_positions_change_only_the_text_about_positions(translator_of):
     def said(**settings):
         explained = explain(translator_of(**settings), SENTENCE)
         page = recorded_page(explained)
@@ -60,5 +60,5 @@ def test_one_part_alone_changes_only_what_is_said_of_it(translator_of):
         assert words in turned
 
 
-def test_the_page_has_a_live_section(translator_of):
+def test_a_model_with_newer_parts_has_a_live_section(translator_of):
     assert isinstance(live_section(translator_of(**NEWER), SENTENCE, None), PageSection)

@@ -1,4 +1,4 @@
-"""The page as a file: nothing from the network, no text that becomes markup, and it runs."""
+"""The page as a file: no network requests, escaped texts, and scripts that run."""
 
 import re
 from contextlib import closing
@@ -18,10 +18,10 @@ def page_of(translator, sentence):
     return translation_page(explain(translator, sentence), sentence)
 
 
-def test_it_needs_no_network(translator_of):
+def test_the_page_loads_nothing_from_the_network(translator_of):
     page = page_of(translator_of(), "je suis étudiant")
-    page = page.replace('"http://www.w3.org/2000/svg"', "")  # a name, and no address
-    page = re.sub(r"script-src 'sha256-[^']*'", "", page)  # it may contain two slashes
+    page = page.replace('"http://www.w3.org/2000/svg"', "")  # a namespace, not a request
+    page = re.sub(r"script-src 'sha256-[^']*'", "", page)  # a hash may contain //
     assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|XMLHttp|import\(", page)
     reader = PageReader(page)
     for tag, attributes in reader.tags:
@@ -33,7 +33,7 @@ def test_it_needs_no_network(translator_of):
     assert policies[0].startswith("default-src 'none'")
 
 
-def test_the_sentence_is_text_wherever_it_stands(translator_of):
+def test_the_sentence_is_escaped_everywhere(translator_of):
     translator = translator_of()
     page = page_of(translator, HOSTILE)
     assert f'dir="auto">{escape(HOSTILE)}</span>' in page
@@ -51,8 +51,8 @@ def test_the_sentence_is_text_wherever_it_stands(translator_of):
 
 @pytest.mark.long
 @pytest.mark.needs("browser")
-def test_a_browser_draws_it_and_obeys_address_and_buttons(browser, translator_of, tmp_path):
-    """It opens at section 4; Next leads to section 5; a button changes the colours."""
+def test_a_browser_draws_the_page_and_its_buttons_have_effect(browser, translator_of, tmp_path):
+    """The page opens at section 4, Next opens section 5, and a button changes the colours."""
     file = tmp_path / "explain.html"
     file.write_text(page_of(translator_of(), HOSTILE), encoding="utf-8")
     with closing(Watched(browser)) as watched:
@@ -70,7 +70,7 @@ def test_a_browser_draws_it_and_obeys_address_and_buttons(browser, translator_of
             folded.click()
         maps = here.locator("canvas").all()
         assert len(maps) > 4
-        for one in maps:  # a map is drawn when it comes into view
+        for one in maps:  # a map is drawn when it is scrolled into view
             one.scroll_into_view_if_needed()
             page.wait_for_function("map => map.hasAttribute('width')", arg=one.element_handle())
             assert min(one.evaluate("map => [map.width, map.height]")) > 20

@@ -1,4 +1,4 @@
-"""The answers' numbers are the model's, worked out here by other code."""
+"""The numbers in the page's answers equal those of the model, computed here independently."""
 
 import re
 
@@ -33,7 +33,7 @@ def numbers(text):
 
 
 @torch.no_grad()
-def test_numbers_are_those_of_the_model(model_and_answers):
+def test_answers_have_the_models_numbers(model_and_answers):
     model, explained, answers = model_and_answers
     pieces, ids = explained.source.texts, explained.source.ids
     pre = model.config.norm == "pre"
@@ -72,13 +72,13 @@ def test_numbers_are_those_of_the_model(model_and_answers):
     assert f"{above} of 48 are above zero" in answer(answers, "ReLU")
 
     memory = model.encode(torch.tensor([ids]))[0, 0]
-    if not pre:  # otherwise the memory is the last layer's output after a norm
+    if not pre:  # with pre-norm, the memory is normalized once more
         cosine = torch.cosine_similarity(x[0, 0], memory, dim=0).item()
         assert numbers(answer(answers, "more abstract")) == pytest.approx([cosine], abs=0.0051)
 
 
 @torch.no_grad()
-def test_counts_and_shapes_are_those_of_the_model(model_and_answers):
+def test_answers_have_the_models_counts_and_shapes(model_and_answers):
     model, explained, answers = model_and_answers
     counts = [
         sum(p.numel() for p in part.parameters())
@@ -105,8 +105,8 @@ def test_counts_and_shapes_are_those_of_the_model(model_and_answers):
 
 
 @torch.no_grad()
-def test_heads_joined_in_another_order_give_the_same_with_the_rows_of_wo(translator_of):
-    """Check the answer on the order of heads by permuting them."""
+def test_heads_permuted_together_with_the_rows_of_wo_give_the_same_output(translator_of):
+    """Check the answer about the order of heads."""
     model = translator_of().model
     explained = explain(translator_of(), SENTENCE)
     traced = explained.trace.encoder.layers[0].self_attention
@@ -116,7 +116,7 @@ def test_heads_joined_in_another_order_give_the_same_with_the_rows_of_wo(transla
     torch.testing.assert_close(turned @ rows + output.bias, traced.output_btm[0])
 
 
-def test_each_answer_leads_to_a_place_of_the_page(model_and_answers):
+def test_each_answer_links_to_a_place_on_the_page(model_and_answers):
     _, explained, answers = model_and_answers
     page = recorded_page(explained)
     links = re.findall(r'<a href="#box-([^"]+)">Where', page.html.rpartition("<section")[2])
@@ -126,7 +126,7 @@ def test_each_answer_leads_to_a_place_of_the_page(model_and_answers):
     assert not any("nothing is lost" in text for text in answers.values())
 
 
-def test_a_sentence_of_nothing_has_answers_too(translator_of):
+def test_an_empty_sentence_has_answers(translator_of):
     assert all(answer for _, answer, _ in recorded_page(explain(translator_of(), "")).questions)
 
 
@@ -151,7 +151,7 @@ def text_and_answers(request, generator_of, filler_of):
 
 
 @torch.no_grad()
-def test_answers_about_a_text_have_the_numbers_of_its_model(text_and_answers):
+def test_answers_about_a_text_have_the_models_numbers(text_and_answers):
     form, network, explained, page = text_and_answers
     answers = {asked: said for asked, said, _ in page.questions}
     stack, pieces = explained.trace.stack, explained.pieces
@@ -187,7 +187,7 @@ def test_answers_about_a_text_have_the_numbers_of_its_model(text_and_answers):
         assert "8 numbers of a head form 4 pairs" in answer(answers, told)
 
 
-def test_the_intuition_names_the_sharpest_weight_between_words(text_and_answers):
+def test_the_answer_about_attention_names_the_largest_weight_between_words(text_and_answers):
     _, _, explained, page = text_and_answers
     answers = {asked: said for asked, said, _ in page.questions}
     attention, texts = explained.trace.stack.layers[0].self_attention, explained.pieces.texts
@@ -212,7 +212,7 @@ def test_the_intuition_names_the_sharpest_weight_between_words(text_and_answers)
 LEARNERS = ["need a decoder to classify", "different lengths", "query, key and value mean"]
 
 
-def test_every_family_answers_the_questions_of_learners(text_and_answers):
+def test_text_pages_of_every_model_family_answer_learners_questions(text_and_answers):
     form, _, explained, page = text_and_answers
     answers = {asked: said for asked, said, _ in page.questions}
     mask = "Why does no mask hide" if form == "bert" else "What would happen without the mask"
@@ -225,7 +225,7 @@ def test_every_family_answers_the_questions_of_learners(text_and_answers):
         assert said in answer(answers, mask)
 
 
-def test_a_translation_answers_them_too(model_and_answers):
+def test_a_translation_page_answers_learners_questions(model_and_answers):
     _, explained, answers = model_and_answers
     assert all(answer(answers, words) for words in LEARNERS)
     read = explained.target_input.texts
@@ -235,7 +235,7 @@ def test_a_translation_answers_them_too(model_and_answers):
     assert f"a table of {steps} × {s}" in answer(answers, "different lengths")
 
 
-def test_texts_without_words_have_answers_too(generator_of, filler_of):
+def test_texts_without_words_have_answers(generator_of, filler_of):
     pages = [explain_continuing(generator_of(), ""), explain_filling(filler_of(), "[MASK]")]
     for explained in pages:
         assert all(said for _, said, _ in recorded_page(explained).questions)

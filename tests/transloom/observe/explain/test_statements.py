@@ -1,4 +1,4 @@
-"""The page's statements are true: sums, named cells, omissions, units, directions."""
+"""The page's statements are true: sums, named cells, omissions, formulas, links and sizes."""
 
 import re
 from html import unescape
@@ -21,13 +21,13 @@ ROUNDING = 0.5e-4
 
 @pytest.fixture(params=["whole", "cut"])
 def explained(request, translator_of, monkeypatch):
-    """A sentence of which all is drawn, and one of which attention is cut."""
+    """Return an explanation whose attention maps are drawn completely or cut."""
     if request.param == "cut":
         monkeypatch.setattr(limits, "MAX_ATTENDED", 5)
     return explain(translator_of(norm="post" if request.param == "cut" else "pre"), SENTENCE)
 
 
-def test_weights_add_up_to_1_or_the_map_says_what_is_missing(explained):
+def test_rows_of_weights_sum_to_1_or_the_map_says_how_much_is_missing(explained):
     maps = 0
     for section in recorded_page(explained).sections:
         for caption, data in section.figures:
@@ -47,7 +47,7 @@ def test_weights_add_up_to_1_or_the_map_says_what_is_missing(explained):
     assert maps > 10
 
 
-def test_the_row_by_hand_adds_up_to_1_with_all_its_keys(explained):
+def test_the_example_row_lists_all_keys_and_sums_to_1(explained):
     pieces = explained.source.texts
     section = recorded_page(explained).html.split("<section")[5]
     lines = re.findall(r"<tr( class=\"marked\")?>(<td>.*?)</tr>", section)
@@ -66,7 +66,7 @@ def test_the_row_by_hand_adds_up_to_1_with_all_its_keys(explained):
     assert marked[place] == max(marked)
 
 
-def test_the_largest_weight_is_that_of_a_cell_that_is_drawn(explained):
+def test_the_largest_weight_in_the_text_is_that_of_a_drawn_cell(explained):
     page = recorded_page(explained)
     for layer in range(2):
         section = page.sections[4 + 2 * layer]
@@ -96,7 +96,7 @@ def test_the_text_after_a_sum_follows_the_models_norm(translator_of):
     assert not any("nothing is lost" in text for text in texts.values())
 
 
-def test_roots_have_their_number_and_biases_their_letter(explained):
+def test_formulas_have_numbers_under_roots_and_names_of_biases(explained):
     page = recorded_page(explained)
     attention = page.sections[4]
     words = " ".join(
@@ -111,8 +111,8 @@ def test_roots_have_their_number_and_biases_their_letter(explained):
     assert "·W₂ + b₂" in page.sections[5].text
 
 
-def test_the_products_with_their_biases_are_what_the_model_computes(translator_of):
-    """The formulas that the page writes, by hand, against the trace."""
+def test_the_pages_formulas_with_biases_equal_the_trace(translator_of):
+    """Compute the formulas that the page shows, and compare the results with the trace."""
     translator = translator_of()
     explained = explain(translator, SENTENCE)
     layer, traced = translator.model.encoder.layers[0], explained.trace.encoder.layers[0]
@@ -133,27 +133,27 @@ def test_the_products_with_their_biases_are_what_the_model_computes(translator_o
         torch.testing.assert_close(mix @ wo + bo, attention.output_btm[0])
 
 
-def test_the_decoders_own_keys_and_values_are_shown(explained):
+def test_the_page_shows_keys_and_values_of_the_decoders_self_attention(explained):
     page = recorded_page(explained)
     traced = explained.trace.decoder.layers[1].self_attention
     all_steps, step = page.sections[-2], page.sections[-3]
     for name, tensor in (("keys", traced.keys_bhsd), ("values", traced.values_bhsd)):
         shown = [data for caption, data in all_steps.figures if caption.startswith(f"{name} ")]
-        assert len(shown) == 2 * 4  # layers, heads
+        assert len(shown) == 2 * 4  # 2 layers, 4 heads
         found = torch.tensor(shown[4]["values"])
         torch.testing.assert_close(found, tensor[0, 0])
     for name in ("key", "value"):
         assert any(c.startswith(f"masked self-attention: {name} ") for c, _ in step.figures)
 
 
-def test_an_unknown_piece_shows_its_characters(translator_of):
+def test_an_unknown_piece_is_shown_with_its_characters(translator_of):
     explained = explain(translator_of(), "je 漢字 suis")
     (unknown,) = [text for text in explained.source.texts if "<unk>" in text]
     assert unknown == "漢字 (<unk>)"
     assert "漢字 (<unk>)" in recorded_page(explained).sections[1].text
 
 
-def test_every_box_of_the_figure_leads_to_a_part_of_the_page_that_is_there(explained):
+def test_every_box_of_the_figure_links_to_an_existing_place(explained):
     page = recorded_page(explained)
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     assert set(page.places) >= {box.key for box in explained.blueprint.boxes()}
@@ -165,8 +165,8 @@ def test_every_box_of_the_figure_leads_to_a_part_of_the_page_that_is_there(expla
     assert all(a["href"] == f"#box-{a['data-box']}" for _, a in boxes)
 
 
-def test_a_page_is_as_large_as_the_documents_say(translator_of):
-    """Of a network as large as the phrase book's, a short sentence and a long one."""
+def test_the_size_of_a_page_is_as_documented(translator_of):
+    """Uses a network as large as the phrase book's, with a short and a long sentence."""
     said = re.search(
         r"phrase book's model take ([\d.]+) to ([\d.]+) MB", DOCUMENT.read_text("utf-8")
     )
@@ -178,8 +178,8 @@ def test_a_page_is_as_large_as_the_documents_say(translator_of):
         assert float(said[1]) <= size <= float(said[2])
 
 
-def test_the_documents_alignments_name_words_that_are_there():
-    """`scripts/screenshots` writes it there from a trained run."""
+def test_the_alignments_in_the_documentation_name_existing_words():
+    """`scripts/screenshots` writes these alignments from a trained run."""
     text = DOCUMENT.read_text("utf-8")
     (block,) = re.findall(r"```\n\$ cat sentences\.txt\n(.*?)```", text, re.S)
     sentences, first, begun, second = re.split(r"\$ .*\n", block)
@@ -199,7 +199,7 @@ def test_the_documents_alignments_name_words_that_are_there():
         assert line.startswith(prefix)
 
 
-def test_pictures_of_the_documents_are_there_and_small():
+def test_images_of_the_documentation_exist_and_are_small():
     folder = DOCUMENT.parent
     named = {
         folder / one for one in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", DOCUMENT.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""The time-lapse in the page: all moments up to the page's weights, as text, and its own size."""
+"""The page's time-lapse section: recorded steps up to the page's weights, and escaping."""
 
 import json
 from html import unescape
@@ -19,7 +19,7 @@ HOSTILE = '</script><script>alert(1)</script> & {{script}} {data} "x"'
 
 @pytest.fixture
 def lapse(untrained_run):
-    """The folder of the run's time-lapse, which is gone after the test."""
+    """Return the folder of the run's time-lapse, and delete it after the test."""
     folder = RunFolder(untrained_run.path).time_lapse
     yield folder
     for file in folder.glob("*"):
@@ -32,11 +32,11 @@ def data_of(page):
     return next(data for _, data in page.sections[-1].figures if isinstance(data, list))
 
 
-def test_a_run_without_probes_has_no_section(untrained_run):
+def test_a_run_without_probes_has_no_time_lapse_section(untrained_run):
     assert time_lapse_section(Translator.load(untrained_run.path)) == (None, 0)
 
 
-def test_it_ends_with_the_weights_of_the_page(untrained_run, lapse):
+def test_the_time_lapse_ends_with_the_weights_of_the_page(untrained_run, lapse):
     write_moments(lapse, {0: "the the", 1: "she", 3: "later than the checkpoint"})
     for checkpoint, names in ((1, ["step 0", "step 1"]), (2, ["step 0", "step 1", "page"])):
         translator = Translator.load(untrained_run.path, checkpoint)
@@ -50,11 +50,11 @@ def test_it_ends_with_the_weights_of_the_page(untrained_run, lapse):
     assert found[-1] == "step 2, this page's weights"
 
 
-def test_untrusted_texts_are_text():
+def test_untrusted_texts_are_escaped_in_the_time_lapse():
     moments = {HOSTILE: [("step 0", made_probe(HOSTILE, HOSTILE)), ("step 1", made_probe("a"))]}
     page = section_of(moments).html
     assert HOSTILE not in page
-    assert page.count("<script") == 1  # its data
+    assert page.count("<script") == 1  # the section's data
     reader = PageReader(page)
     (history,) = data_of(reader)
     assert history["sentence"] == HOSTILE
@@ -62,16 +62,14 @@ def test_untrusted_texts_are_text():
     assert unescape(HOSTILE) in reader.sections[0].text
 
 
-def test_moments_that_cannot_be_read_are_named(untrained_run, lapse):
+def test_the_section_names_steps_that_cannot_be_read(untrained_run, lapse):
     write_moments(lapse, {0: "the", 1: "she"})
     (lapse / "step-00000001.json").write_text("{}")
     section, _ = time_lapse_section(Translator.load(untrained_run.path))
     assert "This step is left out: " in PageReader(section.html).sections[0].text
 
 
-def test_the_command_puts_it_into_the_page_and_the_figure_leads_there(
-    untrained_run, lapse, tmp_path
-):
+def test_explain_adds_the_time_lapse_and_the_figure_links_to_it(untrained_run, lapse, tmp_path):
     write_moments(lapse, {0: "the the", 1: "she"})
     file = tmp_path / "page.html"
     arguments = ["explain", str(untrained_run.path), "je", "--output", str(file), "--json"]

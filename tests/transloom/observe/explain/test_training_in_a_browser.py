@@ -1,4 +1,4 @@
-"""The time-lapse and the view of training in Chromium, on screens of all widths, and by keys."""
+"""The time-lapse and the training view in a browser, on screens of several widths."""
 
 from contextlib import closing
 
@@ -23,7 +23,7 @@ OUTPUT = "document.querySelector('[data-lapse=output]').textContent"
 
 @pytest.fixture
 def moments(translator_of):
-    """Each moment is a separate network."""
+    """Return probes by sentence; a separate network is probed for each step."""
 
     def probed(step, sentence):
         made = translator_of(seed=step)
@@ -49,7 +49,7 @@ def watched(request, browser, moments, translator_of, tmp_path):
     assert watched.complaints == []
 
 
-def test_a_slider_goes_through_the_moments_and_its_maps_have_their_weights(watched, moments):
+def test_the_slider_shows_output_and_attention_of_each_step(watched, moments):
     page = watched.page
     page.goto(watched.lapse)
     assert page.locator("[data-lapse=sentence]").evaluate(CHOSEN) == SENTENCES[0]
@@ -79,7 +79,7 @@ def test_a_slider_goes_through_the_moments_and_its_maps_have_their_weights(watch
     assert watched.violations() == []
 
 
-def test_another_sentence_another_attention_and_a_row_of_the_table(watched, moments):
+def test_sentence_attention_and_step_can_be_chosen(watched, moments):
     page = watched.page
     page.goto(watched.lapse)
     page.locator("[data-lapse=sentence]").select_option(index=1)
@@ -94,13 +94,13 @@ def test_another_sentence_another_attention_and_a_row_of_the_table(watched, mome
     page.keyboard.press("ArrowRight")
     assert f"{found.source[0]}" in grid.locator(".visited").inner_text()
     player = page.locator(".lapse .player")
-    player.get_by_text("Play").click()  # from here to the last one, and then it stops
+    player.get_by_text("Play").click()  # plays up to the last step and stops
     player.get_by_text("after step 4").wait_for()
     player.get_by_text("Play").wait_for()
     assert watched.violations() == []
 
 
-def test_a_reference_has_its_losses_and_another_draw_another_mask(watched):
+def test_a_reference_changes_losses_and_draw_again_changes_the_mask(watched):
     page = watched.page
     page.goto(f"{watched.file.as_uri()}#live")
     page.locator("#live-reference").wait_for()
@@ -114,7 +114,7 @@ def test_a_reference_has_its_losses_and_another_draw_another_mask(watched):
     rows = table.locator("tbody tr").count() - 2
 
     def numbers(n):
-        """The last three cells of a row: −log p, smoothed, and smoothed with dropout."""
+        """Return the last cells of a row: −log p, smoothed, and smoothed with dropout."""
         return [
             float(t) for t in table.locator("tbody tr").nth(n).locator("td").all_inner_texts()[-3:]
         ]
@@ -132,7 +132,7 @@ def test_a_reference_has_its_losses_and_another_draw_another_mask(watched):
     assert watched.violations() == []
 
 
-def test_a_pair_of_the_validation_is_the_sentence_of_the_whole_page(
+def test_choosing_a_validation_pair_changes_the_pages_sentence(
     browser, translator_of, monkeypatch, tmp_path
 ):
     translator = translator_of()
@@ -153,7 +153,7 @@ def test_a_pair_of_the_validation_is_the_sentence_of_the_whole_page(
         assert watched.complaints == []
 
 
-def test_the_beam_tree_says_how_many_translations_go_on(watched):
+def test_the_beam_tree_says_how_many_hypotheses_are_continued(watched):
     page = watched.page
     page.goto(f"{watched.file.as_uri()}#live")
     beam = page.locator("[data-live=beam-size]")

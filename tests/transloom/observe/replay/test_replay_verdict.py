@@ -1,4 +1,4 @@
-"""Values that a replay must reproduce, and the first difference."""
+"""The verdict on a replay: values that must be reproduced, and the first difference."""
 
 import pytest
 from support.records.checkpoints import make_header
@@ -20,7 +20,7 @@ STEPS = StepRange(3, 6)
 
 
 def judged(change=None, promise=BITS, states=(), unreadable=None, step=4):
-    """The verdict on steps 3 to 6, of which one line may be changed."""
+    """Return the verdict on steps 3 to 6, after a change of one replayed line."""
     recorded = RecordedSteps.of(train_line(number) for number in range(1, 9))
     lines = {number: train_line(number) for number in range(3, 7)}
     if change:
@@ -28,7 +28,7 @@ def judged(change=None, promise=BITS, states=(), unreadable=None, step=4):
     return compare_replay(recorded, lines, states, promise, unreadable)
 
 
-def test_equal_lines_are_the_same():
+def test_equal_lines_give_the_verdict_same():
     verdict = judged()
     assert verdict.same
     assert (verdict.data, verdict.losses, verdict.state) == ("same", "same", "not_compared")
@@ -45,7 +45,7 @@ def test_equal_lines_are_the_same():
         ({"learning_rate": 0.2}, "learning rate"),
     ],
 )
-def test_the_first_difference_is_reported(change, what):
+def test_the_first_different_field_is_reported(change, what):
     verdict = judged(change)
     assert not verdict.same
     assert (verdict.first_difference.step, verdict.first_difference.what) == (4, what)
@@ -59,11 +59,11 @@ def test_rounding_is_allowed_where_bits_are_not_promised():
     assert judged({"loss": 0.25 * (1 + 2 * REPLAY_TOLERANCE)}, ROUNDED).losses == "different"
     assert not judged({"learning_rate": 0.1000001}, ROUNDED).same
     other = ComparedState(4, 2, {"master:a": 0.1})
-    assert judged(promise=ROUNDED, states=[other]).same  # its bits are not promised either
+    assert judged(promise=ROUNDED, states=[other]).same  # nor are the bits of the state
 
 
 def apart_from(differences, by=None):
-    """The verdict on a replay whose loss, NLL and gradient norm differ so at each step."""
+    """Return the verdict on a replay with these relative differences of loss, NLL and norm."""
     steps = range(1, len(differences) + 1)
     lines = {n: train_line(n) for n in steps}
     replayed = {}
@@ -77,20 +77,20 @@ def apart_from(differences, by=None):
     return compare_replay(RecordedSteps(lines), replayed, (), ROUNDED, ranks_for_bits=2)
 
 
-def test_rounding_that_training_amplifies_step_by_step_is_no_difference():
+def test_gradually_amplified_rounding_is_accepted():
     verdict = apart_from([0.0, 3e-8, 1e-6, 2e-7, 3e-5, 4e-4, 1e-4, 3e-3, 2e-2])
     assert (verdict.same, verdict.losses, verdict.amplified_rounding) == (True, "same", True)
     assert verdict.largest_difference == pytest.approx(2e-2)
     assert verdict.ranks_for_bits == 2
-    assert not apart_from([0.0, 3e-8, 9e-6]).amplified_rounding  # as of a step after a restart
+    assert not apart_from([0.0, 3e-8, 9e-6]).amplified_rounding  # too small to be called amplified
 
 
 @pytest.mark.parametrize(
     ("differences", "what"),
     [
-        ([0.0, 0.0, 2e-4], "loss"),  # a jump without a beginning
+        ([0.0, 0.0, 2e-4], "loss"),  # no earlier difference
         ([0.0, 3e-8, 5e-4, 5e-4], "loss"),
-        ([1e-8, 1e-6, 1e-4, 1e-2, 0.2], "loss"),  # more than rounding ever does
+        ([1e-8, 1e-6, 1e-4, 1e-2, 0.2], "loss"),  # more than amplified rounding can reach
     ],
 )
 def test_a_loss_that_jumps_is_not_explained_by_rounding(differences, what):
@@ -103,7 +103,7 @@ def test_a_loss_that_jumps_is_not_explained_by_rounding(differences, what):
     assert verdict.first_difference.what == what
 
 
-def test_a_record_that_was_changed_is_found_although_losses_drift():
+def test_a_changed_record_is_found_although_losses_drift():
     drift = [0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-5]
     assert apart_from(drift).same
     changed = apart_from(drift, by={"loss": 1 / 6 * 1.01})
@@ -114,7 +114,7 @@ def test_a_record_that_was_changed_is_found_although_losses_drift():
     )
 
 
-def test_a_state_comes_after_the_line_of_its_step():
+def test_the_state_after_a_step_is_compared_after_the_steps_line():
     other = ComparedState(4, 2, {"master:a": 0.1, "exp_avg:a": 0.2})
     verdict = judged(states=[other])
     assert (verdict.state, verdict.losses, verdict.tensors) == ("different", "same", 2)
@@ -123,7 +123,7 @@ def test_a_state_comes_after_the_line_of_its_step():
     assert judged({"loss": 5.0}, states=[other], step=5).first_difference.what == "state"
 
 
-def test_parts_of_ranks_are_one_state_in_the_order_of_the_model():
+def test_reports_of_ranks_are_merged_in_the_order_of_the_model():
     parts = [
         RankStateReport(tensors=["master:b", "master:a"], different={"master:b": 0.1}),
         RankStateReport(tensors=["master:b"], different={"master:b": 0.3, "master:z": None}),
@@ -135,13 +135,13 @@ def test_parts_of_ranks_are_one_state_in_the_order_of_the_model():
     assert judged(states=[ComparedState.of(4, [unread], [])]).state == "not_compared"
 
 
-def test_data_that_cannot_be_read_is_a_difference():
+def test_unreadable_data_is_a_difference():
     verdict = judged(unreadable=UnreadableData(7, "shard 3 has another hash"))
     assert (verdict.same, verdict.data) == (False, "unreadable")
     assert verdict.first_difference.step == 7
 
 
-def test_a_step_that_was_skipped_is_skipped_again():
+def test_a_skipped_step_must_be_skipped_in_the_replay():
     recorded = RecordedSteps.of([skipped_line(1), train_line(2)])
     lines = {1: skipped_line(1), 2: train_line(2)}
     assert compare_replay(recorded, lines, (), BITS).same
@@ -150,8 +150,8 @@ def test_a_step_that_was_skipped_is_skipped_again():
     assert not compare_replay(recorded, lines | {1: skipped_line(1, slots=[2])}, (), BITS).same
 
 
-def test_a_repetition_that_differed_is_what_counts():
-    """Values that are not in the record are not compared."""
+def test_a_replay_is_compared_with_the_last_repetition_of_a_step():
+    """Fields that the record of the repetition lacks are not compared."""
     fields = {"data_digest": ["d4", "x"], "loss": [0.25, 0.5]}
     mismatch = ReplayMismatch(step=8, replayed_step=4, fields=fields)
     recorded = RecordedSteps.of([*(train_line(number) for number in range(1, 9)), mismatch])
@@ -164,19 +164,19 @@ def starts(*events):
     return RecordedSteps.of([train_line(1), *events])
 
 
-def test_a_setting_that_a_step_may_depend_on_must_not_change_among_the_steps():
+def test_replaying_across_a_change_that_may_affect_steps_is_refused():
     changed = {"trainer.new_setting": [1, 2], "trainer.max_steps": [10, 20]}
     recorded = starts(Resumed(step=5, from_step=4, settings_changed=changed))
     with pytest.raises(RunError):
         recorded.require_settings(3, 6)
-    assert recorded.require_settings(5, 9) == {}  # the last start's are those
+    assert recorded.require_settings(5, 9) == {}  # the settings of the last start
     assert recorded.require_settings(1, 4) == {"trainer.new_setting": 1}
     only = starts(Resumed(step=5, from_step=4, settings_changed={"trainer.max_steps": [1, 2]}))
     assert only.require_settings(3, 6) == {}
 
 
-def test_every_setting_that_may_change_in_a_run_is_known_to_change_no_step():
-    """A new one must be listed here, or replays refuse stretches over its change."""
+def test_every_continuable_setting_is_listed_as_changing_no_step():
+    """Replays across a change of an unlisted setting are refused."""
     from pathlib import Path
 
     from support.recipes import tiny_values
@@ -203,7 +203,7 @@ EXACT = FAST | {"exact_sums": 2}
         (EXACT, EXACT | {"threads": 2}, False, None),
     ],
 )
-def test_bits_are_promised_where_the_numerics_promise_them(before, now, bits, ranks_for_bits):
+def test_equal_bits_are_promised_only_for_suitable_numerics(before, now, bits, ranks_for_bits):
     recorded = RecordedSteps.of(train_line(number, world_size=2) for number in range(1, 9))
     header = make_header(2, numerics=before)
     promised, words = recorded.promise(header, now, STEPS)
@@ -212,7 +212,7 @@ def test_bits_are_promised_where_the_numerics_promise_them(before, now, bits, ra
     assert recorded.ranks_for_bits(header, now, STEPS) == ranks_for_bits
 
 
-def test_a_stretch_under_several_shapes_is_held_to_the_least():
+def test_steps_by_different_numbers_of_ranks_get_the_weakest_promise():
     moved = Resumed(step=5, from_step=4, numerics_changed={"ranks": [2, 1]})
     lines = [train_line(number, world_size=2) for number in range(1, 9)]
     recorded = RecordedSteps.of([*lines, moved])
@@ -225,7 +225,7 @@ def test_a_stretch_under_several_shapes_is_held_to_the_least():
     assert not recorded.promise(None, FAST, STEPS)[0]
 
 
-def test_a_checkpoint_from_which_a_run_went_on_otherwise_is_held_to_what_followed():
+def test_the_promise_depends_on_numerics_after_the_checkpoint():
     one, two = FAST | {"ranks": 1}, FAST
     after = StepRange(5, 8)
     lines = [train_line(number, world_size=1 if number < 5 else 2) for number in range(1, 9)]
@@ -236,7 +236,7 @@ def test_a_checkpoint_from_which_a_run_went_on_otherwise_is_held_to_what_followe
     assert not recorded.promise(header, one, after)[0]
     assert recorded.ranks_for_bits(header, one, after) == 2
 
-    killed = Resumed(step=8, from_step=4, numerics_changed={})  # and went on as before
+    killed = Resumed(step=8, from_step=4, numerics_changed={})  # restarts unchanged
     moved_twice = RecordedSteps.of([*lines[:4], resumed, *lines[4:], killed])
     assert not moved_twice.promise(header, two, after)[0]
     threads = Resumed(step=6, from_step=6, numerics_changed={"threads": [1, 4]})

@@ -1,4 +1,4 @@
-"""`transloom report`: what is in the file, and how large it is."""
+"""`transloom report`: content and size of the file."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from transloom.observe.report.report import write_report
 
 
 def held(file):
-    """The answers that a report holds, by their paths."""
+    """Return the responses that a report contains, by path."""
     text = file.read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="frozen">(.*?)</script>', text, re.S)
     return json.loads(found[1])
 
 
-def test_it_holds_the_answers_hashes_and_when_it_was_made(tmp_path):
+def test_a_report_contains_responses_and_hashes_of_its_runs(tmp_path):
     lines = [train_line(1, loss=2 / 3), train_line(2), validation_line(2, text="</script>")]
     runs = [made_run(tmp_path / "runs" / name, *lines) for name in ("a", "b")]
     file = tmp_path / "new" / "report.html"
@@ -43,7 +43,7 @@ def test_it_holds_the_answers_hashes_and_when_it_was_made(tmp_path):
 
 
 def long_record(path, steps):
-    """Numbers of full length. Lines are not made by their classes, which would take a minute."""
+    """Write lines with numbers of full length, without their classes, which would be slow."""
     fields = {"data_digest": "ab" * 32, "wall_seconds": 0.123, "counted_seconds": 0.123}
     line = train_line(1, goodput=0.8712, restarts=1, lost_steps=9, **fields)
     values = json.loads(line.to_json())
@@ -65,7 +65,7 @@ def long_record(path, steps):
 
 @pytest.mark.long
 def test_a_long_runs_report_is_small(tmp_path):
-    """100,000 steps, with 1,000 validations and 1,000 skipped steps: 3 MB at most."""
+    """100,000 steps with 1,000 validations and 1,000 skipped steps take at most 3 MB."""
     run = made_run(tmp_path / "long", max_steps=100_000)
     long_record(run / "metrics.jsonl", 100_000)
     file = tmp_path / "report.html"
@@ -90,8 +90,8 @@ def test_a_folder_without_a_run_is_refused_before_writing(tmp_path):
 
 
 @pytest.mark.needs("browser")
-def test_it_opens_from_a_disk(tmp_path):
-    """A short form of tests/lab/test_dashboard_page.py."""
+def test_a_browser_opens_a_report_from_disk(tmp_path):
+    """A short version of tests/lab/test_dashboard_page.py."""
     from support.dashboard.browser import Watched, chromium
 
     run = made_run(tmp_path / "a", *(train_line(step) for step in range(1, 60)))

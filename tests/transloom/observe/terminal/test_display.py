@@ -1,4 +1,4 @@
-"""A person's view of a run in the terminal."""
+"""The display of a run in a terminal or a pipe."""
 
 import io
 import re
@@ -50,7 +50,7 @@ def shown(tmp_path, terminal):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
+def test_the_display_shows_numbers_scores_and_notices(tmp_path, terminal):
     text = shown(tmp_path, terminal)
     for part in ("runs/x: a title", "2.500", "perplexity", "7.39", "BLEU", "12.3"):
         assert part in text
@@ -58,7 +58,7 @@ def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
     assert "checkpoint of step 3 is complete" in text
 
 
-def test_a_status_is_below_the_lines_once_there_is_a_run(tmp_path):
+def test_the_status_is_shown_once_the_run_exists(tmp_path):
     where, run = console(), tmp_path / "run"
     with listener_for(where, "title", 20, RunFolder(run)) as audience:
         audience.notice("Ray is started")
@@ -72,7 +72,7 @@ def test_a_status_is_below_the_lines_once_there_is_a_run(tmp_path):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal):
+def test_flops_and_mfu_are_shown_only_if_recorded(tmp_path, terminal):
     def text(name, **fields):
         where, lines = console(terminal), [train_line(n, **fields) for n in (2, 3)]
         run = made_run(tmp_path / name, *lines)
@@ -101,7 +101,7 @@ def test_plain_lines_name_each_loss_and_the_decoding():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_sentences_are_text_and_not_markup(tmp_path, terminal):
+def test_sentences_with_brackets_are_not_markup(tmp_path, terminal):
     text = shown(tmp_path, terminal)
     assert "je suis [là]" in text
     assert "I am [bold]" in text
@@ -111,18 +111,18 @@ def test_sentences_are_text_and_not_markup(tmp_path, terminal):
     ("terminal", "term", "kind"),
     [
         (True, "xterm", LiveStatus),
-        (True, "dumb", PlainLines),  # whose rows cannot be drawn again
+        (True, "dumb", PlainLines),  # cannot redraw rows
         (False, "xterm", PlainLines),
     ],
 )
-def test_only_a_terminal_that_can_be_drawn_on_has_a_picture(
+def test_only_a_terminal_that_can_redraw_has_a_live_status(
     tmp_path, monkeypatch, terminal, term, kind
 ):
     monkeypatch.setenv("TERM", term)
     assert isinstance(listener_for(console(terminal), "", 1, RunFolder(tmp_path)), kind)
 
 
-def test_another_number_of_ranks_is_said_once():
+def test_a_changed_number_of_ranks_is_reported_once():
     where = console(terminal=False)
     changed = {"numerics_changed": {"ranks": [2, 3]}, "promise": "same data, but …"}
     with PlainLines(where, "title", 1000) as audience:
@@ -131,7 +131,7 @@ def test_another_number_of_ranks_is_said_once():
     assert where.file.getvalue().count("3 ranks") == 1
 
 
-def test_a_hang_is_said_once_by_its_error(tmp_path):
+def test_a_hang_is_reported_only_by_its_error(tmp_path):
     run = RunFolder(tmp_path)
     where = console(terminal=False)
     with PlainLines(where, "title", 1000) as lines:
@@ -152,9 +152,9 @@ def test_plain_lines_do_not_show_every_step():
     assert where.file.getvalue().count("\nstep ") == 1
 
 
-def test_a_run_that_goes_on_is_shown_with_its_curve_so_far(tmp_path):
+def test_a_resumed_run_is_shown_with_its_previous_curve(tmp_path):
     run = made_run(tmp_path / "run", *(train_line(n, loss=9.0 - n) for n in range(1, 9)))
     where = console()
     with listener_for(where, "runs/x", 10, RunFolder(run)):
-        pass  # the last refresh shows all of it
+        pass  # the last refresh shows the complete status
     assert "█▇▆▅▄▃▂▁" in where.file.getvalue()

@@ -33,7 +33,7 @@ def test_quantiles_are_those_of_numpy(seed):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_bins_hold_every_length_once(seed):
+def test_every_length_is_in_exactly_one_bin(seed):
     lengths = random_lengths(seed)
     bins = bins_of(np.bincount(lengths))
     assert len(bins) <= MAX_BINS
@@ -43,13 +43,13 @@ def test_bins_hold_every_length_once(seed):
         assert bin_.last + 1 == following.first
     for bin_ in bins:
         assert bin_.count == sum(bin_.first <= length <= bin_.last for length in lengths)
-    # A long tail takes one bin, however long it is; all before are equal.
+    # A long tail is one bin; all bins before have equal widths.
     assert len({bin_.last - bin_.first for bin_ in bins[:-1]}) <= 1
     if len(bins) == MAX_BINS:
         assert bins[-1].first > quantile(np.bincount(lengths), 0.99)
 
 
-def test_one_length_alone_is_one_bin():
+def test_a_single_length_gives_a_single_bin():
     (bin_,) = bins_of([0, 0, 0, 7])
     assert (bin_.first, bin_.last, bin_.count) == (3, 3, 7)
 
@@ -57,7 +57,7 @@ def test_one_length_alone_is_one_bin():
 def test_bars_are_proportional_and_fit_a_narrow_terminal():
     lines = drawn([0, 1, 8000, 4000], width=80)
     assert [line.count("█") for line in lines] == [0, BAR_WIDTH, BAR_WIDTH // 2]
-    assert "▏" in lines[0]  # one sequence of 12,001 is seen
+    assert "▏" in lines[0]  # 1 of 12,001 sequences is visible
     assert "8,000" in lines[1]
     assert all(len(line) <= 80 for line in lines)
     assert all(len(line) <= 50 for line in drawn([0, 1, 8000, 4000], width=50))

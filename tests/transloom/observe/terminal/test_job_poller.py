@@ -1,4 +1,4 @@
-"""Status of a job, from the run's folder alone."""
+"""The status of a job, read from the run's folder or from the cluster."""
 
 import os
 import time
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> JobFolder:
     return folder
 
 
-def test_a_job_that_waits_is_under_way(folder: JobFolder, tmp_path: Path) -> None:
+def test_a_waiting_job_is_not_finished(folder: JobFolder, tmp_path: Path) -> None:
     folder.write(a_record(tmp_path, state="WAITING", waits_for="room: it needs 8 CPU"))
     job = newest_job_of(tmp_path)
     assert job is not None
@@ -38,7 +38,7 @@ def test_a_job_that_waits_is_under_way(folder: JobFolder, tmp_path: Path) -> Non
     assert job.waits_for == "room: it needs 8 CPU"
 
 
-def test_a_job_that_has_ended_waits_for_nothing(folder: JobFolder, tmp_path: Path) -> None:
+def test_a_failed_job_is_finished_and_waits_for_nothing(folder: JobFolder, tmp_path: Path) -> None:
     folder.write(a_record(tmp_path, state="FAILED", waits_for="room", message="it broke"))
     job = newest_job_of(tmp_path)
     assert job is not None
@@ -46,7 +46,7 @@ def test_a_job_that_has_ended_waits_for_nothing(folder: JobFolder, tmp_path: Pat
     assert job.message == "it broke"
 
 
-def test_restarts_have_their_causes(folder: JobFolder, tmp_path: Path) -> None:
+def test_the_text_of_a_restart_names_its_cause(folder: JobFolder, tmp_path: Path) -> None:
     died = Attempt(
         started=1.0, ended=2.0, exit_code=137, why="Killed", first_line=1, first_byte=0, step=40
     )
@@ -58,7 +58,7 @@ def test_restarts_have_their_causes(folder: JobFolder, tmp_path: Path) -> None:
     assert "exit code 137 at step 40: Killed" in restart
 
 
-def test_a_job_whose_processes_are_gone_is_lost(folder: JobFolder, tmp_path: Path) -> None:
+def test_a_job_whose_process_has_died_is_lost(folder: JobFolder, tmp_path: Path) -> None:
     gone = Runner.of_this_process().model_copy(update={"process": dead_process()})
     folder.write(a_record(tmp_path, runner=gone))
     job = newest_job_of(tmp_path)
@@ -66,7 +66,7 @@ def test_a_job_whose_processes_are_gone_is_lost(folder: JobFolder, tmp_path: Pat
     assert (job.status, job.finished) == ("LOST", True)
 
 
-def test_a_runner_elsewhere_is_known_by_its_heartbeats_at_once(
+def test_a_job_on_another_machine_is_lost_without_recent_heartbeats(
     folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(seconds: float) -> None:
@@ -85,7 +85,7 @@ def test_a_runner_elsewhere_is_known_by_its_heartbeats_at_once(
     assert job.status == "LOST"
 
 
-def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
+def test_no_job_is_found_if_the_record_is_missing_or_damaged(
     folder: JobFolder, tmp_path: Path
 ) -> None:
     assert newest_job_of(tmp_path / "nothing") is None
@@ -94,7 +94,7 @@ def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
 
 
 class Head:
-    """Answers of a cluster about a job, and the number of requests."""
+    """A cluster that returns given answers about a job and counts the requests."""
 
     def __init__(self, *answers: JobSummary) -> None:
         self.answers = list(answers)
@@ -109,7 +109,7 @@ class Head:
 
 @pytest.fixture
 def by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ClusterJobPoller]:
-    """Names a job of a cluster that says this of it."""
+    """Return a function that makes the poller of a job of a given cluster."""
 
     def make(head: Head) -> ClusterJobPoller:
         monkeypatch.setattr(status, "job_summary_of", head.job_summary_of)
@@ -133,7 +133,7 @@ def as_ray_has_it(run: str) -> JobSummary:
     return JobSummary(job, None)
 
 
-def test_a_job_has_rays_state_until_its_record_is_here(
+def test_a_job_has_the_state_from_ray_until_its_record_exists(
     by_id: Callable[..., ClusterJobPoller], folder: JobFolder, tmp_path: Path
 ) -> None:
     head = Head(as_ray_has_it(str(tmp_path)), as_ray_has_it(str(tmp_path)))
@@ -141,14 +141,14 @@ def test_a_job_has_rays_state_until_its_record_is_here(
     assert job.run == tmp_path
     seen = job.poll()
     assert (seen.status, seen.finished, seen.message) == ("PENDING", False, "queued")
-    assert job.poll() == seen  # the head does not answer this time
+    assert job.poll() == seen  # this time the cluster does not answer
     asked = head.asked
     folder.write(a_record(tmp_path, state="WAITING", waits_for="room"))
     assert job.poll().waits_for == "room"
     assert head.asked == asked
 
 
-def test_a_job_that_trains_nothing_of_ours_is_refused(
+def test_a_job_that_is_not_a_training_job_is_refused(
     by_id: Callable[..., ClusterJobPoller],
 ) -> None:
     with pytest.raises(ClusterError, match="mine is no training job of transloom"):

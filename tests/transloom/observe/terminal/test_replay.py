@@ -1,4 +1,4 @@
-"""The answer of `transloom replay` for a person."""
+"""The readable report of `transloom replay`."""
 
 import io
 
@@ -35,14 +35,14 @@ def said(run="runs/demo", **verdict):
     return console.file.getvalue()
 
 
-def test_amplified_rounding_is_reported_and_is_no_error():
+def test_amplified_rounding_is_reported_but_not_as_a_difference():
     text = said(largest_difference=0.0021, amplified_rounding=True)
     assert "rounding, which training has amplified, up to 2.1e-03 apart" in text
     assert "DIFFERENT" not in text
     assert "amplified" not in said(largest_difference=2e-8)
 
 
-def test_the_command_that_compares_every_bit_is_named_if_there_is_one():
+def test_the_report_names_the_command_that_compares_bits_if_possible():
     command = "transloom replay 'runs/my demo' --steps 330:331 --ranks 2"
     assert command in said(run="runs/my demo", ranks_for_bits=2)
     assert "--ranks" not in said()

@@ -1,4 +1,4 @@
-"""`transloom runs` and `transloom status`."""
+"""The output of `transloom runs` and `transloom status`."""
 
 import json
 import os
@@ -33,7 +33,7 @@ ATTACK = "\x1b]0;owned\x07[red]x"
 
 @pytest.fixture
 def folder(tmp_path):
-    """One run of each kind, and what is no run."""
+    """Return a folder with a run in each state, a file, and a folder that is no run."""
     with_owner(made_run(tmp_path / "a-training", *LINES))
     with_owner(made_run(tmp_path / "b-abandoned", *LINES), process=dead_process())
     with_checkpoint(made_run(tmp_path / "c-finished", *LINES, max_steps=2), 2)
@@ -46,7 +46,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypatch):
+def test_runs_lists_all_runs_with_their_states(transloom, folder, monkeypatch):
     found = json.loads(transloom("runs", folder, "--json").stdout)
     assert [(one["name"][0], one["state"]) for one in found] == [
         ("a", "training"),
@@ -68,7 +68,7 @@ def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypat
 
 
 @pytest.mark.parametrize("command", ["runs", "dashboard"])
-def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_path, command):
+def test_runs_and_dashboard_refuse_a_missing_folder(transloom, tmp_path, command):
     with pytest.raises(RunMismatchError):
         transloom(command, tmp_path / "nowhere")
 
@@ -83,7 +83,7 @@ def test_status_shows_what_the_supervisor_waits_for(transloom, folder):
     assert answer["supervisor_state"] == "waiting_for_capacity"
 
 
-def test_status_tells_all_of_one(transloom, folder):
+def test_status_shows_speed_ranks_log_and_problems_of_a_run(transloom, folder):
     run = folder / "a-training"
     (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
     nodes = {"10.0.0.1 (ab)": 1, "10.0.0.2 (cd)": 1}
@@ -106,7 +106,7 @@ def test_status_tells_all_of_one(transloom, folder):
     assert "run.json is damaged" in text.replace("\n", "")
 
 
-def test_status_tells_the_rate_of_operations_and_the_share_of_the_peak(transloom, tmp_path):
+def test_status_shows_flops_and_mfu_if_recorded(transloom, tmp_path):
     lines = [train_line(step, **COUNTED) for step in (1, 2)]
     text = transloom("status", made_run(tmp_path / "run", *lines)).stdout
     assert re.search(r"^model TFLOP/s +4$", text, re.MULTILINE)
@@ -117,7 +117,7 @@ def test_status_tells_the_rate_of_operations_and_the_share_of_the_peak(transloom
     assert "MFU" not in text
 
 
-def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):
+def test_status_names_smoothed_loss_nll_and_decoding(transloom, tmp_path):
     smoothed = made_run(tmp_path / "smoothed", *LINES, label_smoothing=0.1)
     text = transloom("status", smoothed).stdout
     assert re.search(
@@ -132,12 +132,12 @@ def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):
     assert "NLL" not in text
 
 
-def test_a_run_without_new_steps_differs_from_one_that_trains(transloom, tmp_path, monkeypatch):
+def test_a_run_in_training_without_new_steps_is_marked(transloom, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     lately, long_ago = (datetime.now(UTC) - timedelta(minutes=m) for m in (0, 50))
     stalled = made_run(tmp_path / "stalled", train_line(1, time=long_ago.timestamp() + 1200))
     with_owner(stalled, since=long_ago.isoformat())
-    # Its last step was long ago, but so was its end: it has begun again.
+    # This run has an old last step, but its owner has only just started again.
     with_owner(made_run(tmp_path / "begins", *LINES), since=lately.isoformat())
     text = transloom("runs", tmp_path).stdout
     assert text.count("no step for") == 1
@@ -148,7 +148,7 @@ def test_a_run_without_new_steps_differs_from_one_that_trains(transloom, tmp_pat
     assert json.loads(transloom("status", stalled, "--json").stdout)["step_age_seconds"] >= 1800
 
 
-def test_a_path_without_runs_is_reported(transloom, folder):
+def test_status_and_runs_refuse_wrong_paths(transloom, folder):
     with pytest.raises(RunMismatchError, match=r"dataset is no run: it has neither run\.json"):
         transloom("status", folder / "dataset")
     with pytest.raises(RunMismatchError, match="is itself a run, but a folder"):

@@ -1,4 +1,4 @@
-"""The rows of a run's status: what they say of processes, jobs and findings, and in which order."""
+"""The rows of a run's status: their texts about processes, jobs and findings, and order."""
 
 import io
 import re
@@ -62,14 +62,14 @@ def test_ranks_are_grouped_by_node_and_phase():
     assert numbers([5, 0, 2, 1]) == "0–2, 5"
 
 
-def test_a_silent_rank_comes_first_and_a_starting_one_is_not_silent():
+def test_silent_ranks_are_listed_first_unless_they_are_starting():
     ranks = (rank(0), rank(1, "b", "save", 6, silent=65.0), rank(2, "c", "start", silent=99.0))
     (silent, _, starting) = rank_texts(*ranks)
     assert silent == ("b", "rank 1 silent for 1 min 6 s, in saving of step 6")
     assert starting[1].startswith("rank 2 starting, ")
 
 
-def test_vitals_that_are_not_renewed_say_so():
+def test_old_vitals_are_marked_with_their_age():
     assert rank_texts(rank(0), time=NOW - 60)[0][1].startswith("1 min old, but")
     assert len(rank_texts(rank(0))) == 1
 
@@ -80,7 +80,7 @@ def test_a_silent_data_worker_is_reported():
     assert rank_texts(rank(0), data_workers=workers)[-1] == told
 
 
-def test_the_owners_messages_are_shown_while_it_trains(tmp_path):
+def test_messages_of_the_owner_are_shown_only_while_it_trains(tmp_path):
     restarts = tuple(Restart(time=NOW, cause=f"cause {n}") for n in range(9))
     left_out = ("Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)",)
     run = a_run(
@@ -105,7 +105,7 @@ def test_the_owners_messages_are_shown_while_it_trains(tmp_path):
     assert texts(run, "checkpoint") == ["none"]
 
 
-def test_a_job_that_waits_says_what_for(tmp_path):
+def test_the_rows_of_a_waiting_job_say_what_it_waits_for(tmp_path):
     run = made_run(tmp_path / "run", train_line(1))
     died = Attempt(started=1.0, ended=2.0, exit_code=1, why="again", first_line=1, first_byte=0)
     now = Attempt(started=3.0, first_line=2, first_byte=9)
@@ -127,7 +127,7 @@ def test_a_job_that_waits_says_what_for(tmp_path):
     assert texts(run, "state", job) == ["waiting: room: it needs 8 CPU"]
 
 
-def test_findings_have_rows(tmp_path):
+def test_slow_ranks_and_corruption_have_rows(tmp_path):
     slow = train_line(8, wait_seconds=0.25, world_size=3, slow_ranks=COMPARED["slow_ranks"])
     found = corruption_found(6, nodes=(f"far{ATTACK}",))
     run = a_run(tmp_path, train_line(6), found, skipped_line(7, skipped_steps=3), slow)
@@ -163,7 +163,7 @@ def test_a_terminal_shows_the_most_important_rows(tmp_path, monkeypatch, width, 
         ("speed", "10 target tokens/s"),
         ("newest scores", "BLEU 30.0"),
         ("  node-1", "ranks 2–3 step 7"),
-        ("at 2026-01-01 05:45:08", "event 8"),  # in this zone
+        ("at 2026-01-01 05:45:08", "event 8"),  # local time
     ):
         (row,) = (line for line in shown if line.startswith(f"{label}  "))
         assert part in row

@@ -1,4 +1,4 @@
-"""Values that a person copies from a command's answer are whole, in a terminal and in a pipe."""
+"""Tables keep values that users copy whole, in a terminal and in a pipe."""
 
 import io
 
@@ -32,13 +32,13 @@ def test_copied_values_are_whole_at_any_width(width: int) -> None:
     assert all(word in text for word in MEANING.split())
 
 
-def test_other_columns_fold_at_80_columns() -> None:
+def test_columns_that_are_not_marked_copied_fold_at_80_columns() -> None:
     table = AnswerTable(Column("job", copied=True), "meaning")
     table.add(ID, MEANING)
     assert max(map(len, in_terminal(table, 80).splitlines())) <= 80
 
 
-def test_a_pipe_gets_a_line_a_row_with_tabs() -> None:
+def test_a_pipe_gets_a_line_with_tabs_for_each_row() -> None:
     table = AnswerTable(Column("job", copied=True, shown=4), "meaning")
     table.add(ID, "two\nlines")
     table.add("[b]x", "")
@@ -47,7 +47,7 @@ def test_a_pipe_gets_a_line_a_row_with_tabs() -> None:
     assert "[b]x" in in_terminal(table, 80)
 
 
-def test_jobs_and_fields_are_whole_at_80_columns_and_in_pipes() -> None:
+def test_job_ids_runs_and_field_names_are_whole_at_80_columns() -> None:
     empty = dict.fromkeys(Job.__dataclass_fields__)
     job = Job(**empty | {"id": ID, "status": "SUCCEEDED", "started": 0.0, "metadata": {"run": RUN}})
     rows = field_rows()
@@ -59,14 +59,14 @@ def test_jobs_and_fields_are_whole_at_80_columns_and_in_pipes() -> None:
         assert [row["field"] for row in rows if row["field"] not in text] == []
 
 
-def test_an_answer_in_a_pipe_has_tabs(transloom, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commands_table_in_a_pipe_has_tabs(transloom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS")
     lines = transloom("fields", "cluster").stdout.splitlines()
     assert lines[0] == "field\tdefault\tchange\tmeaning"
     assert {line.count("\t") for line in lines} == {3}
 
 
-def test_a_table_that_is_printed_is_laid_out() -> None:
+def test_printing_a_table_lays_it_out_for_the_console() -> None:
     table = AnswerTable("test set", "BLEU")
     table.add("phrasebook", "98.9")
     output = io.StringIO()

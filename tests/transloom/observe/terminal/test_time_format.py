@@ -1,4 +1,4 @@
-"""Times in a terminal: those of this machine's zone, which is 5:45 h before UTC in these tests."""
+"""Times are shown in the local time zone, which is UTC+5:45 in these tests."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from transloom.observe.terminal.time_format import ago, clock
 
 
 class Noon(datetime):
-    """Of 2 January in Kathmandu."""
+    """A clock that always shows noon of 2 January."""
 
     @classmethod
     def now(cls, tz=None):
@@ -28,12 +28,12 @@ class Noon(datetime):
         (1e300, "1e+300"),
     ],
 )
-def test_a_time_is_that_of_the_zone_with_its_date_if_it_is_not_today(moment, shown, monkeypatch):
+def test_a_local_time_has_a_date_only_if_it_is_not_today(moment, shown, monkeypatch):
     monkeypatch.setattr(time_format, "datetime", Noon)
     assert clock(moment) == shown
 
 
-def test_the_date_of_today_on_request(monkeypatch):
+def test_todays_date_is_shown_on_request(monkeypatch):
     monkeypatch.setattr(time_format, "datetime", Noon)
     assert clock("2026-01-02T00:15:00+00:00", has_date=True) == "2026-01-02 06:00:00"
 
@@ -41,5 +41,5 @@ def test_the_date_of_today_on_request(monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(-1, "0.0 s ago"), (59.94, "59.9 s ago"), (60, "1 min ago")]
 )
-def test_an_age(seconds, shown):
+def test_ago_shows_seconds_or_minutes(seconds, shown):
     assert ago(seconds) == shown

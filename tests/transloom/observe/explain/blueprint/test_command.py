@@ -1,4 +1,4 @@
-"""`transloom model show`: of recipes before anything is there, and of runs."""
+"""`transloom model show` for recipes without a prepared dataset, and for runs."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def command(*arguments):
 
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES.glob("*.yaml")])
-def test_every_recipe_has_a_figure_before_anything_is_prepared(recipe, tmp_path, monkeypatch):
+def test_model_show_draws_every_recipe_without_a_dataset(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "new" / "figure.svg"
     said = json.loads(command(recipe, "--svg", file, "--json"))
@@ -29,7 +29,7 @@ def test_every_recipe_has_a_figure_before_anything_is_prepared(recipe, tmp_path,
 
 
 @pytest.mark.parametrize("option", ["--each-layer", None])
-def test_the_table_adds_up_to_the_models_count(untrained_run, option):
+def test_the_tables_parameters_sum_to_the_models_parameters(untrained_run, option):
     said = command(untrained_run.path, *([option] if option else []))
     rows = [line.split("\t") for line in said.splitlines() if "\t" in line][1:]
     total = int(rows[-1][-1].replace(",", ""))
@@ -40,12 +40,12 @@ def test_the_table_adds_up_to_the_models_count(untrained_run, option):
     assert bool(re.search("encoder layer 1\t", said)) == (option is not None)
 
 
-def test_a_runs_vocabulary_is_its_datasets(untrained_run):
+def test_the_vocabulary_size_of_a_run_comes_from_its_dataset(untrained_run):
     said = json.loads(command(untrained_run.path, "--json"))
     assert said["vocabulary_from"] == "dataset"
 
 
-def test_a_run_takes_no_overrides(untrained_run):
+def test_model_show_refuses_overrides_for_a_run(untrained_run):
     with pytest.raises(RecipeError, match="is a run, whose model is fixed"):
         command(untrained_run.path, "model.norm=pre")
 
@@ -56,7 +56,7 @@ def test_overrides_change_the_figure():
     assert "encoder.last_norm" in keys
 
 
-def test_the_documents_picture_is_what_the_command_draws(tmp_path, monkeypatch):
+def test_the_image_in_the_documentation_equals_the_commands_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command("phrasebook", "--svg", "drawn.svg")
     images = Path(__file__).parents[5] / "docs" / "images"

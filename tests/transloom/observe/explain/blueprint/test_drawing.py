@@ -1,4 +1,4 @@
-"""The drawing: every box once, nothing over anything else, and markup that is well formed."""
+"""The drawing of a network: each box once, no overlaps, and well-formed SVG."""
 
 import re
 from itertools import combinations
@@ -45,7 +45,7 @@ def test_boxes_do_not_overlap(blueprint, narrow, each_layer):
 
 
 @FIGURES
-def test_every_box_of_every_layer_is_drawn_or_one_layer_stands_for_all(blueprint):
+def test_layers_are_drawn_individually_or_folded_into_one(blueprint):
     every = lay_out(blueprint, narrow=False, each_layer=True)
     assert list(every.boxes) == [box.key for box in blueprint.boxes()]
     folded = lay_out(blueprint, narrow=False, each_layer=False)
@@ -63,7 +63,7 @@ def test_every_box_of_every_layer_is_drawn_or_one_layer_stands_for_all(blueprint
 
 
 @FIGURES
-def test_the_file_is_svg_with_a_title_and_boxes_that_take_the_focus(blueprint):
+def test_the_file_is_svg_with_a_title_and_focusable_boxes(blueprint):
     text = svg_file(blueprint)
     root = ElementTree.fromstring(text)
     assert root.findtext(f"{SVG}title") == blueprint.title
@@ -75,8 +75,8 @@ def test_the_file_is_svg_with_a_title_and_boxes_that_take_the_focus(blueprint):
     assert not re.search(r"https?:(?!//www\.w3\.org/2000/svg)|url\(|@import|<script", text)
 
 
-def test_boxes_lead_to_their_places_on_a_page():
+def test_boxes_link_to_their_sections_of_a_page():
     svg = svg_parts(SMALL, {"encoder.1.self_attention": "#section-5"}, each_layer=True)
-    assert svg.count('href="#section-5"') == 2  # the wide form and the narrow one
+    assert svg.count('href="#section-5"') == 2  # in the wide and in the narrow form
     ids = re.findall(r' id="([^"]+)"', svg)
     assert len(ids) == len(set(ids)) == 4

@@ -1,4 +1,4 @@
-"""The figure's counts and shapes are the network's, whatever its form."""
+"""The counts and shapes in a figure equal those of the network, for all settings."""
 
 import pytest
 import torch
@@ -92,7 +92,7 @@ def network(config):
 
 
 @ALL
-def test_each_parameter_is_in_one_box_with_its_shape(config):
+def test_each_parameter_is_in_exactly_one_box_with_its_shape(config):
     blueprint = blueprint_of_settings(config, sizes(config))
     drawn = [(w.name, w.shape) for box in blueprint.boxes() for w in box.weights]
     there = {name: tuple(p.shape) for name, p in network(config).named_parameters()}
@@ -102,7 +102,7 @@ def test_each_parameter_is_in_one_box_with_its_shape(config):
 
 
 @ALL
-def test_the_boxes_add_up_to_the_models_own_count(config):
+def test_the_parameters_of_all_boxes_sum_to_the_models_count(config):
     model = network(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     blueprint = blueprint_of_network(config, model)
@@ -115,7 +115,7 @@ def test_the_boxes_add_up_to_the_models_own_count(config):
 
 
 @pytest.mark.parametrize("config", ENCODER_DECODERS, ids=repr)
-def test_the_boxes_of_a_layer_have_the_papers_sizes(config):
+def test_the_boxes_of_a_layer_have_the_sizes_of_the_transformer_paper(config):
     encoder, decoder = blueprint_of_settings(config, sizes(config)).columns
     width, inner = 32, 48
     attention, norm = 4 * width * width + 4 * width, 2 * width
@@ -138,8 +138,8 @@ KINDS = ("attention", "feed-forward", "norm", "sum")
 
 
 @ALL
-def test_norms_have_the_networks_order(config):
-    """post: operation, sum, norm; pre: norm, operation, sum, and a last norm above the layers."""
+def test_norms_are_drawn_before_or_after_operations_as_in_the_network(config):
+    """post: operation, sum, norm. pre: norm, operation, sum, and a last norm after the layers."""
     pre = getattr(config, "norm", "") == "pre" or isinstance(config, DecoderOnlyConfig)
     columns = blueprint_of_settings(config, sizes(config)).columns
     assert columns
@@ -159,7 +159,7 @@ def test_norms_have_the_networks_order(config):
 
 
 @ALL
-def test_shared_matrices_are_counted_once_and_said(config):
+def test_shared_matrices_are_counted_once_and_labelled(config):
     boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
     shared = {key for key, box in boxes.items() if box.same_as}
     if isinstance(config, DecoderOnlyConfig):
@@ -180,7 +180,7 @@ def test_shared_matrices_are_counted_once_and_said(config):
 
 
 @pytest.mark.parametrize("config", SENTENCE_ENCODERS, ids=repr)
-def test_a_sentence_encoder_pools_and_tells_no_masked_pieces(config):
+def test_a_sentence_encoders_figure_has_pooling_and_no_masked_lm_head(config):
     boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
     assert list(boxes)[-3:] == ["pooling", "cosines", "pairs.softmax"]
     assert "head.dense" not in boxes
@@ -190,7 +190,7 @@ def test_a_sentence_encoder_pools_and_tells_no_masked_pieces(config):
     assert boxes["cosines"].lines[0].endswith("over 0.05")
 
 
-def test_the_options_of_marians_networks_are_said():
+def test_the_figure_describes_the_options_of_marian_networks():
     config = next(c for c in ENCODER_DECODERS if c.activation == "silu")
     boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
     assert "W₁, SiLU, W₂" in boxes["encoder.1.feed_forward"].lines
@@ -199,7 +199,7 @@ def test_the_options_of_marians_networks_are_said():
     assert boxes["decoder.output"].lines[-2:] == ("biases: 70", "70 parameters")
 
 
-def test_parts_newer_than_the_paper_are_described():
+def test_the_figure_describes_rotary_positions_rms_norms_groups_and_swiglu():
     of_rotary, of_groups = (
         {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
         for config in NEWER
@@ -217,7 +217,7 @@ def test_parts_newer_than_the_paper_are_described():
 
 
 @pytest.mark.parametrize("config", ENCODER_ONLY, ids=repr)
-def test_an_encoder_by_itself_is_drawn_in_the_order_of_its_forward_pass(config):
+def test_an_encoder_is_drawn_in_the_order_of_its_forward_pass(config):
     (column,) = blueprint_of_settings(config, sizes(config)).columns
     post, width, inner, pieces, context = config.norm == "post", 32, 48, 70, 16
     dense, norm = width * width + width, 2 * width
@@ -246,7 +246,7 @@ def test_an_encoder_by_itself_is_drawn_in_the_order_of_its_forward_pass(config):
         }
 
 
-def test_the_parts_of_a_masked_head_are_said():
+def test_the_figure_describes_the_head_of_a_masked_model():
     config = ENCODER_ONLY[0]
     boxes = {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
     assert boxes["encoder.segments"].lines[0] == "one of 2 vectors, t × 32"
@@ -259,7 +259,7 @@ def test_the_parts_of_a_masked_head_are_said():
     )
 
 
-def test_the_parts_of_a_head_for_labels_are_said():
+def test_the_figure_describes_the_heads_of_classifiers():
     texts, tokens = (
         {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
         for config in LABELS
@@ -272,7 +272,7 @@ def test_the_parts_of_a_head_for_labels_are_said():
     assert tokens["head.softmax"].lines == ("5 probabilities per row",)
 
 
-def test_an_unknown_parameter_is_drawn_all_the_same():
+def test_an_unknown_parameter_is_drawn_in_a_separate_box():
     config = ENCODER_DECODERS[0]
     model = network(config)
     model.extra = torch.nn.Parameter(torch.zeros(7))
@@ -282,6 +282,6 @@ def test_an_unknown_parameter_is_drawn_all_the_same():
     assert sum(box.parameters for box in blueprint.boxes()) == blueprint.parameters
 
 
-def test_an_extensions_network_has_no_figure():
+def test_drawing_a_network_of_an_extension_is_refused():
     with pytest.raises(RunMismatchError, match=r"'theirs', but only .* sentence_encoder have"):
         blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))

@@ -1,4 +1,4 @@
-"""Two models side by side: the page's numbers equal the models', computed separately."""
+"""Comparison of two models: numbers of page and command equal those of the models."""
 
 from dataclasses import asdict
 
@@ -32,7 +32,7 @@ def other_tokenizer():
 
 @pytest.fixture
 def model_of(translator_of):
-    """A translator with random weights and another output from piece to piece."""
+    """Return a function that builds a translator with random weights and varied output."""
 
     def build(seed, **settings):
         made = translator_of(seed, share_embeddings="none", **settings)
@@ -43,7 +43,7 @@ def model_of(translator_of):
 
 
 def with_tokenizers(translator, source, target):
-    """A translator of the same form with other tokenizers."""
+    """Return a translator with the same network settings and other tokenizers."""
     special = target.special_ids
     sizes = source.vocabulary_size, target.vocabulary_size
     vocabulary = Vocabulary(*sizes, special.pad, special.bos, special.eos)
@@ -54,7 +54,7 @@ def with_tokenizers(translator, source, target):
 
 
 def equal(found, expected, where=""):
-    """The same words and, to the rounding of what is worked out beforehand, the same numbers."""
+    """Assert that both have equal texts, and equal numbers up to rounding."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for key, value in expected.items():
@@ -74,7 +74,7 @@ def equal(found, expected, where=""):
     [({}, {}), ({"norm": "pre"}, {"encoder_layers": 1, "decoder_layers": 3, "heads": 2})],
     ids=["alike", "other shapes"],
 )
-def test_the_page_works_out_what_the_command_did(model_of, tmp_path, first, second):
+def test_the_page_computes_the_same_comparison_as_the_command(model_of, tmp_path, first, second):
     both = [model_of(0, **first), model_of(1, **second)]
     expected = asdict(compare(both, NAMES, SENTENCE, None))
     question = ("compare", {"sentence": SENTENCE, "tag": None, "names": NAMES})
@@ -84,7 +84,7 @@ def test_the_page_works_out_what_the_command_did(model_of, tmp_path, first, seco
     equal(found, expected)
 
 
-def test_both_are_asked_for_the_first_ones_translation(model_of):
+def test_both_models_score_the_first_models_translation(model_of):
     both = [model_of(0), model_of(1)]
     found = compare(both, NAMES, SENTENCE, None)
     eos = both[0].model.vocabulary.eos_id
@@ -111,7 +111,7 @@ def test_both_are_asked_for_the_first_ones_translation(model_of):
     assert found.parting.step == differ[0]
     own = [found.parting.probabilities[n][n] for n in range(2)]
     for n, step in enumerate([side.steps[differ[0]] for side in found.sides]):
-        assert own[n] == step.best[0].probability  # each takes what it finds most probable
+        assert own[n] == step.best[0].probability  # each model chooses its most probable piece
         assert found.parting.probabilities[n][1 - n] < own[n]
 
 
@@ -125,7 +125,7 @@ def test_a_model_compared_with_itself_has_no_differences(model_of):
     assert incompatibilities(found, [model_of(0)] * 2) == []
 
 
-def test_incompatible_parts_are_named_with_comparable_ones(model_of, other_tokenizer, tmp_path):
+def test_a_comparison_says_which_parts_are_incompatible(model_of, other_tokenizer, tmp_path):
     first = model_of(0)
     source, target = first._tokenizers[SOURCE], first._tokenizers[TARGET]
     reads_other = with_tokenizers(first, other_tokenizer, target)

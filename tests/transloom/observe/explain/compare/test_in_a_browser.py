@@ -1,4 +1,4 @@
-"""Two models in a browser: typed to, asked, on all screens; and without what runs them."""
+"""The comparison of two models in a browser: typed sentences, screen sizes, static pages."""
 
 from contextlib import closing
 
@@ -81,7 +81,7 @@ def test_two_models_are_shown_side_by_side(browser, address, translators, width,
         assert [url.split("#")[0] for url in watched.asked] == [address]
 
 
-def test_a_sentence_is_typed_to_both(browser, address, translators):
+def test_a_typed_sentence_is_translated_by_both_models(browser, address, translators):
     expected = compare(translators, NAMES, OTHER, None)
     with closing(Watched(browser)) as watched:
         page = opened(watched, address)
@@ -106,7 +106,7 @@ def test_a_sentence_is_typed_to_both(browser, address, translators):
         assert watched.complaints == []
 
 
-def test_a_browser_that_cannot_inflate_shows_what_was_worked_out(browser, address, translators):
+def test_a_browser_without_decompression_shows_recorded_results(browser, address, translators):
     expected = compare(translators, NAMES, SENTENCE, None)
     with closing(Watched(browser)) as watched:
         watched.page.add_init_script("delete window.DecompressionStream")

@@ -1,4 +1,4 @@
-"""The section of two models in the page, and the command that asks for it."""
+"""The section of a page that compares two models, and `transloom explain --against`."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def command(*arguments):
     return invoke("explain", *arguments, code=None).stdout
 
 
-def test_another_checkpoint_of_the_run_is_shown_next_to_it(untrained_run, tmp_path):
+def test_explain_against_compares_two_checkpoints_of_a_run(untrained_run, tmp_path):
     file = tmp_path / "page.html"
     said = json.loads(
         command(untrained_run.path, "je suis", "--against", "@1", "--output", file, "--json")
@@ -36,7 +36,7 @@ def test_another_checkpoint_of_the_run_is_shown_next_to_it(untrained_run, tmp_pa
     page = PageReader(text)
     assert "tiny@2" in page.sections[2].text
     assert f"This page has {len(text.encode()) / 1e6:.1f} MB" in page.sections[2].text
-    assert "numbered by chance" not in page.sections[2].text  # they are heads of one run
+    assert "numbered by chance" not in page.sections[2].text  # heads of one run are comparable
     sections = [a["id"] for tag, a in page.tags if tag == "section"]
     assert sections[1:3] == ["live", "compare"]
     (walk,) = [data for _, data in page.sections[0].figures if "places" in data]
@@ -46,7 +46,7 @@ def test_another_checkpoint_of_the_run_is_shown_next_to_it(untrained_run, tmp_pa
     assert f"the page compares tiny@2 and tiny@1, and has {size}" in spoken
 
 
-def test_a_model_that_cannot_be_opened_is_reported(untrained_run, tmp_path):
+def test_explain_against_refuses_a_missing_checkpoint_or_run(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         command(untrained_run.path, "je", "--against", "@7")
     with pytest.raises(RunMismatchError):
@@ -55,7 +55,7 @@ def test_a_model_that_cannot_be_opened_is_reported(untrained_run, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("largest", [5_000_000, 10])
-def test_the_page_contains_both_models_where_both_fit(translator_of, monkeypatch, largest):
+def test_the_page_contains_both_models_unless_one_is_too_large(translator_of, monkeypatch, largest):
     both = [translator_of(seed) for seed in (0, 1)]
     live = live_section(both[0], SENTENCE, None)
     monkeypatch.setattr(packing, "MOST_WEIGHTS", largest)
@@ -74,7 +74,7 @@ def test_the_page_contains_both_models_where_both_fit(translator_of, monkeypatch
         assert "the second model cannot run in a page: it has" in page.sections[2].text
 
 
-def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator_of):
+def test_a_comparison_without_a_live_section_has_all_its_scripts(translator_of):
     both = [translator_of(seed) for seed in (0, 1)]
     alone, _ = compare_section(both, ["one", "other"], "je", None, None)
     live = live_section(both[0], "je", None)
@@ -89,13 +89,13 @@ def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator
     assert "the first model cannot run" in alone.html
 
 
-def test_models_are_named_as_they_are_on_the_command_line(untrained_run, untrained):
+def test_models_are_named_as_on_the_command_line(untrained_run, untrained):
     earlier = Translator.load(untrained_run.path, 1)
     assert names_of([untrained, earlier]) == ["tiny@2", "tiny@1"]
     assert names_of([untrained, untrained]) == ["tiny@2", "tiny@2"]
 
 
-def test_a_long_average_is_named_by_its_first_and_last_step():
+def test_an_average_is_named_by_its_first_and_last_step_if_unique():
     def named(*checkpoints):
         paths = [SimpleNamespace(path=Path("runs/a/checkpoints") / name) for name in checkpoints]
         return names_of([SimpleNamespace(checkpoint=path) for path in paths])

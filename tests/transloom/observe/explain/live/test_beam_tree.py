@@ -1,4 +1,4 @@
-"""beam_tree.js against the search itself: what every step looked at, kept, ended and pruned."""
+"""beam_tree.js compared with the Python search: continuations kept, ended and pruned by step."""
 
 import random
 from collections import defaultdict
@@ -22,7 +22,7 @@ CLOSE = {"rel": 1e-5, "abs": 1e-5}
 
 @dataclass
 class Step:
-    """A step of one sentence's search: pieces up to each continuation, and its log-probability."""
+    """A step of a sentence's search: the ids and log-probability of each continuation."""
 
     looked_at: list[tuple[tuple[int, ...], float]]
     ended: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Step:
 
 
 class Watched(SearchState):
-    """The state of a search, which notes its steps, by the sentences' numbers."""
+    """A search state that records the steps of each sentence, by the sentence's number."""
 
     seen: defaultdict[int, list[Step]]
 
@@ -66,7 +66,7 @@ class Watched(SearchState):
 
 @pytest.fixture
 def steps_of(monkeypatch):
-    """Beam search in Python, with the steps that it took for each sentence."""
+    """Return a function that runs beam and greedy search and returns the recorded steps, too."""
 
     def searched(made, sources, beam, alpha, prefixes=None):
         pad = made.model.vocabulary.pad_id
@@ -88,7 +88,7 @@ def steps_of(monkeypatch):
 
 
 def same(tree, found, greedy, steps):
-    """A tree of the page is the search of Python: each continuation, score and fate."""
+    """Assert that the page's tree has the continuations, scores and fates of the search."""
     assert len(tree["steps"]) == len(steps)
     assert [tuple(one["ids"]) for one in tree["found"]] == [one.ids for one in found]
     assert [one["score"] for one in tree["found"]] == pytest.approx(
@@ -117,7 +117,7 @@ def made(one_rank):
 
 
 def sentences():
-    """Sentences as they come, and words mixed up."""
+    """Return sentences of the test set, and sequences of random words."""
     draw = random.Random(5)
     plain = [pair[0] for pair in phrasebook_pairs("test")[:60]]
     words = " ".join(plain).split()
@@ -125,7 +125,7 @@ def sentences():
 
 
 @pytest.mark.parametrize(("beam", "alpha"), [(1, 0.6), (4, 0.6), (3, 0.0), (6, 1.5)])
-def test_every_step_of_every_sentence_is_the_searchs(beam, alpha, made, steps_of, tmp_path):
+def test_every_step_of_the_tree_equals_the_searchs_step(beam, alpha, made, steps_of, tmp_path):
     sources = [made.source_ids(sentence) for sentence in ["", *sentences()]]
     asked = {"sources": sources, "beam": beam, "alpha": alpha}
     (trees,) = ask(packed(made), tmp_path, ("trees", asked))
@@ -137,8 +137,8 @@ def test_every_step_of_every_sentence_is_the_searchs(beam, alpha, made, steps_of
     assert any(tree["greedy"]["parts"] for tree in trees) == (beam > 1)
 
 
-def test_a_prefix_is_forced_as_the_search_forces_it(made, steps_of, tmp_path):
-    """Each sentence from a node that the search without a prefix had pruned or kept."""
+def test_a_tree_with_a_forced_prefix_equals_the_searchs_steps(made, steps_of, tmp_path):
+    """The prefixes are random nodes of the trees without a prefix."""
     sources = [made.source_ids(sentence) for sentence in sentences()[:40]]
     asked = {"sources": sources, "beam": 4, "alpha": 0.6}
     (free,) = ask(packed(made), tmp_path, ("trees", asked))
@@ -156,7 +156,7 @@ def test_a_prefix_is_forced_as_the_search_forces_it(made, steps_of, tmp_path):
         assert all(len(nodes) == 1 for nodes in tree["steps"][: len(prefix)])
 
 
-def test_greedy_search_departs_where_the_pieces_differ(made, tmp_path):
+def test_the_tree_marks_where_greedy_search_differs_from_the_best(made, tmp_path):
     sources = [made.source_ids(sentence) for sentence in sentences()]
     asked = {"sources": sources, "beam": 4, "alpha": 0.6}
     (trees,) = ask(packed(made), tmp_path, ("trees", asked))

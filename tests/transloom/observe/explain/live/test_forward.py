@@ -1,4 +1,4 @@
-"""forward.js and search.js against the model itself: each tensor, each translation."""
+"""forward.js and search.js compared with the model: all tensors and translations."""
 
 import itertools
 import random
@@ -39,7 +39,7 @@ TOKENIZERS = {
 
 
 def translator(kind="bpe", two=False, seed=0, checkpoint=None, decoding=DECODING, **settings):
-    """A network with random weights, none of them zero, and tokenizers of the phrase book."""
+    """Return a translator with random nonzero weights and tokenizers of the phrase book."""
     source, target = (tokenizer(0), tokenizer(1)) if two else (TOKENIZERS[kind](),) * 2
     small = {"encoder_layers": 2, "decoder_layers": 2, "width": 32, "heads": 4}
     config = ModelConfig(**{**small, "feed_forward_width": 48, **settings})
@@ -50,12 +50,12 @@ def translator(kind="bpe", two=False, seed=0, checkpoint=None, decoding=DECODING
     model = Transformer(config, Vocabulary(*sizes, special.pad, bos, special.eos))
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)  # biases and norms, too
+            weight.add_(torch.randn_like(weight) * 0.1)  # also changes biases and norms
     return Translator(model, {SOURCE: source, TARGET: target}, decoding, checkpoint)
 
 
 MARIAN = {"activation": "silu", "output_bias": True, "decoder_start": "pad"}
-# What came after the paper, each alone and all together.
+# Settings newer than the Transformer paper, separately and together.
 NEWER = {
     "rotary": {"positions": "rotary", "rotary_base": 500.0},
     "rms": {"norm_kind": "rms"},
@@ -72,7 +72,7 @@ FORMS = {
     "gelu": {"activation": "gelu"},
     "Marian": MARIAN,
 } | NEWER
-# Every two of the values together: no tensor depends on more than two of them.
+# Pairwise combinations suffice, because no tensor depends on more than two settings.
 VARIANTS = {
     f"{norm}, {share}, {kind}": {"norm": norm, "share_embeddings": share, "kind": kind}
     for norm, share, kind in covering_cases(
@@ -88,7 +88,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_tensor_is_the_traces(variant, tmp_path):
+def test_every_tensor_of_the_page_equals_the_trace(variant, tmp_path):
     made = translator(**VARIANTS[variant])
     tag = "<2en>"
     source = made.source_ids("elle sera étudiante œ demain", tag)
@@ -103,8 +103,8 @@ def test_every_tensor_is_the_traces(variant, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["post", "pre", "Marian", *NEWER])
-def test_untrained_networks_find_the_same_hypotheses(form, tmp_path):
-    """The probabilities are close together, and many translations run into their limit."""
+def test_the_page_finds_the_same_hypotheses_with_untrained_networks(form, tmp_path):
+    """Untrained networks have similar probabilities and often reach the length limit."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     sentences = [pair[0] for pair in PAIRS[:40]]
     sources = [made.source_ids(sentence) for sentence in [*sentences, ""]]
@@ -121,8 +121,8 @@ def test_untrained_networks_find_the_same_hypotheses(form, tmp_path):
         assert [h["score"] for h in several] == pytest.approx([h.score for h in found], rel=1e-5)
 
 
-def test_a_trained_network_translates_alike(one_rank, tmp_path):
-    """1,000 greedy and 200 beam translations, of sentences as they come and mixed up."""
+def test_the_page_translates_like_a_trained_network(one_rank, tmp_path):
+    """Compares 1,000 greedy and 200 beam translations of real and random sentences."""
     made = Translator.load(one_rank.folder / "one-rank")
     draw = random.Random(3)
     plain = [pair[0] for pair in phrasebook_pairs("test")[:500]]
@@ -149,7 +149,7 @@ def test_a_trained_network_translates_alike(one_rank, tmp_path):
     assert [tuple(h["ids"]) for h in greedy] == [one[0].ids for one in found]
 
 
-def test_switches_change_what_they_name_and_nothing_before_it(tmp_path):
+def test_a_switch_changes_its_part_and_no_earlier_tensor(tmp_path):
     made = translator(encoder_layers=2)
     source, target = made.source_ids("je suis étudiant"), [2, 40, 50, 60]
     question = {"source": source, "target": target}
@@ -193,11 +193,11 @@ def test_switches_change_what_they_name_and_nothing_before_it(tmp_path):
 
 @pytest.mark.parametrize("form", ["post", "pre", *NEWER])
 def test_every_switch_changes_a_probability(form, tmp_path):
-    """The largest change that the page shows is that of the probabilities with and without it."""
+    """The page shows the probability that changes most between on and off."""
     made = translator(**FORMS[form])
     sentence = "elle sera étudiante demain"
     (effects,) = ask(packed(made), tmp_path, ("effects", {"sentence": sentence}))
-    assert len(effects) == 3 + 2 * (4 + 2) + 2 * (8 + 3)  # flags; heads and residuals of each layer
+    assert len(effects) == 3 + 2 * (4 + 2) + 2 * (8 + 3)  # flags, then heads and residuals by layer
     assert len({(one["name"], one["value"]) for one in effects}) == len(effects)
     assert all(one["isSwitched"] and one["after"] != one["before"] for one in effects)
     assert sum(abs(one["after"] - one["before"]) > 1e-4 for one in effects) > len(effects) / 2
@@ -217,7 +217,7 @@ def test_every_switch_changes_a_probability(form, tmp_path):
         assert (one["before"], one["after"]) == (float(before[most]), float(after[most]))
 
 
-def test_models_that_the_page_cannot_compute_are_refused(monkeypatch):
+def test_packing_refuses_a_model_with_too_many_weights(monkeypatch):
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 1000)
     with pytest.raises(NotLiveError, match=r"has [\d,]+ weights, more than 1,000"):
         packed(translator())
@@ -232,8 +232,8 @@ CHANGED = {
 
 @pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_number_of_a_sentence_is_a_row_of_its_origin(form, switches, tmp_path):
-    """The terms of the origin yield the number, to 1e-5, and equal the numbers at their places."""
+def test_every_numbers_origin_has_terms_that_yield_the_number(form, switches, tmp_path):
+    """The terms yield the number up to 1e-5, and equal the numbers that they refer to."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]
     stride = 5 if switches else 1
@@ -245,7 +245,7 @@ def test_every_number_of_a_sentence_is_a_row_of_its_origin(form, switches, tmp_p
 
 @pytest.mark.parametrize("form", ["post", "pre", "Marian", "as T5's and Llama's"])
 @torch.no_grad()
-def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(form, tmp_path):
+def test_the_lens_applies_the_output_layer_to_each_layers_rows(form, tmp_path):
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = made.source_ids("je suis étudiant"), [2, 40, 50, 60]
     (lens,) = ask(packed(made), tmp_path, ("lens", {"source": source, "target": target}))
@@ -261,7 +261,7 @@ def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(form, tmp_pa
 
 @pytest.mark.parametrize("form", ["post", "pre", "groups"])
 @torch.no_grad()
-def test_lengths_and_occlusion_are_what_the_model_gives(form, tmp_path):
+def test_vector_lengths_and_occlusion_drops_equal_the_models(form, tmp_path):
     made = translator(**FORMS[form])
     question = {"sentence": "je suis étudiant"}
     off = {"headsOff": ["decoder.1.cross_attention.2"]}
@@ -300,7 +300,7 @@ def test_lengths_and_occlusion_are_what_the_model_gives(form, tmp_path):
     assert [bool(head.any()) for head in lengths.view(4, -1)] == [True, True, False, True]
 
 
-def test_a_sentence_is_shown_with_its_characters_and_candidates(tmp_path):
+def test_the_page_shows_pieces_unknown_characters_and_candidates(tmp_path):
     made = translator("bpe")
     sentence = "je  suis ÉTUDIANT 日本"
     (found,) = ask(packed(made), tmp_path, ("compute", {"sentence": sentence, "tag": "<2en>"}))

@@ -1,4 +1,4 @@
-"""1,000 continuations and 1,000 filled masks of the page, equal to those of the models."""
+"""The page's results for 1,000 continuations and 1,000 masks equal those of the models."""
 
 import random
 
@@ -19,7 +19,7 @@ TEXTS = [" ".join(DRAW.choices(WORDS, k=DRAW.randrange(1, 6)))[:27] for _ in ran
 @pytest.mark.parametrize(
     "form", [{"preset": "gpt2"}, {"preset": "llama", "key_value_heads": 2}], ids=str
 )
-def test_1000_continuations_are_those_of_generate(generator_of, tmp_path, form):
+def test_1000_continuations_of_the_page_equal_those_of_generate(generator_of, tmp_path, form):
     generator = generator_of(**form)
     samplings = [
         {"temperature": 0.5 + 0.1 * n, "top_k": n % 4 * 5, "top_p": 1 - 0.1 * (n % 3), "seed": n}
@@ -35,7 +35,7 @@ def test_1000_continuations_are_those_of_generate(generator_of, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {"norm": "pre"}], ids=str)
-def test_1000_masks_are_filled_as_fill_fills_them(filler_of, tmp_path, form):
+def test_1000_masks_are_filled_by_the_page_like_by_fill(filler_of, tmp_path, form):
     filler = filler_of(**form)
     texts = [text[: len(text) // 2] + "[MASK]" + text[len(text) // 2 + 1 :] for text in TEXTS]
     texts += [text.replace(" ", " [MASK]", 1) for text in TEXTS if " " in text]

@@ -1,4 +1,4 @@
-"""Origins of numbers in a browser: next to the map, with their term; effects of switches."""
+"""The panel that explains a number's origin, in a browser; and the effects of switches."""
 
 import random
 import re
@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 SENTENCE = "est-ce que les enfants habitaient près de cette école ?"
 CROSSED = "decoder.layers.0.cross_attention"
 PAINT = "modules['drawing/heat_map.js'].paint"
-# The cells of all matrices that are marked: the place of the matrix, row and column.
+# The marked cells of all matrices: number of the matrix, row and column.
 LIT = """[...document.querySelector("[data-live=matrices]").children].flatMap((figure, n) =>
     (figure.lit ?? []).map(({ row, column }) => [n, row, column]))"""
-# The distance of the title from what covers the top of the screen.
+# The distance of the origin's title from the page header or the top of the screen.
 BELOW_HEADER = """() => {
     const header = document.querySelector("header");
     const covered = getComputedStyle(header).position === "sticky" ? header.offsetHeight : 0;
@@ -48,7 +48,7 @@ def watched(request, browser, address):
         assert watched.complaints == []
 
 
-# The middle of a cell of a map, on the canvas, which is scrolled into view; and its number.
+# Scrolls a cell of a map into view, and returns its center on the canvas and its number.
 CELL_OF_MAP = """([figure, row, column]) => {
     const { left, top, cell } = figure.layout;
     const grid = figure.querySelector(".grid");
@@ -88,12 +88,12 @@ def test_an_origin_opens_below_the_candidates_of_its_number(watched):
     assert watched.violations() == []
 
 
-def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watched):
+def test_the_requested_and_the_previous_term_are_marked(watched):
     page = watched.page
     origin = page.locator("[data-live=origin]")
     marked = origin.locator("tr[aria-current]")
     columns = matrix(page, 0).evaluate("figure => figure.map.columns")
-    for column, piece in enumerate(columns):  # whatever its share
+    for column, piece in enumerate(columns):  # also for pieces with a small share
         choose_cell(page, matrix(page, 0), 0, column)
         assert marked.locator("th").all_inner_texts() == [f"{piece} (asked)"]
     asked = marked.locator("button.number")
@@ -103,7 +103,7 @@ def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watche
     assert origin.locator("thead th").all_inner_texts() == ["term", "query", "key", "result"]
     assert origin.locator("tr.sum th").last.inner_text().startswith("÷ √")
     smallest = origin.locator("tbody tr:has(button)").last
-    key = smallest.locator("button.number").nth(1)  # the factor has a place, too
+    key = smallest.locator("button.number").nth(1)  # button 0 is the query, button 1 the key
     name, number = smallest.locator("th").inner_text(), key.inner_text()
     key.click()
     assert "keys" in origin.locator("h3").inner_text()
@@ -117,7 +117,7 @@ def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watche
 
 
 @pytest.mark.parametrize("watched", [360, 1280], indirect=True)
-def test_every_switch_shows_its_effect_where_it_is(watched):
+def test_the_effect_of_a_switch_is_visible_next_to_the_switches(watched):
     page = watched.page
     page.locator("summary", has_text="Switches").click()
     effect = page.locator("[data-live=effect]")
@@ -131,7 +131,7 @@ def test_every_switch_shows_its_effect_where_it_is(watched):
         assert 0 <= box["y"] < box["y"] + box["height"] <= 900
         assert "As trained:" in effect.inner_text()
         assert re.search(r"in step \d+: .* from .*% to .*% \([−+]\d", effect.inner_text())
-        assert boxes.nth(n).bounding_box()["y"] < box["y"]  # it covers no switch that is used
+        assert boxes.nth(n).bounding_box()["y"] < box["y"]  # the text does not cover the switch
         boxes.nth(n).check()
         page.get_by_text("With your changes:").wait_for(state="detached")
     assert effect.inner_text() == untouched
@@ -140,7 +140,7 @@ def test_every_switch_shows_its_effect_where_it_is(watched):
 
 
 def test_inputs_of_a_cell_are_highlighted_in_their_matrix(watched):
-    """A score's inputs are a row of the queries and a row of the keys, in any chosen matrix."""
+    """The inputs of a score are a row of the queries and a row of the keys."""
     page = watched.page
     choose = page.locator("[data-live=places]").select_option
     choose(f"{CROSSED}.scores_hts")
@@ -162,7 +162,7 @@ def test_inputs_of_a_cell_are_highlighted_in_their_matrix(watched):
     assert page.evaluate(LIT) == []
 
 
-# What is wrong with the origin that a click on a figure's cell has opened: "" for nothing.
+# Returns the fault of the origin that a click on a cell has opened, or "".
 FAULT = """([figure, number]) => {
     const origin = document.querySelector("[data-live=origin]");
     if (origin.hidden || !figure.contains(origin)) return "it is not beside the map";
@@ -175,7 +175,7 @@ FAULT = """([figure, number]) => {
     const isSame = Math.abs(shown - number) <= 6e-5 + 1e-3 * Math.abs(number);
     return isSame ? "" : `${shown}, not ${number}`;
 }"""
-# Of the last cell of each map, in turn: the number in the map, and its origin's.
+# For the last cell of each map, returns the number in the map and the number in its origin.
 NUMBERS_OF_ALL_MAPS = """async () => {
     const found = [];
     for (const figure of document.querySelectorAll("main > section.drawn figure.map")) {
@@ -230,7 +230,7 @@ def test_a_click_on_any_cell_of_any_map_opens_its_origin(watched, size, pace):
     assert watched.violations() == []
 
 
-def test_a_number_of_a_map_is_opened_by_enter_and_left_by_back_and_next(watched):
+def test_enter_opens_an_origin_and_buttons_move_through_its_history(watched):
     page = watched.page
     page.evaluate("() => { location.hash = 'section-5'; }")
     watched.settle()
@@ -253,13 +253,13 @@ def test_a_number_of_a_map_is_opened_by_enter_and_left_by_back_and_next(watched)
     page.locator("[data-live=origin]").wait_for(state="hidden")
 
 
-def test_the_numbers_of_all_maps_have_an_origin(watched):
-    """Those of masked maps and of single rows, too."""
+def test_the_last_number_of_every_map_has_an_origin(watched):
+    """Includes masked maps and maps of a single row."""
     page = watched.page
     for section in page.evaluate(
         "[...document.querySelectorAll('section.drawn')].map(({ id }) => id)"
     ):
-        page.evaluate("id => { location.hash = id; }", section)  # each is drawn when it is shown
+        page.evaluate("id => { location.hash = id; }", section)  # sections are drawn when shown
         watched.settle()
     found = page.evaluate(NUMBERS_OF_ALL_MAPS)
     assert len(found) > 100

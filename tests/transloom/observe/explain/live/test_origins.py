@@ -1,4 +1,4 @@
-"""The way back from numbers of all three families, against a pass of torch in float64."""
+"""Chains of origins in all three model families, compared with a float64 pass in torch."""
 
 import random
 import re
@@ -16,12 +16,12 @@ from transloom.observe.explain.text.text_explanation import explain_continuing
 pytestmark = pytest.mark.long
 
 CHAINS, LONGEST = 60, 150
-BEGINNING = re.compile(r"[EPS]\[\d+, \d+\]|(sin|cos)\(|−∞")  # a row of a matrix, a wave, a mask
+BEGINNING = re.compile(r"[EPS]\[\d+, \d+\]|(sin|cos)\(|−∞")  # a matrix row, a sine wave, or a mask
 LLAMA = {"norm_kind": "rms", "activation": "swiglu", "key_value_heads": 2, "positions": "rotary"}
 
 
 def tensor_at(traced, cell):
-    """The tensor of a cell, with the page's axes, of its head."""
+    """Return the traced tensor of a cell's head, with the page's axes."""
     part, (*path, name) = traced, cell["key"].split(".")
     for step in path:
         part = part[int(step)] if step.isdigit() else getattr(part, step)
@@ -31,7 +31,7 @@ def tensor_at(traced, cell):
 
 
 def check_chains(model, asked, tmp_path, traced):
-    """Each number of each chain is that of float64, and each chain ends where numbers begin."""
+    """Assert that all numbers of random chains are right, and that chains end at parameters."""
     seed = random.randrange(10**6)
     draw = random.Random(seed)
 
@@ -52,7 +52,7 @@ def check_chains(model, asked, tmp_path, traced):
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm": "pre", **LLAMA}], ids=["post", "llama"])
-def test_origins_of_a_translation(translator_of, tmp_path, settings):
+def test_origin_chains_of_a_translation_model_equal_float64(translator_of, tmp_path, settings):
     made = translator_of(**settings)
     source, target = made.source_ids("je suis étudiant"), [made.model.vocabulary.bos_id, 9, 8, 7]
     traced = trace(made.model.double(), torch.tensor([source]), torch.tensor([target]))
@@ -61,7 +61,7 @@ def test_origins_of_a_translation(translator_of, tmp_path, settings):
 
 
 @pytest.mark.parametrize("form", [{"preset": "gpt2"}, {"preset": "llama", "key_value_heads": 2}])
-def test_origins_of_a_continuation(generator_of, tmp_path, form):
+def test_origin_chains_of_a_language_model_equal_float64(generator_of, tmp_path, form):
     generator = generator_of(**form)
     ids, model = explain_continuing(generator, "the cat").pieces.ids, packed_generator(generator)
     traced = trace_decoder_only(generator.network.double(), ids)
@@ -70,7 +70,7 @@ def test_origins_of_a_continuation(generator_of, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {"norm": "pre", "segments": 0}])
-def test_origins_of_a_filled_text(filler_of, tmp_path, form):
+def test_origin_chains_of_a_masked_model_equal_float64(filler_of, tmp_path, form):
     filler, text = filler_of(**form), "the [MASK] is[MASK]"
     filler.pairs = "preset" in form
     text += " ||| a [MASK]" if filler.pairs else ""

@@ -1,4 +1,4 @@
-"""The live section in the page: nothing is asked of the network, and no other script runs."""
+"""The live section of a page sends no network requests and runs only its own scripts."""
 
 import base64
 import hashlib
@@ -24,13 +24,13 @@ def live_page(translator, sentence):
     return translation_page(explain(translator, sentence), sentence, live)
 
 
-def test_the_live_section_follows_the_figure_and_has_the_model(translator_of):
+def test_the_live_section_follows_the_figure_and_contains_the_model(translator_of):
     translator = translator_of()
     page = PageReader(live_page(translator, "je suis étudiant"))
     assert "Your sentence" in page.sections[1].text
     assert [a["id"] for tag, a in page.tags if tag == "section"] == ["section-1", "live"]
     ((_, walk),) = page.sections[0].figures
-    assert walk["recorded"] is None  # the model computes it
+    assert walk["recorded"] is None  # null, because the model computes the walk
     assert walk["places"] == [{"title": "Type your own sentence", "place": "live"}]
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
@@ -41,7 +41,7 @@ def test_the_live_section_follows_the_figure_and_has_the_model(translator_of):
     assert json.loads(json.dumps(packing.packed(translator))) == model
 
 
-def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of):
+def test_only_hashed_scripts_may_run_and_they_send_no_requests(translator_of):
     text = live_page(translator_of(), HOSTILE)
     policy = re.search(r'content="(default-src[^"]+)"', text)[1]
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
@@ -49,7 +49,7 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
-        script = script.replace('"http://www.w3.org/2000/svg"', "")  # a name, and no address
+        script = script.replace('"http://www.w3.org/2000/svg"', "")  # a namespace, not a request
         assert not re.search(
             r"https?:|fetch\(|XMLHttp|import\(|eval\(|Function\(|innerHTML", script
         )
@@ -61,12 +61,12 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
     assert [data["sentence"] for _, data in live.figures] == [HOSTILE]
 
 
-def test_a_model_that_cannot_run_in_a_page_is_named(translator_of, monkeypatch):
+def test_live_section_says_why_a_model_cannot_run_in_a_page(translator_of, monkeypatch):
     monkeypatch.setattr(packing, "MOST_WEIGHTS", 10)
     assert "more than 10" in live_section(translator_of(), "je", None)
 
 
-def test_the_limit_is_in_weights_and_includes_itself(translator_of, monkeypatch):
+def test_a_model_with_exactly_the_maximum_weights_is_accepted(translator_of, monkeypatch):
     translator = translator_of()
     count = sum(weight.numel() for weight in translator.model.parameters())
     monkeypatch.setattr(packing, "MOST_WEIGHTS", count)
@@ -76,13 +76,13 @@ def test_the_limit_is_in_weights_and_includes_itself(translator_of, monkeypatch)
     assert said == f"it has {count:,} weights, more than {count - 1:,}"
 
 
-def test_the_documents_name_the_limit():
+def test_the_documentation_names_the_maximum_number_of_weights():
     document = Path(__file__).parents[5] / "docs" / "how-to" / "looking-inside.md"
     (said,) = re.findall(r"networks of up to (\d+) million\s+weights", document.read_text("utf-8"))
     assert int(said) * 1_000_000 == packing.MOST_WEIGHTS
 
 
-def test_a_sentence_that_the_page_cannot_compute_is_recorded(translator_of):
+def test_the_page_contains_recorded_results_for_a_too_long_sentence(translator_of):
     script = files("transloom.observe.explain") / "live/page/computing.js"
     assert f"MOST_PIECES = {packing.MOST_PIECES};" in script.read_text(encoding="utf-8")
     translator = translator_of()

@@ -1,4 +1,4 @@
-"""pieces.js against SentencePiece: every sentence, of every kind of model, has the same pieces."""
+"""pieces.js compared with SentencePiece: equal pieces for all sentences and model types."""
 
 import io
 import random
@@ -64,7 +64,7 @@ NASTY = [
         "\ud7a3\u1100\u1161\u11a8",
     ),
 ]
-# What random sentences are made of, besides those of the phrase book: all of Unicode's planes.
+# Alphabets of random sentences, used together with the phrase book and all Unicode planes.
 ALPHABETS = [
     "abcdefghij éèêçàùœæ",
     "▁ \t\u3000\xa0\u200b  ",
@@ -93,7 +93,7 @@ def random_sentences(count, seed):
 
 
 def packed_of(tokenizer):
-    """A model that is a tokenizer alone."""
+    """Return a packed model that consists of a tokenizer only."""
     described, charsmap = packed_tokenizer(tokenizer)
     return {
         **{"config": {}, "decoding": {}, "vocabulary": {}, "weights": [], "floats": 0},
@@ -103,13 +103,13 @@ def packed_of(tokenizer):
 
 
 def trained(**settings):
-    """A tokenizer as `transloom prepare` trains it, with a tag."""
+    """Train a tokenizer like `transloom prepare`, with a tag."""
     config = TokenizerConfig(**{"vocabulary_size": 400, "character_coverage": 0.995, **settings})
     return SentencePieceTokenizer.train(TEXT, config, "a model", ["<2de>"])
 
 
 def given(unused=0, **settings):
-    """A tokenizer that came from elsewhere, some of its pieces unused."""
+    """Train a tokenizer with other settings than ours, and mark some pieces as unused."""
     model = io.BytesIO()
     special = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
     SentencePieceTrainer.train(
@@ -158,12 +158,12 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def sentences():
-    """4,000: some of the phrase book's, nasty and random ones."""
+    """Return 4,000 sentences: of the phrase book, difficult and random ones."""
     return [*TEXT[:1000], *NASTY, *random_sentences(3000, seed=1)]
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_no_sentence_is_segmented_otherwise(kind, sentences, tmp_path):
+def test_the_page_splits_and_joins_pieces_like_sentencepiece(kind, sentences, tmp_path):
     tokenizer = MODELS[kind]()
     draw = random.Random(2)
     size = tokenizer.vocabulary_size
@@ -191,7 +191,7 @@ def test_no_sentence_is_segmented_otherwise(kind, sentences, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram with bytes", "bpe, spaces kept"])
-def test_each_piece_stands_for_the_characters_that_sentencepiece_says(kind, sentences, tmp_path):
+def test_each_pieces_characters_equal_sentencepieces_surface(kind, sentences, tmp_path):
     tokenizer = MODELS[kind]()
     (found,) = ask(
         packed_of(tokenizer), tmp_path, ("encode", {"side": "source", "texts": sentences})
@@ -205,7 +205,7 @@ def test_each_piece_stands_for_the_characters_that_sentencepiece_says(kind, sent
         assert told == [piece.surface for piece in expected], sentence
 
 
-def test_a_piece_of_a_verbatim_model_stands_for_the_text_before_it_was_escaped(tmp_path):
+def test_pieces_of_a_verbatim_model_refer_to_the_unescaped_text(tmp_path):
     tokenizer = MODELS["verbatim bpe"]()
     texts = ["a\nb▁c ␛\0d\n", "␊▅", "œ\n\n日"]
     (found,) = ask(packed_of(tokenizer), tmp_path, ("encode", {"side": "source", "texts": texts}))
@@ -213,6 +213,6 @@ def test_a_piece_of_a_verbatim_model_stands_for_the_text_before_it_was_escaped(t
         assert "".join(text[piece["start"] : piece["end"]] for piece in pieces) == text
 
 
-def test_tokenizers_that_the_page_lacks_are_refused():
+def test_packing_refuses_a_word_tokenizer():
     with pytest.raises(NotLiveError, match="of the type word"):
         packed_tokenizer(given(model_type="word", hard_vocab_limit=False))

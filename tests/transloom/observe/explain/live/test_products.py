@@ -1,4 +1,4 @@
-"""The pictures of products: shapes that fit, and the row and column that met."""
+"""Drawings of matrix products: matching shapes, and the highlighted row and column."""
 
 import re
 
@@ -7,7 +7,7 @@ from support.live_model import ask
 
 from transloom.observe.explain.live.packing import packed
 
-# Every matrix that is a product, and those that are none.
+# The keys of all tensors that are matrix products.
 PRODUCTS = re.compile(
     r"(queries_htd|keys_hsd|values_hsd|scores_hts|mix_htd|inner_tf|logits_tv"
     r"|(attention|feed_forward)\.output_tm)$"
@@ -23,7 +23,7 @@ CELLS = [[0, 0, 0], [3, 2, 5], [1, 3, 1]]
         {"positions": "rotary", "activation": "swiglu", "key_value_heads": 2},
     ],
 )
-def test_shapes_fit_and_what_is_lit_made_the_number(translator_of, tmp_path, settings):
+def test_shapes_match_and_the_numbers_row_and_column_are_marked(translator_of, tmp_path, settings):
     translator = translator_of(**settings)
     source = translator.source_ids("elle sera journaliste")
     target = [translator.model.vocabulary.bos_id, 9, 8, 7]
@@ -61,7 +61,7 @@ def test_shapes_fit_and_what_is_lit_made_the_number(translator_of, tmp_path, set
     assert len(drawn) == 8
 
 
-def test_a_division_that_is_switched_off_is_not_drawn(translator_of, tmp_path):
+def test_the_division_of_scores_is_not_drawn_if_switched_off(translator_of, tmp_path):
     translator = translator_of()
     source = translator.source_ids("je")
     given = {"source": source, "target": [translator.model.vocabulary.bos_id], "cells": [[0, 0, 0]]}

@@ -1,9 +1,9 @@
-"""Sliced computations in Node: they pause, newer ones end older ones, refused input is reported."""
+"""Sliced computations, run in Node: they pause, end for newer ones, and report errors."""
 
 import pytest
 from support.node_program import answer_of_node, named_modules
 
-# `counting` yields `count` times and works some milliseconds before each.
+# `counting` yields `count` times and is busy for some milliseconds before each yield.
 PROGRAM = """
 const fs = require("node:fs");
 const told = (answer) => fs.writeFileSync(process.argv[3], JSON.stringify(answer));
@@ -60,7 +60,7 @@ def answer(tmp_path):
     )
 
 
-def test_the_event_loop_goes_on_between_slices(answer):
+def test_timers_run_between_slices(answer):
     found = answer("pauses")
     assert found["result"] == 30
     assert found["timers"] >= 3
@@ -78,6 +78,6 @@ def test_a_computation_ends_when_its_input_changes(answer):
     assert found["seen"] < 1000
 
 
-def test_input_that_the_page_refuses_is_reported_and_bugs_are_thrown(answer):
+def test_refused_input_is_reported_but_other_errors_are_thrown(answer):
     found = answer("refuses")
     assert found == {"told": ["too long"], "none": None, "thrown": "a bug"}

@@ -1,4 +1,4 @@
-"""Language models and masked models in the page against the models themselves."""
+"""Language models and masked models in the page, compared with the Python models."""
 
 import random
 
@@ -30,7 +30,7 @@ HIDDEN = [
     *(text.replace("e", "[MASK]", 2) for text in TEXTS if "e" in text),
 ]
 PAIRS = ["a [MASK] ||| b[MASK]", "|||[MASK] c", "[MASK] |||", "[MASK]"]
-# Every two of the values together: no tensor depends on more than two of them.
+# Pairwise combinations suffice, because no tensor depends on more than two settings.
 DECODERS = covering_cases(
     [
         ("learned", "sinusoidal", "rotary"),
@@ -63,7 +63,7 @@ def compare_stack(live, traced):
 
 
 @pytest.mark.parametrize("case", DECODERS, ids=name_of)
-def test_a_language_model_computes_and_writes_the_same(case, generator_of, tmp_path):
+def test_the_page_computes_and_continues_like_a_language_model(case, generator_of, tmp_path):
     generator = generator_of(**dict(zip(NAMES, case, strict=True)))
     asked = [("texts", {"texts": TEXTS[2:3]}), ("made", {"texts": TEXTS})]
     asked += [("made", {"texts": TEXTS, "samplings": [sampling]}) for sampling in SAMPLINGS]
@@ -85,7 +85,7 @@ def test_a_language_model_computes_and_writes_the_same(case, generator_of, tmp_p
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "learned"])
-def test_a_text_beyond_the_context_is_read_as_generate_reads_it(generator_of, tmp_path, positions):
+def test_the_page_treats_a_text_beyond_the_context_like_generate(generator_of, tmp_path, positions):
     generator = generator_of(positions=positions)
     text = "abcdefgh" * 6
     ((found,),) = ask(packed_generator(generator), tmp_path, ("made", {"texts": [text]}))
@@ -99,7 +99,7 @@ def test_a_text_beyond_the_context_is_read_as_generate_reads_it(generator_of, tm
 
 
 @pytest.mark.parametrize("case", ENCODERS, ids=name_of)
-def test_a_masked_model_computes_and_fills_in_the_same(case, filler_of, tmp_path):
+def test_the_page_computes_and_fills_in_like_a_masked_model(case, filler_of, tmp_path):
     norm, activation, segments = case
     filler = filler_of(norm=norm, activation=activation, segments=segments)
     filler.pairs = segments > 0
@@ -123,7 +123,7 @@ def test_a_masked_model_computes_and_fills_in_the_same(case, filler_of, tmp_path
         assert one["made"] == explained.filled, text
 
 
-def test_invalid_texts_of_a_masked_model_are_refused(filler_of, tmp_path):
+def test_the_page_refuses_texts_that_the_masked_model_refuses(filler_of, tmp_path):
     filler = filler_of(preset="bert")
     filler.pairs = True
     texts = ["no mask", "a ||| [MASK] ||| b", "[MASK]" + "a" * 50]
@@ -134,7 +134,7 @@ def test_invalid_texts_of_a_masked_model_are_refused(filler_of, tmp_path):
         assert one["refused"]
 
 
-def test_a_model_without_numbers_is_refused(generator_of, filler_of, tmp_path):
+def test_the_page_refuses_a_model_whose_weights_are_nan(generator_of, filler_of, tmp_path):
     for model, text in ((generator_of(), "a"), (filler_of(), "[MASK]")):
         with torch.no_grad():
             for weight in model.network.parameters():
@@ -144,7 +144,7 @@ def test_a_model_without_numbers_is_refused(generator_of, filler_of, tmp_path):
         assert "NaN" in found["refused"]
 
 
-def test_a_page_holds_the_drawn_numbers_of_its_recipes_seed(generator_of):
+def test_a_page_contains_random_numbers_for_the_recipes_seed(generator_of):
     generator = generator_of()
     generator.sampling = generator.sampling.model_copy(update={"seed": 1234})
     draws = packed_generator(generator)["draws"]

@@ -1,4 +1,4 @@
-"""training.js against model/losses/loss.py, and its dropout against the model's own."""
+"""training.js compared with model/losses/loss.py, and its dropout with the model's."""
 
 import math
 
@@ -29,7 +29,7 @@ def translator(request, translator_of):
     made = translator_of(seed=3, **RATES, **VARIANTS[request.param])
     with torch.no_grad():
         for weight in made.model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)  # biases and norms, too
+            weight.add_(torch.randn_like(weight) * 0.1)  # also changes biases and norms
     return made
 
 
@@ -46,7 +46,7 @@ def asked(translator, folder, smoothing=0.1, rates=RATES, seed=7, row=1):
 
 @torch.no_grad()
 def losses_of(network, source, found, smoothing):
-    """Of each piece, by the loss that training minimises, one piece at a time."""
+    """Return the training loss of each piece, computed for one piece at a time."""
     pieces = []
 
     def each(hidden_nd, weight_vd, target_n):
@@ -64,7 +64,7 @@ def losses_of(network, source, found, smoothing):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_of_each_piece_is_the_models(translator, tmp_path, smoothing):
+def test_the_page_computes_the_models_loss_of_each_piece(translator, tmp_path, smoothing):
     found, source = asked(translator, tmp_path, smoothing)
     eos = translator.model.vocabulary.eos_id
     tokenizer = translator.tokenizers[-1]
@@ -76,7 +76,7 @@ def test_the_loss_of_each_piece_is_the_models(translator, tmp_path, smoothing):
         assert live["smoothed"] == pytest.approx(float(ours.smoothed), rel=1e-5)
 
 
-def test_target_and_model_are_distributions_that_give_the_loss(translator, tmp_path):
+def test_target_and_model_distributions_sum_to_1_and_give_the_loss(translator, tmp_path):
     found, _ = asked(translator, tmp_path, 0.1, row=2)
     right, *others, left = found["wanted"]
     size = translator.model.vocabulary.target_size
@@ -90,10 +90,8 @@ def test_target_and_model_are_distributions_that_give_the_loss(translator, tmp_p
     assert [one["said"] for one in others] == sorted((o["said"] for o in others), reverse=True)
 
 
-def test_dropout_strikes_where_the_models_does_and_has_its_share_and_scale(
-    translator, tmp_path, monkeypatch
-):
-    """The network in training mode, with the page's masks in place of those that it would draw."""
+def test_dropout_masks_have_the_models_positions_rate_and_scale(translator, tmp_path, monkeypatch):
+    """Runs the network in training mode with the page's masks in place of random ones."""
     found, source = asked(translator, tmp_path)
     masks = iter(found["masks"])
 
@@ -121,7 +119,7 @@ def test_dropout_strikes_where_the_models_does_and_has_its_share_and_scale(
     assert abs(1 - sum(kept) / len(kept) - 0.3) < 5 * math.sqrt(0.3 * 0.7 / len(kept))
 
 
-def test_another_seed_draws_another_mask_and_no_rate_draws_none(translator_of, tmp_path):
+def test_masks_depend_on_the_seed_and_are_absent_at_rate_0(translator_of, tmp_path):
     translator = translator_of()
     first, again, other = (asked(translator, tmp_path, seed=seed)[0] for seed in (1, 1, 2))
     assert first["masks"] == again["masks"] != other["masks"]
@@ -130,7 +128,7 @@ def test_another_seed_draws_another_mask_and_no_rate_draws_none(translator_of, t
     assert none["dropped"] == none["losses"]
 
 
-def test_the_settings_are_those_of_the_checkpoint(untrained_run):
+def test_training_settings_come_from_the_checkpoint(untrained_run):
     settings = training_settings(Translator.load(untrained_run.path))
     assert settings == {
         "loss": "cross_entropy",

@@ -1,4 +1,4 @@
-"""Pages of masked and of language models: their numbers and what they say."""
+"""Pages of masked models and of language models: numbers and texts."""
 
 import re
 from html import escape
@@ -47,7 +47,7 @@ def continued(request, generator_of):
     return explain_continuing(generator_of(**DECODERS[request.param]), "the cat")
 
 
-def test_a_masked_page_has_the_numbers_of_its_trace(filled):
+def test_the_page_of_a_masked_text_shows_the_numbers_of_the_trace(filled):
     page = recorded_page(filled)
     assert len(page.sections) == 3 + 2 * 2 + 3
     states = page.sections[-3].figure("hidden states")
@@ -59,7 +59,7 @@ def test_a_masked_page_has_the_numbers_of_its_trace(filled):
     assert section_count(filled) == len(page.sections)
 
 
-def test_a_masked_page_and_fill_take_the_same_texts(filler_of):
+def test_the_page_of_a_masked_text_shows_the_candidates_of_fill(filler_of):
     filler = filler_of(preset="bert")
     explained = explain_filling(filler, HIDDEN)
     (found,) = filler.fill([HIDDEN])
@@ -69,15 +69,15 @@ def test_a_masked_page_and_fill_take_the_same_texts(filler_of):
     assert chosen == pytest.approx([each[0].probability for each in found.masks], abs=1e-6)
 
 
-def test_every_box_of_the_figure_leads_to_its_numbers(filled):
+def test_every_box_of_a_masked_models_figure_has_a_place_on_the_page(filled):
     assert not boxes_without_a_place(filled)
 
 
-def test_every_box_of_a_language_model_leads_to_its_numbers(continued):
+def test_every_box_of_a_language_models_figure_has_a_place_on_the_page(continued):
     assert not boxes_without_a_place(continued)
 
 
-def test_a_continuation_is_that_of_generate(generator_of):
+def test_the_page_shows_the_continuation_of_generate(generator_of):
     generator = generator_of(preset="gpt2")
     explained = explain_continuing(generator, "the cat")
     changed = {"temperature": 0, "max_new_tokens": STEPS}
@@ -89,7 +89,7 @@ def test_a_continuation_is_that_of_generate(generator_of):
     assert product == pytest.approx(found.log_probability, abs=1e-3)
 
 
-def test_the_losses_are_those_of_training(continued, generator_of):
+def test_the_page_shows_the_training_loss_of_the_text(continued, generator_of):
     tokens = torch.tensor([continued.pieces.ids[: continued.given]])
     form = next(form for form in DECODERS.values() if _has(continued.config, form))
     network = generator_of(**form).network
@@ -112,7 +112,7 @@ def test_no_position_attends_to_later_tokens(continued):
         assert all(value is None for value in row[place + 1 :])
 
 
-def test_the_page_names_the_parts_of_its_network(generator_of):
+def test_the_page_describes_the_parts_of_its_network(generator_of):
     def said(**form):
         page = recorded_page(explain_continuing(generator_of(**form), "the cat"))
         return " ".join(section.text for section in page.sections)
@@ -138,14 +138,14 @@ def test_the_page_names_the_parts_of_its_network(generator_of):
     assert "sines and cosines" in said(**DECODERS["sines"])
 
 
-def test_a_text_is_text_wherever_it_stands(filler_of):
+def test_a_text_is_escaped_everywhere(filler_of):
     explained = explain_filling(filler_of(), HOSTILE)
     page = text_page(explained, HOSTILE)
     assert "<script>alert" not in page
     assert f'dir="auto">{escape(HOSTILE)}</span>' in page
 
 
-def test_a_page_says_why_no_other_text_can_be_typed(generator_of, monkeypatch):
+def test_the_page_of_a_too_large_model_has_no_input_and_says_why(generator_of, monkeypatch):
     generator = generator_of()
     explained = explain_continuing(generator, "the cat")
     live = text_page(explained, "x", live_text(generator, "the cat"))
@@ -153,7 +153,7 @@ def test_a_page_says_why_no_other_text_can_be_typed(generator_of, monkeypatch):
     assert '"recorded":null' in live
     monkeypatch.setattr("transloom.observe.explain.text.text_page.MOST_PIECES", 3)
     too_long = text_page(explained, "x", live_text(generator, "the cat"))
-    assert '"recorded":{' in too_long  # which the script does not compute, and says so
+    assert '"recorded":{' in too_long  # the script cannot compute this text
     assert "<textarea" in too_long
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 10)
     page = text_page(explained, "x", live_text(generator, "the cat"))
@@ -163,7 +163,7 @@ def test_a_page_says_why_no_other_text_can_be_typed(generator_of, monkeypatch):
     assert '"recorded":{' in page
 
 
-def test_large_things_are_cut_and_the_page_says_so(generator_of, monkeypatch):
+def test_layers_and_pieces_beyond_the_limits_are_cut_and_named(generator_of, monkeypatch):
     monkeypatch.setattr(limits, "MAX_LAYERS", 1)
     monkeypatch.setattr(limits, "MAX_PIECES", 6)
     explained = explain_continuing(generator_of(), "the cat sat")

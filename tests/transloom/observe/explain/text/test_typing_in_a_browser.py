@@ -1,4 +1,4 @@
-"""A language model and a masked model in a browser: the whole page follows what is typed."""
+"""Pages of a language model and a masked model in a browser: typed texts change the page."""
 
 from contextlib import closing
 
@@ -40,7 +40,7 @@ def made(page):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_continuation_follows_what_is_typed(browser, continued, width):
+def test_the_page_continues_a_typed_text(browser, continued, width):
     generator, address = continued
     with closing(Watched(browser, width)) as watched:
         page = opened(watched, address)
@@ -71,7 +71,7 @@ def test_a_continuation_follows_what_is_typed(browser, continued, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_pieces_are_drawn_by_keyboard_as_generate_draws_them(browser, continued, width):
+def test_sampling_settings_typed_in_the_page_give_the_text_of_generate(browser, continued, width):
     generator, address = continued
     with closing(Watched(browser, width)) as watched:
         page = opened(watched, address)
@@ -95,7 +95,7 @@ def test_pieces_are_drawn_by_keyboard_as_generate_draws_them(browser, continued,
             arg=expected.text,
         )
         assert page.locator("section.here tr.marked").count() == 1
-        page.get_by_label("Temperature").fill("")  # a value that is none changes nothing
+        page.get_by_label("Temperature").fill("")  # an empty value has no effect
         assert page.locator("[data-first=made]").text_content() == expected.text
         assert watched.violations() == []
         assert not watched.is_wider_than_the_screen()
@@ -103,7 +103,7 @@ def test_pieces_are_drawn_by_keyboard_as_generate_draws_them(browser, continued,
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_hidden_pieces_follow_what_is_typed(browser, filler_of, tmp_path, width):
+def test_the_page_fills_the_masks_of_a_typed_text(browser, filler_of, tmp_path, width):
     filler = filler_of(preset="bert")
     page = text_page(explain_filling(filler, "the [MASK]"), "x", live_text(filler, "the [MASK]"))
     file = tmp_path / "filled.html"

@@ -1,4 +1,4 @@
-"""Sections of a live and of a recorded trace: both are the same document, with the same numbers."""
+"""Sections made from live and recorded traces: the same document with the same numbers."""
 
 import re
 from collections import defaultdict
@@ -40,7 +40,7 @@ DECIMAL = re.compile(r"(\d+\.\d+)")
 
 
 def same_document(one, other):
-    """Names, texts and markup are equal, and numbers up to one in their last decimal."""
+    """Assert that names, texts and markup are equal, and numbers up to one in the last decimal."""
     assert one.names == other.names
     texts = [DECIMAL.split(re.sub("<script>.*?</script>", "", page.html)) for page in (one, other)]
     assert texts[0][::2] == texts[1][::2]
@@ -50,7 +50,7 @@ def same_document(one, other):
 
 
 def same_figures(one, other):
-    """All figures have the same captions and labels, and numbers that differ by rounding only."""
+    """Assert that captions, labels and rounded numbers are equal; return the number of figures."""
     maps = [
         [figure for section in page.sections for figure in section.figures] for page in (one, other)
     ]
@@ -68,7 +68,7 @@ def same_figures(one, other):
 
 
 def tensors_of(part, name=""):
-    """All tensors of a trace, each with the name of its field without axes."""
+    """Yield all tensors of a trace, each with its field's name without axes."""
     if isinstance(part, torch.Tensor):
         yield name.rpartition("_")[0], part.float()
     elif isinstance(part, tuple):
@@ -80,8 +80,8 @@ def tensors_of(part, name=""):
 
 
 @pytest.mark.parametrize("form", [{"norm": "post"}, {"norm": "pre"}, NEWER], ids=str)
-def test_every_number_of_every_figure_is_one_of_its_tensor(translator_of, form):
-    """Each row of a figure is the beginning of a row of a tensor that its caption names."""
+def test_every_row_of_every_figure_comes_from_the_tensor_in_its_caption(translator_of, form):
+    """Each row of a figure is the start of a row of a tensor that the caption names."""
     explained = explain(translator_of(**form), SENTENCE)
     rows = defaultdict(lambda: defaultdict(list))
     for stack in (explained.trace.encoder, explained.trace.decoder):
@@ -108,7 +108,7 @@ NEWER = {"positions": "rotary", "norm_kind": "rms", "activation": "swiglu", "key
 
 
 @pytest.mark.parametrize("form", [{}, {"norm": "pre"}, NEWER], ids=["post", "pre", "newer"])
-def test_a_live_and_a_recorded_trace_give_the_same_page(translator_of, form):
+def test_live_and_recorded_translations_give_the_same_page(translator_of, form):
     translator = translator_of(**form)
     live, recorded = (
         live_page(translator, SENTENCE),
@@ -127,13 +127,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_live_continuation_is_the_recorded_one(generator_of, form):
+def test_live_and_recorded_continuations_give_the_same_page(generator_of, form):
     generator = generator_of(**FORMS[form])
     same_pages(live_page(generator, TEXT), recorded_page(explain_continuing(generator, TEXT)))
 
 
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {"activation": "gelu_tanh"}], ids=str)
-def test_a_live_filled_text_is_the_recorded_one(filler_of, form):
+def test_live_and_recorded_filled_texts_give_the_same_page(filler_of, form):
     filler = filler_of(**form)
     for text in (HIDDEN, "[MASK]a  漢 [MASK]"):
         same_pages(live_page(filler, text), recorded_page(explain_filling(filler, text)))
@@ -145,7 +145,7 @@ def same_pages(live, recorded):
     assert live.places == recorded.places
 
 
-def test_a_large_model_is_cut_alike(translator_of, monkeypatch):
+def test_live_and_recorded_pages_cut_a_large_model_in_the_same_way(translator_of, monkeypatch):
     for limit, value in {"LAYERS": 1, "HEADS": 2, "NUMBERS": 10, "PIECES": 4}.items():
         monkeypatch.setattr(limits, f"MAX_{limit}", value)
     translator = translator_of(encoder_layers=2)
@@ -157,7 +157,7 @@ def test_a_large_model_is_cut_alike(translator_of, monkeypatch):
     same_figures(live, recorded)
 
 
-def test_the_page_says_how_many_sections_there_are(translator_of):
+def test_section_count_equals_the_number_of_sections(translator_of):
     explained = explain(translator_of(), SENTENCE)
     page = recorded_page(explained)
     assert section_count(explained) == len(page.sections)
@@ -165,7 +165,7 @@ def test_the_page_says_how_many_sections_there_are(translator_of):
     assert ids == [f"section-{n}" for n in range(1, len(ids) + 1)]
 
 
-def test_texts_are_text(translator_of):
+def test_texts_are_escaped_in_sections(translator_of):
     hostile = recorded_page(explain(translator_of(), HOSTILE))
     plain = recorded_page(explain(translator_of(), "je"))
     assert {tag for tag, _ in hostile.tags} == {tag for tag, _ in plain.tags}
@@ -188,10 +188,10 @@ def test_pieces_are_read_in_the_direction_of_their_script(translator_of):
     assert 'dir="rtl"' not in recorded_page(explained).html
 
 
-def test_special_pieces_have_no_direction(translator_of, generator_of):
+def test_special_pieces_do_not_determine_the_direction(translator_of, generator_of):
     explained = explain(translator_of(), "je suis")
     tagged = TracedPieces(explained.source.ids, ("<2en>", "▁أنا", *explained.source.texts[2:]))
-    continued = recorded_page(explain_continuing(generator_of(), "أنا"))  # after <s>
+    continued = recorded_page(explain_continuing(generator_of(), "أنا"))  # the text follows <s>
     for page in (recorded_page(replace(explained, source=tagged)), continued):
         assert 'class="row" dir="rtl"' in page.html.split("<section")[2]
         assert 'class="pieces" dir="rtl"' in page.html.split("<section")[1]
