@@ -10,7 +10,7 @@ from support.two_corpora import transloom, two_corpora  # noqa: F401  (fixtures)
 
 @pytest.fixture
 def parent() -> Iterator[Path]:
-    """A folder to which everybody has a way."""
+    """Return a temporary folder that all users can reach."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder).resolve()

@@ -1,8 +1,8 @@
-"""Meaning of a change of each field, with all fields in one table.
+"""Change class of each field, with all fields in one table.
 
-A field that is missing here is added on purpose, by its author: is a run with another value
-another run (identity), may a run go on with another value (continuable), or does the value change
-no sample (execution)? A wrong class would let one run follow two curves, or refuse to continue one.
+The author of a new field adds it here: does a different value make a different run (identity), may
+a run continue with a different value (continuable), or does the value change no sample (execution)?
+A wrong class would let one run follow two curves, or refuse to continue a run.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ CORPUS = """
     source target source_sha256 target_sha256 files files_sha256 format columns columns.source
     columns.target columns.score min_score name tag weight
 """
-# By class and section.
+# By change class and section.
 TABLE = {
     "identity": {
         "": "seed task extensions callbacks",
@@ -104,13 +104,13 @@ def table() -> Iterator[tuple[str, str]]:
 
 
 def marked() -> Iterator[tuple[str, str]]:
-    """The same as the configs have them."""
+    """Yield the dotted name and the class of each field in the configs."""
     for name, field in walk_fields(recipe_class(Recipe)):
         if change := change_class(field):
             yield name, change
 
 
-def test_every_field_has_the_class_that_the_table_gives_it():
+def test_every_field_has_its_class_in_the_table():
     assert dict(marked()) == dict(table())
 
 
@@ -120,7 +120,7 @@ def test_no_field_has_two_classes():
 
 
 @pytest.mark.parametrize("early_stopping", [None, {"patience": 2}])
-def test_the_class_of_a_value_is_that_of_its_field(tmp_path, early_stopping):
+def test_each_value_of_a_recipe_has_the_class_of_its_field(tmp_path, early_stopping):
     recipe = tiny_recipe(tmp_path, early_stopping=early_stopping)
     found = {name: change for name, _, change in leaves(recipe)}
     assert found.items() <= dict(table()).items()

@@ -1,4 +1,4 @@
-"""Recipes that were made to do harm, or that contradict themselves: each is refused by line."""
+"""Recipes that were made to do harm or that contradict themselves are refused with the line."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize(("text", "message"), TEXTS.values(), ids=TEXTS)
-def test_texts_are_refused_by_line_in_little_memory(
+def test_hostile_texts_are_refused_with_the_line_and_little_memory(
     tmp_path: Path, text: bytes, message: str
 ) -> None:
     file = tmp_path / "hostile.yaml"
@@ -58,7 +58,7 @@ def test_texts_are_refused_by_line_in_little_memory(
 
 
 @pytest.mark.parametrize("text", [f"[{'{' * 999}", "{a: 1, a: 2}", "[" * 600, "1" * 5_000])
-def test_so_are_the_values_of_overrides(tmp_path: Path, text: str) -> None:
+def test_hostile_values_of_overrides_are_refused(tmp_path: Path, text: str) -> None:
     file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
     with pytest.raises(RecipeError, match=r"Override 'model=") as caught:
         load_recipe(file, [f"model={text}"])
@@ -81,9 +81,9 @@ HUGE = 10**25
         "cluster.ranks",
     ],
 )
-def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str) -> None:
+def test_numbers_too_large_for_any_count_are_refused_with_the_key(tmp_path: Path, key: str) -> None:
     file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
-    if key == "trainer.optimizer.weight_decay":  # 10^25 is a number of the kind that it has
+    if key == "trainer.optimizer.weight_decay":  # a weight decay may be 10^25
         load_recipe(file, [f"{key}={HUGE}"])
         return
     with pytest.raises(RecipeError, match=rf"{key}: it has a number of 84 bits, .*smaller"):
@@ -96,7 +96,7 @@ def test_a_field_with_a_special_bound_names_that_bound(tmp_path: Path) -> None:
         load_recipe(file, [f"model.width={HUGE}"])
 
 
-def test_special_files_are_neither_opened_nor_waited_for(tmp_path: Path) -> None:
+def test_special_files_are_refused_without_opening_them(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.yaml"
     os.mkfifo(fifo)
     link = tmp_path / "link.yaml"
@@ -106,7 +106,7 @@ def test_special_files_are_neither_opened_nor_waited_for(tmp_path: Path) -> None
             load_recipe(path)
 
 
-def test_anchors_and_merged_tables_still_serve() -> None:
+def test_anchors_and_merged_tables_are_read() -> None:
     text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, y: 4}\nd: [*a, *a]"
     assert parse_yaml(text) == {
         "a": {"x": 1, "y": 2},
@@ -116,7 +116,7 @@ def test_anchors_and_merged_tables_still_serve() -> None:
     }
 
 
-def test_as_many_values_as_allowed_are_read() -> None:
+def test_many_values_are_read_but_no_more_than_the_limit() -> None:
     assert len(parse_yaml("- x\n" * 1000)) == 1000
     with pytest.raises(YamlError, match="more than"):
         parse_yaml("a: &a [" + "1, " * 999 + "1]\nb: [" + "*a, " * 110 + "]")

@@ -1,4 +1,4 @@
-"""Places in lists that overrides name, and the names of runs that they make."""
+"""Overrides of items in lists, and the names of runs with overrides."""
 
 import pytest
 from support.recipes import tiny_values, write_yaml
@@ -17,7 +17,7 @@ def recipe_file(tmp_path):
     return write_yaml(tmp_path / "tiny.yaml", values)
 
 
-def test_every_place_of_a_list_can_be_overridden(recipe_file):
+def test_every_item_of_a_list_can_be_overridden(recipe_file):
     recipe = load_recipe(recipe_file, ["data.train.0.name=first", "data.train.1.name=last"])
     assert recipe.data.corpus_names == ("first", "last")
     recipe = load_recipe(recipe_file, ["trainer.optimizer={betas: [0.8, 0.9]}"])
@@ -28,35 +28,35 @@ def test_every_place_of_a_list_can_be_overridden(recipe_file):
 
 @pytest.mark.parametrize("place", ["2", "3", "-1", "b", "", "²"])
 @pytest.mark.parametrize("override", ["data.train.{}.name=c", "data.train.{}=c"])
-def test_a_place_beyond_the_list_is_named_with_its_length(recipe_file, override, place):
+def test_an_index_beyond_the_list_is_refused_with_the_list_s_length(recipe_file, override, place):
     with pytest.raises(RecipeError, match=rf": {place} must be a number below 2, the length of"):
         load_recipe(recipe_file, [override.format(place)])
 
 
-LONG = "trainer.init_from=runs/the-parent-of-this-run@{}"  # of more than 24 characters
+LONG = "trainer.init_from=runs/the-parent-of-this-run@{}"  # longer than 24 characters
 
 
-def test_runs_whose_long_values_begin_alike_differ_in_name(recipe_file):
+def test_runs_with_long_values_of_equal_beginnings_have_different_names(recipe_file):
     names = [run_name(recipe_file, [LONG.format(step)]) for step in (100, 200, 100)]
     assert names[0] == names[2] != names[1]
-    assert names[0] == "tiny,trainer.init_from=runs_the-par~7ec3b7b9"  # finds the run again
+    assert names[0] == "tiny,trainer.init_from=runs_the-par~7ec3b7b9"  # same hash in each process
 
 
-def test_a_value_of_24_characters_is_whole_and_a_longer_one_is_cut(recipe_file):
+def test_a_value_of_24_characters_is_kept_and_a_longer_value_is_cut(recipe_file):
     for length, name in [(24, "x" * 24), (25, "x" * 12 + "~")]:
         found = run_name(recipe_file, [f"trainer.init_from={'x' * length}"])
         assert found.startswith(f"tiny,trainer.init_from={name}")
         assert len(found) <= len("tiny,trainer.init_from=") + 24
 
 
-def test_runs_of_other_lists_have_other_names(recipe_file):
+def test_overrides_of_list_items_give_different_run_names(recipe_file):
     names = {run_name(recipe_file, [f"data.train.1.tag=<{tag}>"]) for tag in "ab"}
     assert len(names) == 2
     assert all(name.startswith("tiny,data.train=~") for name in names)
     assert len({len(name) for name in names} | {len("tiny,data.train=~01234567")}) == 1
 
 
-def test_a_name_is_one_folder(recipe_file):
+def test_a_run_name_contains_no_slash_or_space(recipe_file):
     name = run_name(recipe_file, ["trainer.init_from=a/b c", "trainer.optimizer.betas=[0.9, 0.9]"])
     assert "/" not in name
     assert " " not in name
@@ -75,7 +75,7 @@ def test_a_name_is_one_folder(recipe_file):
         "trainer={}",  # lacks fields that the file has
     ],
 )
-def test_a_wrong_override_is_blamed_and_not_the_file(recipe_file, override):
+def test_an_error_in_an_override_names_the_override_and_not_the_file(recipe_file, override):
     with pytest.raises(RecipeError) as caught:
         load_recipe(recipe_file, ["seed=5", override])
     assert str(caught.value).startswith(f"Override '{override}': ")
@@ -83,7 +83,7 @@ def test_a_wrong_override_is_blamed_and_not_the_file(recipe_file, override):
     assert "seed=5" not in str(caught.value)
 
 
-def test_a_wrong_file_is_blamed_and_not_the_overrides(recipe_file):
+def test_an_error_in_the_file_names_the_file_and_not_the_overrides(recipe_file):
     recipe_file.write_text(recipe_file.read_text().replace("max_steps: 20", "max_steps: few"))
     with pytest.raises(RecipeError) as caught:
         load_recipe(recipe_file, ["seed=5"])
@@ -113,14 +113,14 @@ def test_two_overrides_that_contradict_each_other_are_both_named(recipe_file):
         ("{mni: 1, max: 2}", r"unknown key cluster\.ranks\.mni .*did you mean cluster\.ranks\.min"),
     ],
 )
-def test_a_field_of_two_forms_is_refused_in_the_words_of_recipes(recipe_file, value, message):
+def test_invalid_ranks_are_refused_without_internal_terms(recipe_file, value, message):
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(recipe_file, [f"cluster.ranks={value}"])
     for internal in ("constrained", "function-after", "RankRange", "Input should"):
         assert internal not in str(caught.value)
 
 
-def test_columns_which_are_numbers_or_names_are_refused_in_the_words_of_recipes(tmp_path):
+def test_invalid_columns_are_refused_without_internal_terms(tmp_path):
     path = write_yaml(tmp_path / "labels.yaml", language_values(tmp_path / "dataset"))
     wrong = ["data.train=[{files: [a.csv], columns: {text: -2, label: label}}]"]
     with pytest.raises(RecipeError, match="a whole number of at least 0 or a text") as caught:

@@ -1,4 +1,4 @@
-"""Other projects' packages that have overwritten ours, in installations with pip's records."""
+"""Find packages of transloom that another project has overwritten, by pip's records."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from cluster.packages import INSTALLATION, PACKAGES
 
 
 def write_record(installation: Path, project: str, names: list[str]) -> None:
-    """Write what pip records about the files of a project."""
+    """Write pip's record of a project's files."""
     lines = []
     for name in names:
         digest = hashlib.sha256((installation / name).read_bytes()).digest()
@@ -53,7 +53,7 @@ def test_a_package_that_another_project_has_overwritten_is_named(
     assert "--force-reinstall" in problem
 
 
-def test_the_file_that_its_removal_deletes_is_missed(installation: Path) -> None:
+def test_a_file_deleted_by_the_removal_of_another_project_is_named(installation: Path) -> None:
     (installation / "trainer" / "__init__.py").unlink()
     problem = overwritten_package(installation)
     assert problem
@@ -62,7 +62,7 @@ def test_the_file_that_its_removal_deletes_is_missed(installation: Path) -> None
     assert "uninstall" not in problem
 
 
-def test_a_changed_file_without_another_project(installation: Path) -> None:
+def test_a_changed_file_is_named_even_without_another_project(installation: Path) -> None:
     (installation / "model" / "__init__.py").write_text("x = 1")
     problem = overwritten_package(installation)
     assert problem
@@ -77,7 +77,7 @@ def test_a_record_of_a_failed_update_is_no_problem(installation: Path) -> None:
     assert overwritten_package(installation) is None
 
 
-def test_a_checkout_has_no_record() -> None:
+def test_a_checkout_without_a_record_has_no_problem() -> None:
     assert overwritten_package(INSTALLATION) is None
 
 
@@ -90,7 +90,7 @@ def test_a_checkout_has_no_record() -> None:
     ],
     ids=["command", "API"],
 )
-def test_nothing_of_the_other_project_is_executed(
+def test_no_code_of_the_other_project_is_executed(
     installation: Path, package: str, start: str
 ) -> None:
     for name in PACKAGES:

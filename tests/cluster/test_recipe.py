@@ -1,4 +1,4 @@
-"""Recipes: every one that ships, what a mistake in one says, and the class of every field."""
+"""Recipes: all shipped recipes, messages about mistakes, and the class of every field."""
 
 import inspect
 from pathlib import Path
@@ -77,11 +77,11 @@ def test_a_recipe_is_found_by_path_or_by_name(recipe_file, monkeypatch):
         find_recipe("")
 
 
-def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(recipe_file):
+def test_overrides_take_precedence_over_the_recipe_and_the_recipe_over_defaults(recipe_file):
     recipe = load_recipe(recipe_file, ["trainer.max_steps=7", "model.dropout=0.5"])
     assert recipe.trainer.max_steps == 7
     assert recipe.model.dropout == 0.5
-    assert recipe.seed == 3  # of the recipe
+    assert recipe.seed == 3  # from the recipe
     assert recipe.checkpoints.keep_last == 3  # the default
 
 
@@ -140,7 +140,7 @@ def test_no_number_of_a_recipe_may_be_infinite_or_nan():
 
 
 def sections_of(config):
-    """A config's class and those of its sections, at any depth."""
+    """Return a config's class and the classes of its sections, at any depth."""
     inner = {part for field in config.model_fields.values() for part in parts(field.annotation)}
     sections = [p for p in inner if isinstance(p, type) and issubclass(p, BaseModel)]
     return {config}.union(*map(sections_of, sections))
@@ -155,11 +155,11 @@ def takes(kind, annotation):
 
 
 def parts(annotation):
-    """A type and those that it is made of."""
+    """Return a type and the types that it contains."""
     return [annotation, *(p for inner in get_args(annotation) for p in parts(inner))]
 
 
-def test_wrong_values_are_quoted_in_bounds(recipe_file):
+def test_the_length_of_quoted_values_is_bounded(recipe_file):
     with pytest.raises(RecipeError, match=r"characters\)") as caught:
         load_recipe(recipe_file, ["tracking.wandb=" + "x" * 50_000])
     assert len(str(caught.value)) < 2_000
@@ -167,7 +167,7 @@ def test_wrong_values_are_quoted_in_bounds(recipe_file):
         load_recipe(recipe_file, [f"trainer.betas{n}=1" for n in range(100)])
 
 
-def test_a_file_that_is_no_recipe(tmp_path):
+def test_a_file_that_is_not_a_recipe_is_refused_with_the_reason(tmp_path):
     for text, message in [
         ("a: [", "is not YAML"),
         ("- 1", "contains a list, expected sections such as `data:`"),
@@ -188,14 +188,14 @@ def test_a_file_that_is_no_recipe(tmp_path):
         load_recipe(tmp_path / "absent.yaml")
 
 
-def test_yaml_cannot_execute(tmp_path):
+def test_yaml_cannot_execute_code(tmp_path):
     path = tmp_path / "evil.yaml"
     path.write_text("name: !!python/object/apply:os.system ['touch executed']")
     with pytest.raises(RecipeError, match="is not YAML"):
         load_recipe(path)
 
 
-def test_a_changed_identity_field_makes_another_run(recipe_file):
+def test_only_changed_identity_fields_are_in_the_run_name(recipe_file):
     assert run_name(recipe_file, []) == "tiny"
     assert run_name(recipe_file, ["trainer.max_steps=9", "cluster.ranks=2"]) == "tiny"
     assert run_name(recipe_file, ["seed=4", "model.width=64"]) == "tiny,seed=4,model.width=64"
@@ -209,18 +209,18 @@ def test_every_field_has_a_change_class():
         assert classes["trainer.max_steps"] == classes["checkpoints.keep_last"] == "continuable"
         assert classes["cluster.ranks"] == classes["data.dataset"] == "execution"
         of_the_run = {name for name, change in classes.items() if change == "identity"}
-        assert set(identity_of(recipe)) == of_the_run - {"callbacks"}  # these have no guard
+        assert set(identity_of(recipe)) == of_the_run - {"callbacks"}  # callbacks have no guard
 
 
 @pytest.mark.long
 def test_every_field_is_read_by_something_other_than_its_config():
-    """No dead flags."""
+    """No field is a dead flag."""
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-    files.remove(ROOT / "transloom/api.py")  # has other classes of the same names
+    files.remove(ROOT / "transloom/api.py")  # contains different classes with the same names
     sections = sections_of_all_tasks()
     configs = {Path(inspect.getfile(section)) for section in sections}
     reads = Sources(files, ROOT).reads(set(files) - configs)
-    # A preset gives other fields their values when the recipe is read, and is not needed later.
+    # A preset sets other fields when the recipe is read, and is not needed later.
     networks = (
         *("DecoderOnlyConfig", "EncoderOnlyConfig"),
         *("LabelTextsConfig", "LabelTokensConfig", "SentenceEncoderConfig"),
@@ -233,7 +233,7 @@ def test_every_field_is_read_by_something_other_than_its_config():
 
 
 def unread(sections, reads):
-    """The fields that are read neither of their class nor of what it is made from."""
+    """Return the fields that are read neither through their class nor through its base classes."""
     return [
         f"{section.__name__}.{name}"
         for section in sections
@@ -276,7 +276,7 @@ class Corpus:
 """
 
 
-def test_a_field_is_not_read_because_something_else_of_its_name_is(tmp_path):
+def test_a_field_does_not_count_as_read_because_one_of_the_same_name_is(tmp_path):
     config, reader = tmp_path / "config.py", tmp_path / "reader.py"
     config.write_text(CONFIG)
     reader.write_text(READER)
@@ -291,7 +291,7 @@ def test_a_field_is_not_read_because_something_else_of_its_name_is(tmp_path):
     assert ("Inner", "name") in Sources([config, reader], tmp_path).reads([reader])
 
 
-def test_a_field_is_read_by_a_function_that_takes_one_of_several_configs(tmp_path):
+def test_a_field_read_through_a_union_of_configs_counts_for_each_config(tmp_path):
     config, reader = tmp_path / "config.py", tmp_path / "reader.py"
     config.write_text(CONFIG + "\nEither = Inner | Outer\n")
     reader.write_text(
@@ -315,7 +315,7 @@ def test_a_field_is_read_by_a_function_that_takes_one_of_several_configs(tmp_pat
         ("data.train.0.columns.source", "no", '"no"'),
     ],
 )
-def test_text_that_yaml_reads_otherwise_must_be_quoted(
+def test_text_that_yaml_reads_as_another_type_must_be_quoted(
     tmp_path: Path, key: str, word: str, quoted: str
 ) -> None:
     values = tiny_values(tmp_path)

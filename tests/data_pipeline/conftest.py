@@ -20,11 +20,11 @@ SYLLABLES = ["ba", "de", "fi", "go", "ku", "la", "mé", "ni", "po", "ru", "sa", 
 
 
 def silent(progress: PrepareProgress) -> None:
-    """Reports nothing."""
+    """Ignore the progress."""
 
 
 def make_sentences(count: int, seed: int) -> list[str]:
-    """Sentences of 1 to 15 words of 1 to 3 syllables."""
+    """Return sentences of 1 to 15 words, each of 1 to 3 syllables."""
     rng = random.Random(seed)
     return [
         " ".join(
@@ -41,7 +41,7 @@ def sentences() -> Callable[[int, int], list[str]]:
 
 @pytest.fixture(scope="session")
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train (500 pairs), validation (40) and test (30) as .src and .tgt files."""
+    """Return a folder with train (500 pairs), validation (40) and test (30) as .src and .tgt."""
     folder = tmp_path_factory.mktemp("corpora")
     for number, (name, count) in enumerate((("train", 500), ("validation", 40), ("test", 30))):
         for side, suffix in enumerate((".src", ".tgt")):
@@ -62,7 +62,7 @@ def corpus(corpus_folder: Path) -> Callable[[str], PairCorpusConfig]:
 
 @pytest.fixture(scope="session")
 def data_config(corpus: Callable[[str], PairCorpusConfig]) -> Callable[..., PairDataConfig]:
-    """PairDataConfig of the small corpora, with small blocks; any setting can be given."""
+    """Return a function that makes the config of the small corpora, with small blocks."""
 
     def make(dataset: Path, **settings: object) -> PairDataConfig:
         defaults: dict[str, object] = {
@@ -91,7 +91,7 @@ def dataset(
     data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
 ) -> Path:
-    """A prepared dataset of 500 pairs in 8 shards. Not to be changed: copy it first."""
+    """Return a prepared dataset of 500 pairs in 8 shards, which tests must not change."""
     path = tmp_path_factory.mktemp("datasets") / "small"
     prepare(settings_of(data_config(path), tokenizer_config), silent)
     return path
@@ -99,7 +99,7 @@ def dataset(
 
 @pytest.fixture
 def copy(dataset: Path, tmp_path: Path) -> Path:
-    """A copy of the dataset, which a test may change."""
+    """Return a copy of the dataset, which a test may change."""
     return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
@@ -112,7 +112,7 @@ def manifest(dataset: Path) -> Manifest:
 def data_settings(
     data_config: Callable[..., PairDataConfig], tokenizer_config: TokenizerConfig
 ) -> Callable[..., DataSettings]:
-    """Return the data settings of a run; `seed` and settings of batching are options."""
+    """Return a function that makes a run's data settings, with options for seed and batching."""
 
     def make(
         dataset: Path,
@@ -139,7 +139,7 @@ def data_settings(
 
 @pytest.fixture(scope="session")
 def read_pairs() -> Callable[[Path], list[tuple[str, str]]]:
-    """All pairs of a prepared dataset as its shards have them; a pair's id is its index."""
+    """Return a function that reads all pairs of a dataset from its shards, in the order of ids."""
 
     def read(dataset: Path) -> list[tuple[str, str]]:
         return [

@@ -1,4 +1,4 @@
-"""Random keys against a reference, and the golden numbers that later versions must keep."""
+"""Random keys, compared with a reference and with golden numbers that later versions must keep."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from data_pipeline.random_keys import PAIR_SHUFFLE, permutation, splitmix64, spl
 
 
 def reference_splitmix64(state: int, count: int) -> list[int]:
-    """Vigna's splitmix64.c in Python integers."""
+    """Return the outputs of Vigna's splitmix64.c, computed with Python integers."""
     mask = (1 << 64) - 1
     outputs = []
     for _ in range(count):
@@ -25,15 +25,15 @@ def test_splitmix64_equals_the_reference(state: int) -> None:
 
 
 @pytest.mark.parametrize("state", [0, -1, 2**64 - 1])
-def test_outputs_can_be_asked_for_by_number(state: int) -> None:
+def test_outputs_can_be_requested_by_number(state: int) -> None:
     numbers = np.array([7, 0, 49, 7], dtype=np.uint64)
     assert np.array_equal(splitmix64_at(state, numbers), splitmix64(state, 50)[[7, 0, 49, 7]])
     last = splitmix64_at(state, np.array([2**64 - 1], dtype=np.uint64))  # the period is 2^64
     assert last.tolist() == reference_splitmix64(state - 0x9E3779B97F4A7C15, 1)
 
 
-def test_golden_numbers_of_the_format() -> None:
-    """These numbers decide what every released dataset and checkpoint means. Never change them."""
+def test_keys_and_permutations_equal_golden_numbers() -> None:
+    """All released datasets and checkpoints depend on these numbers. Never change them."""
     assert [hex(key) for key in splitmix64(0, 3).tolist()] == [
         "0xe220a8397b1dcdaf",
         "0x6e789e6aa1b965f4",
@@ -55,6 +55,6 @@ def test_permutation_has_each_item_once(count: int) -> None:
     assert sorted(permutation(count, 1, 7).tolist()) == list(range(count))
 
 
-def test_permutation_depends_on_every_word() -> None:
+def test_a_permutation_depends_on_every_word() -> None:
     words = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1), (1, -1, 0), (1, 0), (0, 1, 0)]
     assert len({tuple(permutation(50, *word).tolist()) for word in words}) == len(words)

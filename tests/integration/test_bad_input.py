@@ -1,4 +1,4 @@
-"""Messages and exit codes for mistakes of users; none of them damages a run or a dataset."""
+"""Messages and exit codes for mistakes of users, which damage neither runs nor datasets."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class Failure:
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Run `transloom …` in this process and a separate folder; return its failure."""
+    """Return a function that runs `transloom …` in this process and returns its failure."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Failure:
@@ -44,14 +44,14 @@ def command(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path, phrasebook):
-    """The tiny recipe on the prepared phrase book, as a file."""
+    """Return the file of the tiny recipe, on the prepared phrase book."""
     values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
     return write_yaml(tmp_path / "tiny.yaml", values)
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory, phrasebook):
-    """The tiny recipe's run of four steps."""
+    """Return a run of four steps of the tiny recipe."""
     folder = tmp_path_factory.mktemp("trained")
     values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
     recipe = write_yaml(folder / "tiny.yaml", values)
@@ -61,13 +61,13 @@ def trained_once(tmp_path_factory, phrasebook):
 
 @pytest.fixture
 def run(trained_once, tmp_path):
-    """A copy of that run, which a test may spoil."""
+    """Return a copy of the run, which a test may damage."""
     return Path(shutil.copytree(trained_once, tmp_path / "run"))
 
 
 @pytest.fixture
 def corpus_recipe(tmp_path):
-    """A recipe on small text files that a test may spoil."""
+    """Return a recipe on small text files, which a test may damage."""
     for side in ("fr", "en"):
         lines = [f"{side} phrase {n} mot {n % 7}" for n in range(200)]
         (tmp_path / f"text.{side}").write_text("".join(f"{line}\n" for line in lines))
@@ -78,7 +78,7 @@ def corpus_recipe(tmp_path):
     return write_yaml(tmp_path / "corpus.yaml", values)
 
 
-def test_a_missing_corpus(command, corpus_recipe, tmp_path):
+def test_a_missing_corpus_is_named(command, corpus_recipe, tmp_path):
     (tmp_path / "text.en").unlink()
     failure = command("prepare", corpus_recipe)
     assert failure.code == 1
@@ -86,7 +86,7 @@ def test_a_missing_corpus(command, corpus_recipe, tmp_path):
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_wrong_hash(command, corpus_recipe, tmp_path):
+def test_a_wrong_hash_is_named_with_the_corpus(command, corpus_recipe, tmp_path):
     wrong = "0" * 64
     failure = command("prepare", corpus_recipe, f"data.train.0.source_sha256={wrong!r}")
     assert failure.code == 1
@@ -95,7 +95,7 @@ def test_a_wrong_hash(command, corpus_recipe, tmp_path):
     assert not (tmp_path / "dataset").exists()
 
 
-def test_an_unaligned_corpus(command, corpus_recipe, tmp_path):
+def test_a_corpus_with_unequal_sides_is_refused(command, corpus_recipe, tmp_path):
     with (tmp_path / "text.en").open("a") as file:
         file.write("one line too many\n")
     failure = command("prepare", corpus_recipe)
@@ -105,8 +105,8 @@ def test_an_unaligned_corpus(command, corpus_recipe, tmp_path):
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, monkeypatch):
-    """`prepare` refuses the sentence; a dataset that has it is refused before the first step."""
+def test_a_too_long_held_out_sentence_is_refused(command, corpus_recipe, tmp_path, monkeypatch):
+    """`prepare` refuses the sentence; training refuses a dataset that contains it before step 1."""
     for side in ("fr", "en"):
         text = (tmp_path / f"text.{side}").read_text().splitlines()
         text[11] = f"{side} mot " * (2000 if side == "fr" else 1)
@@ -132,7 +132,7 @@ def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, 
     assert not list(run.glob("checkpoints/step-*"))
 
 
-def test_an_unknown_key_and_a_wrong_override(command, recipe):
+def test_an_unknown_key_and_an_invalid_override_are_usage_errors(command, recipe):
     failure = command("train", recipe, "trainer.max_step=3")
     assert failure.code == 2
     assert "did you mean trainer.max_steps?" in failure.message
@@ -156,14 +156,14 @@ def test_an_unknown_key_and_a_wrong_override(command, recipe):
     ],
     ids=["ranks", "bf16 without sharded moments", "no dataset", "another dataset", "budget"],
 )
-def test_settings_that_do_not_fit(command, recipe, tmp_path, monkeypatch, overrides, code, parts):
+def test_impossible_settings_fail(command, recipe, tmp_path, monkeypatch, overrides, code, parts):
     monkeypatch.chdir(tmp_path)
     failure = command("train", recipe, *overrides)
     assert failure.code == code
     assert all(part in failure.message for part in parts)
 
 
-def test_an_identity_field_changed_in_an_existing_run(command, recipe, run):
+def test_an_identity_field_of_an_existing_run_cannot_change(command, recipe, run):
     record = (run / "metrics.jsonl").read_bytes()
     failure = command("train", recipe, "--inline", "--run", run, "model.dropout=0.2")
     assert failure.code == 1
@@ -171,24 +171,24 @@ def test_an_identity_field_changed_in_an_existing_run(command, recipe, run):
     assert (run / "metrics.jsonl").read_bytes() == record
 
 
-def test_a_dataset_that_does_not_match_the_run(command, recipe, phrasebook, run, tmp_path):
+def test_a_dataset_that_does_not_fit_the_run_is_refused(command, recipe, phrasebook, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(phrasebook, copy)
     manifest = copy / "manifest.json"
-    manifest.write_text(manifest.read_text() + "\n")  # another hash, the same content
+    manifest.write_text(manifest.read_text() + "\n")  # a different hash for the same content
     failure = command("train", recipe, "--inline", "--run", run, f"data.dataset={copy}")
     assert failure.code == 1
     assert "was started with a dataset of identity" in failure.message
 
 
-def test_a_checkpoint_of_another_run(command, recipe, run):
+def test_a_checkpoint_of_another_run_is_refused(command, recipe, run):
     rewrite_header(run / "checkpoints" / "step-00000004", dataset_identity="f" * 64)
     failure = command("train", recipe, "--inline", "--run", run, "trainer.max_steps=8")
     assert failure.code == 1
     assert "belongs to another run or dataset" in failure.message
 
 
-def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook, tmp_path, runs):
+def test_a_damaged_shard_ends_the_run_with_its_name(command, recipe, phrasebook, tmp_path, runs):
     copy = tmp_path / "copy"
     shutil.copytree(phrasebook, copy)
     for shard in (copy / "shards").iterdir():
@@ -196,7 +196,7 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
     run = tmp_path / "run"
-    # Two ranks, of which one only loses its connection to the other: the cause is what is said.
+    # With two ranks, one of which only loses its connection to the other, the cause is shown.
     options = ["--run", run, f"data.dataset={copy}", "cluster.ranks=2"]
     failure = command("train", recipe, *options, "--address", runs.address)
     assert failure.code == 1
@@ -207,7 +207,7 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
 def test_ids_beyond_the_vocabulary_end_a_run_before_its_first_step(
     command, recipe, phrasebook, tmp_path
 ):
-    """The author of the shard wrote its hash into the manifest, too."""
+    """The author of the shard also wrote its hash into the manifest."""
     copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
     manifest = Manifest.load(open_store(copy))
     for shard in manifest.shards:
@@ -235,7 +235,7 @@ def test_ids_beyond_the_vocabulary_end_a_run_before_its_first_step(
     assert verified.code == 1
 
 
-def test_too_few_cpus(command, recipe, runs):
+def test_too_few_cpus_for_a_rank_are_reported(command, recipe, runs):
     options = ["cluster.cpus_per_rank=1000", "cluster.wait_for_ranks_seconds=1"]
     failure = command("train", recipe, *options, "--address", runs.address)
     assert failure.code == 1
@@ -243,7 +243,7 @@ def test_too_few_cpus(command, recipe, runs):
     assert "cluster.ranks" in failure.message
 
 
-def test_no_run_no_checkpoint_no_test_set(command, run, tmp_path):
+def test_a_missing_run_checkpoint_or_test_set_is_named(command, run, tmp_path):
     assert "is no run" in command("translate", tmp_path / "absent").message
     assert "is no run" in command("checkpoints", "list", tmp_path / "absent").message
     failure = command("translate", run, "--checkpoint", 3)
@@ -255,7 +255,7 @@ def test_no_run_no_checkpoint_no_test_set(command, run, tmp_path):
     assert "phrasebook" in failure.message
 
 
-def test_a_damaged_checkpoint_is_named_by_verify(command, recipe, run):
+def test_a_damaged_checkpoint_is_reported_by_verify_and_translate(command, recipe, run):
     state: Path = next((run / "checkpoints").rglob("*.safetensors"))
     state.write_bytes(state.read_bytes()[:-1])
     assert command("checkpoints", "verify", run).code == 1
@@ -275,7 +275,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, re
 
 
 def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(command, recipe, tmp_path, runs):
-    """The file's size is right, so that only the ranks, which hash it, find the damage."""
+    """The file's size is right, so only the ranks, which hash the file, find the damage."""
     run = tmp_path / "run"
     options = ["--run", run, "cluster.ranks=2", "--address", runs.address]
     options.append("checkpoints.every_steps=2")
@@ -294,9 +294,7 @@ def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(command, recipe, tmp_
     assert {"damaged-step-00000004", "step-00000006"} <= names
 
 
-def test_steps_that_are_not_finite_are_skipped_and_three_in_a_row_end_the_run(
-    command, recipe, tmp_path
-):
+def test_non_finite_steps_are_skipped_and_three_in_a_row_end_the_run(command, recipe, tmp_path):
     run = tmp_path / "run"
     schedule = "{type: constant, peak_learning_rate: 1.0e+30, warmup_steps: 0}"
     options = ["--inline", "--run", run, "checkpoints.every_steps=1"]

@@ -1,4 +1,4 @@
-"""A guard and an observer of an extension: killed between steps, on other ranks, the same bits."""
+"""A guard and an observer of an extension: the same bits after a kill, and on several ranks."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ KILLERS = Path(__file__).parents[1] / "support" / "extension" / "killer.py"
 
 
 class Commands:
-    """Runs that the command trains, each in a separate process."""
+    """Runs, each trained by a command in a separate process."""
 
     def __init__(self, folder, dataset):
         extensions = folder / "extensions"
@@ -29,7 +29,7 @@ class Commands:
         for file in (EXTENSIONS / "loss_ceiling.py", EXTENSIONS / "step_cost.py", KILLERS):
             shutil.copy(file, extensions)
         values = tiny_values(dataset, max_steps=STEPS, stop_after_skipped_steps=STEPS)
-        # Losses vary more than they fall.
+        # With this rate, losses vary more than they fall.
         values["trainer"]["schedule"]["peak_learning_rate"] = 1e-4
         values |= {
             "extensions": ["loss_ceiling", "step_cost", "killer"],
@@ -46,7 +46,7 @@ class Commands:
         return self.run("train", self._recipe, *how, *options)
 
     def run(self, *arguments):
-        """Return the exit status of a command, and all that it printed."""
+        """Return the exit status of a command, and its output."""
         done = transloom(*arguments, cwd=self.folder)
         return done.returncode, done.stdout + done.stderr
 
@@ -74,14 +74,14 @@ class Commands:
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory, phrasebook):
-    """And a run with the guard alone, to which nothing happens; its name is "whole"."""
+    """Return commands with a run named "whole", which has only the guard and is not disturbed."""
     commands = Commands(tmp_path_factory.mktemp("callbacks"), phrasebook)
     status, said = commands.train("whole")
     assert status == 0, said
     return commands
 
 
-def test_the_guard_refuses_steps_by_its_state(commands):
+def test_a_guard_refuses_steps_by_its_state(commands):
     steps = commands.steps("whole")
     mean, refused = None, []
     for step in steps:
@@ -99,8 +99,8 @@ def test_the_guard_refuses_steps_by_its_state(commands):
     assert (header.skipped_steps, header.optimizer_step) == (len(refused), STEPS - len(refused))
 
 
-def test_a_run_killed_between_steps_goes_on_with_the_same_bits(commands):
-    """The observers, which the whole run does not have, belong to the execution."""
+def test_a_run_killed_between_steps_continues_with_the_same_bits(commands):
+    """The undisturbed run has no observers, because they do not belong to a run's identity."""
     killer = {"type": "killer", "options": {"step": STRUCK_AFTER}}
     status, said = commands.train("killed", COST, killer)
     assert status == -signal.SIGKILL, said
@@ -115,7 +115,7 @@ def test_a_run_killed_between_steps_goes_on_with_the_same_bits(commands):
     assert not any("observed" in step for step in commands.steps("whole"))
 
 
-def test_a_replay_has_the_guard_and_its_state_and_cannot_leave_it_out(commands):
+def test_a_replay_uses_the_guard_and_its_state_and_cannot_omit_it(commands):
     folder = f"extension_folder={commands.folder / 'extensions'}"
     replay = ("replay", commands.folder / "whole", "--steps", f"12:{STEPS}", folder)
     status, said = commands.run(*replay)
@@ -125,13 +125,13 @@ def test_a_replay_has_the_guard_and_its_state_and_cannot_leave_it_out(commands):
     assert "callbacks" in said
 
 
-def test_a_guard_is_part_of_the_run(commands):
+def test_a_guard_is_part_of_a_run_s_identity(commands):
     status, said = commands.train("whole", {"type": "loss_ceiling", "options": {}})
     assert status != 0
     assert "callbacks" in said
 
 
-def test_a_killed_rank_is_restarted_and_a_failed_observer_is_not(commands, ray_head):
+def test_a_killed_rank_is_restarted_but_an_error_of_an_observer_ends_the_run(commands, ray_head):
     how = [f"cluster.address={ray_head.address}", "cluster.ranks=2"]
     killer = {"type": "killer", "options": {"step": STRUCK_AFTER, "rank": 1}}
     status, said = commands.train("ranks", COST, killer, how=how)

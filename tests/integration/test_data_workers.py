@@ -1,4 +1,4 @@
-"""Data workers that die, hang, come and go while a run trains: no number of it changes."""
+"""Data workers that die, hang, start or end while a run trains do not change the run's numbers."""
 
 import pytest
 from support.cluster.processes import wait_until
@@ -14,7 +14,7 @@ from run_store.record.metrics_file import read_metrics
 STEPS = "trainer.max_steps=60"
 
 
-# One of two, or both.
+# One of two workers, or both.
 @pytest.mark.parametrize(
     "killed", [pytest.param(1, marks=pytest.mark.chaos), pytest.param(2, marks=pytest.mark.proof)]
 )
@@ -38,12 +38,12 @@ def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, ca
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost; sending its request" in log
     assert "to data worker" in log
-    detail = "windows read by data workers"  # for the log alone
+    detail = "windows read by data workers"  # only in the log
     assert detail in log
     assert detail not in capsys.readouterr().err
 
 
-def test_workers_are_added_and_removed_while_a_run_trains(runs, one_rank):
+def test_workers_can_be_added_and_removed_while_a_run_trains(runs, one_rank):
     folder = RunFolder(runs.folder / "scaled")
 
     def wait_for(step, text=""):
@@ -67,4 +67,4 @@ def test_workers_are_added_and_removed_while_a_run_trains(runs, one_rank):
     assert runs.digests("scaled")[:60] == one_rank.digests("one-rank")
     log = folder.log.read_text()
     assert "requested: 1 data worker; now: 3" in log
-    assert "control/stop was created: the ranks leave after" in log  # by the story, at its end
+    assert "control/stop was created: the ranks leave after" in log  # the story ends the run

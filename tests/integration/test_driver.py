@@ -1,6 +1,6 @@
-"""A driver that is killed or asked to stop; the same command continues the run.
+"""A driver is killed or asked to stop; the same command continues the run.
 
-Interrupts, and what an interrupted driver leaves behind, are in test_private_places.py.
+Tests of interrupts, and of what an interrupted driver leaves, are in test_private_places.py.
 """
 
 import json
@@ -29,7 +29,7 @@ ENDLESS = "trainer.max_steps=100000"
 
 @pytest.fixture
 def train(runs):
-    """Start `transloom train` as a process that leads a separate process group."""
+    """Return a function that starts `transloom train` in a separate process group."""
 
     def start(name: str, *options: str, environment=None) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -44,8 +44,8 @@ def train(runs):
     return start
 
 
-def test_the_driver_needs_no_torch(runs):
-    """The import of torch takes seconds, in which a driver would not answer signals."""
+def test_the_driver_does_not_import_torch(runs):
+    """Importing torch takes seconds, during which a driver would not respond to signals."""
     program = (
         "import sys; sys.modules['torch'] = None; "
         "from transloom.cli.entry import main; sys.argv[0] = 'transloom'; main()"
@@ -62,7 +62,7 @@ def test_the_driver_needs_no_torch(runs):
 
 
 def wait_for_steps(runs, name: str, process: subprocess.Popen[str]) -> None:
-    """Wait until the run has trained some steps, or has ended too early."""
+    """Wait until the run has trained some steps, and fail if it has ended before."""
     record = runs.folder / name / "metrics.jsonl"
     wait_until(lambda: (record.exists() and record.stat().st_size) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
@@ -95,7 +95,7 @@ def test_a_killed_driver_loses_nothing_and_leaves_no_process(
     assert events == {"resumed"}
 
 
-def test_a_head_that_is_away_for_a_while_is_waited_for(runs, one_rank, ray_head, monkeypatch):
+def test_a_run_waits_for_a_head_that_is_silent_for_a_while(runs, one_rank, ray_head, monkeypatch):
     monkeypatch.setattr(cluster_view, "WARN_AFTER_SECONDS", 2.0)
     monkeypatch.setattr(cluster_view, "POLL_SECONDS", 0.1)
     run = RunFolder(runs.folder / "run")
@@ -124,11 +124,11 @@ def test_a_head_that_is_away_for_a_while_is_waited_for(runs, one_rank, ray_head,
     story.end()
     assert result.outcome == "stopped"
     assert runs.curve("run")[:60] == one_rank.curve("one-rank")
-    assert not runs.lines("run", "event")[1:]  # preempted, and nothing else
+    assert not runs.lines("run", "event")[1:]  # only the event of the stop
 
 
 @pytest.mark.chaos  # the short form is in tests/run_store/test_lease.py
-def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
+def test_a_second_driver_is_refused_with_the_first_driver_s_process(runs, train):
     endless = ["--address", runs.address, ENDLESS]
     first = train("shared", *endless)
     wait_for_steps(runs, "shared", first)
@@ -144,8 +144,8 @@ def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
 
 
 @pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
-def test_a_driver_that_is_asked_to_stop_leaves_75_and_a_checkpoint(runs, train):
-    """Use a private Ray, which dies with the driver."""
+def test_a_driver_that_is_asked_to_stop_exits_with_75_after_a_checkpoint(runs, train):
+    """The driver has a private Ray, which ends with the driver."""
     process = train("stopped", ENDLESS)
     wait_for_steps(runs, "stopped", process)
     process.send_signal(signal.SIGTERM)
@@ -161,18 +161,18 @@ def leaving(tmp_path) -> Leaving:
     return Leaving(tmp_path)
 
 
-def test_no_signal_takes_the_exit_code_of_a_finished_run(runs, train, leaving):
+def test_signals_at_the_end_do_not_change_the_exit_code_of_a_finished_run(runs, train, leaving):
     options = ["--inline", "trainer.max_steps=2", "--json"]
     process = train("finished", *options, environment=leaving.environment)
     output, errors = process.communicate(timeout=HANG_SECONDS)
-    stages = [stage for stage in leaving.stages if stage not in RAY]  # which shuts down unused
+    stages = [stage for stage in leaving.stages if stage not in RAY]  # Ray shuts down unused
     assert stages == OUTCOME + LAST
     assert process.returncode == 0, errors
     assert json.loads(output)["outcome"] == "finished"
 
 
-def test_a_signal_before_the_run_leaves_75():
-    """Wait until the command's first lines have run; their imports take a second or two more."""
+def test_a_signal_before_the_run_makes_the_command_exit_with_75():
+    """The signal comes after the command's first lines, whose imports take a second or two."""
     program = """
 import os, signal, sys
 import transloom.cli.app

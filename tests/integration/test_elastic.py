@@ -1,4 +1,4 @@
-"""A run takes as many ranks as the cluster offers: fewer when a node leaves, more if one comes."""
+"""A run uses as many ranks as fit: fewer when a node leaves, more when a node joins."""
 
 import threading
 import time
@@ -19,7 +19,8 @@ from cluster.supervision import attempt_end, retry_budget
 from run_store.folder import RunFolder
 from run_store.record.metrics_file import read_metrics
 
-# Of the head's four CPUs, so that it has room for one rank, and another node too.
+# These are CPUs of the head's four, so that the head has room for one rank, and so has another
+# node.
 OPTIONS = [
     "cluster.ranks={min: 1, max: 2}",
     "cluster.cpus_per_rank=3",
@@ -36,7 +37,7 @@ def folder(runs):
 
 @pytest.fixture
 def nodes(ray_head):
-    """Add nodes to the head, which go when the test ends."""
+    """Return a function that adds nodes to the head, which end with the test."""
     started = []
 
     def add():
@@ -55,22 +56,22 @@ def last(folder, ranks):
 
 
 def drain(address, node_id, seconds):
-    """As `ray drain-node` does."""
+    """Drain a node as `ray drain-node` does."""
     deadline = int((time.time() + seconds) * 1000)
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, problem = GcsClient(address=address).drain_node(node_id, reason, "", deadline)
     assert accepted, problem
 
 
-def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
+def test_a_run_grows_when_a_node_joins_and_shrinks_when_it_drains(
     runs, folder, nodes, orders, one_rank, monkeypatch
 ):
-    """The curve is that of one rank up to rounding, since its ranks have three threads."""
+    """The curve equals that of one rank up to rounding, because its ranks have three threads."""
     monkeypatch.setattr(attempt_end, "SCALE_UP_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(attempt_end, "CHECK_SECONDS", 0.2)
 
     def tell():
-        with standing_at(orders, 15):  # lets the node start quickly
+        with standing_at(orders, 15):  # fast start of the node
             assert last(folder, ranks=1)
             head = {node["NodeID"] for node in ray.nodes()}
             nodes()
@@ -99,10 +100,10 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     assert resizes == [(1, 2), (2, 1)]
     assert {event["event"] for event in events} == {"resumed", "resized", "preempted"}
     lost = [event["lost_steps"] for event in events if event["event"] == "resumed"]
-    assert lost == [0] * len(lost)  # every group has left a checkpoint
+    assert lost == [0] * len(lost)  # every group has saved a checkpoint before it left
 
 
-def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
+def test_the_loss_of_a_node_is_no_failure_of_the_run_and_the_node_is_not_used_again(
     runs, folder, nodes, monkeypatch
 ):
     monkeypatch.setattr(retry_budget, "ATTEMPTS_WITHOUT_PROGRESS", 1)
@@ -111,7 +112,7 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
         wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2)
 
     def tell():
-        # Its rank is there and no step has been made, so a failure would be the last one.
+        # Its rank has started, but trained no step, so a failure would end the run.
         wait_until(lambda: folder.log.exists() and "starting 2 ranks" in folder.log.read_text())
         wait_until(lambda: any("RankActor" in title for title in node.titles()))
         node.kill_raylet()
@@ -145,7 +146,7 @@ with ray_session(sys.argv[1]):
 
 
 @pytest.mark.chaos
-def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
+def test_a_run_waits_for_room_for_its_smallest_number_of_ranks(runs, folder):
     options = ["cluster.ranks=2", "cluster.cpus_per_rank=2", "trainer.max_steps=2"]
     with started_python(HOLDER, runs.address) as holder:
         assert holder.stdout.readline() == "holds\n"

@@ -1,4 +1,4 @@
-"""A Ray of the run's own that dies while the run trains: it starts another one and goes on."""
+"""A private Ray dies while a run trains: the run starts another Ray and continues."""
 
 import os
 import signal
@@ -21,14 +21,14 @@ OPTIONS = ["trainer.max_steps=60", "checkpoints.every_steps=10"]
 
 @pytest.fixture
 def temporary():
-    """Return the directory of the run's private Ray."""
+    """Yield the directory of the run's private Ray."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def driver(runs, temporary, orders):
-    """Start `transloom train` with a private Ray; its ranks stop at ordered moments."""
+    """Yield a `transloom train` process with a private Ray, whose ranks can be held at a step."""
     process = subprocess.Popen(
         [TRANSLOOM, "train", runs.recipe, *OPTIONS, "--run", runs.folder / "run"],
         env={**os.environ, **orders.environment, "RAY_TMPDIR": str(temporary)},
@@ -42,7 +42,7 @@ def driver(runs, temporary, orders):
 
 
 def at_step(runs, driver, step: int) -> list[psutil.Process]:
-    """The processes of the run once it has recorded a step."""
+    """Return the processes of the run once it has recorded a step."""
     metrics = runs.folder / "run" / "metrics.jsonl"
 
     def has_come():
@@ -66,7 +66,7 @@ def pids(processes: list[psutil.Process], name: str) -> list[int]:
         pytest.param("gcs_server", marks=pytest.mark.chaos),
     ],
 )
-def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
+def test_a_run_continues_in_another_ray_when_its_private_ray_is_lost(
     runs, one_rank, driver, temporary, orders, victim
 ):
     order = orders.want(replace(MID_STEP, step=30))
@@ -74,7 +74,7 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
     wait_until(lambda: orders.look(order) or driver.poll() is not None)
     (process_id,) = pids(first_session, victim)
     kill(process_id)
-    log_file = runs.folder / "run" / "log.txt"  # the loss may take longer to see than 30 steps
+    log_file = runs.folder / "run" / "log.txt"  # the loss may be noticed after more than 30 steps
     wait_until(lambda: "restarting Ray" in log_file.read_text() or driver.poll() is not None)
     orders.clear()
     output = driver.communicate(timeout=HANG_SECONDS)
@@ -87,12 +87,12 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
     assert "Ray is lost on this machine" in log
     assert "restarting Ray" in log
     assert not [process for process in first_session if is_alive(process.pid)]
-    assert list(temporary.iterdir()) == []  # neither of the lost one nor of the other
+    assert list(temporary.iterdir()) == []  # no files of the lost Ray or of the next
 
 
 @pytest.mark.chaos
-def test_a_driver_whose_parent_has_ended_goes_on_in_another_ray(runs, temporary):
-    """Ray's client by default ends a process with the parent 1 when its raylet dies.
+def test_a_driver_whose_parent_has_ended_continues_in_another_ray(runs, temporary):
+    """By default, Ray's client ends a process whose parent is process 1 when the raylet dies.
 
     Process 1 is the parent after a logout, under systemd, and in a container.
     """
@@ -120,7 +120,7 @@ def test_a_driver_whose_parent_has_ended_goes_on_in_another_ray(runs, temporary)
 
 
 @pytest.mark.chaos
-def test_a_request_to_stop_is_obeyed_when_ray_is_lost(runs, driver):
+def test_a_stop_request_is_obeyed_when_ray_is_lost(runs, driver):
     processes = at_step(runs, driver, 25)
     driver.send_signal(signal.SIGTERM)
     for process_id in pids(processes, "raylet"):

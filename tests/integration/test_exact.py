@@ -1,4 +1,4 @@
-"""`numerics: exact` on the real path: the same bits under every shape that a run comes to have."""
+"""`numerics: exact` in whole runs: the same bits for every number of ranks and ZeRO stage."""
 
 import pytest
 from support.cluster.sabotage import kill
@@ -13,13 +13,13 @@ STEPS = 24
 
 @pytest.fixture
 def undisturbed(runs):
-    """Train with one rank, never stopped, without Ray."""
+    """Return a run of one rank, which is never stopped, without Ray."""
     runs.train("whole", EXACT, f"trainer.max_steps={STEPS}", inline=True)
     return runs.folder / "whole"
 
 
 @pytest.mark.proof
-def test_a_run_that_changes_ranks_and_stage_and_loses_a_rank_has_the_bits_of_one_that_does_not(
+def test_a_run_that_changes_ranks_and_stage_and_loses_a_rank_has_the_bits_of_an_undisturbed_run(
     runs, undisturbed, orders
 ):
     shape = ("cluster.ranks=2", "engine.zero_stage=2", f"trainer.max_steps={STEPS}")
@@ -44,7 +44,7 @@ def test_a_run_that_changes_ranks_and_stage_and_loses_a_rank_has_the_bits_of_one
     assert recovered["lost_steps"] > 0
 
 
-def test_fast_numerics_promise_less_and_cannot_become_exact(inline_runs):
+def test_fast_numerics_promise_only_rounding_and_cannot_become_exact(inline_runs):
     inline_runs.train("fast", "trainer.max_steps=2", inline=True)
     inline_runs.train("fast", "trainer.max_steps=4", "engine.attention=sdpa", inline=True)
     (resumed,) = inline_runs.lines("fast", "event")

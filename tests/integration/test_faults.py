@@ -1,7 +1,7 @@
-"""Faults at exact moments, the most telling ones: each run's curve is the undisturbed one.
+"""Faults at exact moments: the curve of each run equals that of an undisturbed run.
 
-The short form of tests/chaos/test_fault_matrix.py, test_preemptions.py and test_data_matrix.py; for
-a full disk see tests/trainer/state/test_checkpoint_writer.py.
+These are the most telling cases of tests/chaos/test_fault_matrix.py, test_preemptions.py and
+test_data_matrix.py; for a full disk see tests/trainer/state/test_checkpoint_writer.py.
 """
 
 import os
@@ -26,10 +26,10 @@ def stage(tmp_path_factory, ray_head, orders):
         yield stage
 
 
-def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(
+def test_a_run_that_is_struck_twice_has_the_curve_of_an_undisturbed_run(
     undisturbed, tmp_path, ray_head, orders
 ):
-    """A rank is stopped in a validation; the next one is killed as it copies a checkpoint."""
+    """A rank is suspended in a validation; the next rank is killed while it copies a checkpoint."""
     cluster = FaultCluster(tmp_path, (ray_head, orders))
     stopped = StoppedRank()
     shape = ("cluster.ranks=2", "trainer.max_steps=60", "trainer.validate_every_steps=30")
@@ -55,7 +55,7 @@ def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(
 
 
 @pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
-def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
+def test_a_preempted_run_continues_where_it_stopped(stage):
     trial = stage.trial()
     preempt_at(trial, [VALIDATION, WRITE])
     trial.start()
@@ -65,14 +65,16 @@ def test_a_run_that_is_preempted_goes_on_where_it_stopped(stage):
 
 
 @pytest.mark.chaos  # the short forms are in test_one_curve.py and test_data_workers.py
-def test_the_data_does_not_depend_on_ranks_data_workers_kills_and_restarts(stage):
-    """Train with one rank and one data worker, then with two and three, one of which is killed."""
+def test_the_data_does_not_depend_on_ranks_data_workers_or_kills(stage):
+    """Train with one rank and data worker, then with two ranks and three workers, one of them
+    killed.
+    """
     begun = stage.trial("cluster.ranks=1", "cluster.data_workers=1", "trainer.max_steps=10")
     begun.start()
     assert begun.end() == 0, begun.story()
     trial = stage.trial("cluster.data_workers=3", folder=begun.run.path)
     trial.start()
-    reached = trial.reach(replace(FETCH, step="any"), rank=0)  # windows depend on the corpus
+    reached = trial.reach(replace(FETCH, step="any"), rank=0)  # windows follow from the corpus
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
     assert trial.end() == 0, trial.story()

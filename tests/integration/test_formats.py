@@ -1,4 +1,4 @@
-"""Runs that older versions left: every format that was ever released resumes for ever."""
+"""Runs of older versions: every released checkpoint format can be resumed forever."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ FORMATS = sorted(path.name for path in FIXTURES.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_run_of_this_format_goes_on(name, tmp_path):
-    """By one rank, though two wrote it; its next ten losses are those it had then."""
+def test_a_run_of_each_format_continues_with_the_recorded_losses(name, tmp_path):
+    """Two ranks wrote the checkpoint and one rank reads it; the next ten losses are known."""
     folder = Path(shutil.copytree(FIXTURES / name, tmp_path / name))
     runs = Runs(folder / "recipe.yaml", folder, address="")
     result = runs.train("run", f"data.dataset={folder}/dataset", inline=True)
@@ -27,5 +27,5 @@ def test_a_run_of_this_format_goes_on(name, tmp_path):
         assert line["loss"] == pytest.approx(then["loss"], rel=1e-4)
 
 
-def test_there_is_one_for_every_format():
+def test_there_is_a_run_for_each_format():
     assert FORMATS == ["checkpoint-2"]

@@ -1,4 +1,4 @@
-"""Ranks that hang: everything that shows the run names the collective and the rank."""
+"""Ranks that hang: log, status and notification name the collective and the rank."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SETTINGS = (
 
 
 def check_is_named(run: Path, messages: Path, rank: int, ranks: int) -> dict:
-    """The collective and the rank are in all views. Returns the event."""
+    """Check that all views name the collective and the rank, and return the event."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     (event,) = (line for line in lines if line.get("event") == "rank_hung")
     assert [absent["rank"] for absent in event["absent"]] == [rank]
@@ -50,7 +50,7 @@ def check_is_named(run: Path, messages: Path, rank: int, ranks: int) -> dict:
 
 
 @pytest.mark.long
-def test_a_stopped_rank_is_named_with_the_collective_that_waits_for_it(runs, orders, notified):
+def test_a_suspended_rank_is_named_with_the_collective_that_waits_for_it(runs, orders, notified):
     setting, messages = notified
     options = (*SETTINGS, "cluster.ranks=2", "cluster.deadlines.answer_seconds=15", setting)
     with Strike(orders, MID_STEP, lambda at: os.kill(at.process_id, signal.SIGSTOP), rank=1):
@@ -65,7 +65,7 @@ def test_a_stopped_rank_is_named_with_the_collective_that_waits_for_it(runs, ord
 
 
 @pytest.mark.long
-def test_a_rank_that_leaves_out_a_collective_is_named_with_it(runs, orders, notified):
+def test_a_rank_that_skips_a_collective_is_named_with_it(runs, orders, notified):
     setting, messages = notified
     deadlines = "cluster.deadlines={start_seconds: 120, step_seconds: 20}"
     orders.skip(MID_STEP.step, rank=1)
@@ -77,5 +77,5 @@ def test_a_rank_that_leaves_out_a_collective_is_named_with_it(runs, orders, noti
     event = check_is_named(runs.folder / "skipped", messages, rank=1, ranks=3)
     assert "gather" in event["collective"]["operation"]
     assert event["absent"][0]["has_record"]
-    assert event["absent"][0]["entered"] is not None  # what it entered instead
+    assert event["absent"][0]["entered"] is not None  # the collective that it entered instead
     assert event["hang_step"] == MID_STEP.step

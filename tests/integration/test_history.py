@@ -1,7 +1,7 @@
-"""One history over restarts: in the record, in W&B's files, and as W&B itself reads them.
+"""One history across restarts: in the record, in W&B's files, and as W&B reads them.
 
-`make chaos` runs it; tests/trainer/tracking/test_wandb_tracker.py has what a kill leaves, piece
-by piece.
+`make chaos` runs this test; tests/trainer/tracking/test_wandb_tracker.py tests what a kill leaves,
+piece by piece.
 """
 
 import os
@@ -37,7 +37,7 @@ OPTIONS = [
 
 @pytest.fixture
 def run(runs, orders) -> Path:
-    """A run that was killed in several ways before it finished."""
+    """Return a run that was killed in several ways before it finished."""
     folder = runs.folder / "killed"
 
     def is_wandb(file: Path) -> bool:
@@ -85,17 +85,17 @@ def rows_in_files(run: Path) -> int:
 
 
 def process_that_writes(is_it: Callable[[Path], bool]) -> int:
-    """The process that has such a file open for writing."""
+    """Return the id of the process that has such a file open for writing."""
     for process in psutil.process_iter():
         try:
             if any(f.mode != "r" and is_it(Path(f.path)) for f in process.open_files()):
                 return process.pid
         except psutil.Error:
-            continue  # it has ended, or belongs to another user
+            continue  # the process has ended, or belongs to another user
     raise AssertionError("no process writes the file")
 
 
-def test_kills_leave_one_history(run):
+def test_several_kills_leave_a_single_complete_history(run):
     lines = read_metrics(run / "metrics.jsonl")
     steps = {line.step: line for line in lines if isinstance(line, TrainLine)}
     assert list(steps) == list(range(1, STEPS + 1))

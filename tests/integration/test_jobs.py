@@ -1,4 +1,4 @@
-"""A run as a Ray job on a real head: submitted, followed, read, refused without the token."""
+"""A run as a Ray job on a real head: submitted, followed, read, and refused without the token."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ from run_store.record.metrics_file import train_lines
 
 @pytest.fixture
 def decoys(tmp_path):
-    """A folder with packages of our names that must never be imported."""
+    """Return a folder with packages of transloom's names, which must never be imported."""
     folder = tmp_path / "project"
     for name in ("model", "trainer", "data_pipeline"):
         (folder / name).mkdir(parents=True)
@@ -46,7 +46,7 @@ def decoys(tmp_path):
 
 @pytest.fixture
 def served_dataset(phrasebook):
-    """The prepared phrase book behind a password."""
+    """Yield a server of the prepared phrase book that requires a password."""
     files = {
         str(path.relative_to(phrasebook)): path.read_bytes()
         for path in phrasebook.rglob("*")
@@ -57,10 +57,10 @@ def served_dataset(phrasebook):
 
 
 @pytest.mark.proof
-def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_credential(
+def test_a_job_in_a_folder_with_decoys_reads_a_protected_dataset_and_leaks_no_credential(
     runs, one_rank, decoys, ray_head, served_dataset, monkeypatch, tmp_path
 ):
-    """Submit by the API, which calls the commands: driver, rank and worker import our packages.
+    """Driver, rank and worker of a job that was submitted by the API import transloom's packages.
 
     The nodes have a password for the dataset, a W&B key and Ray's token in their environment.
     """
@@ -80,7 +80,7 @@ def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_c
         "jobs", "logs", job.id, "--follow", *address, cwd=decoys, PYTHONPATH=str(decoys)
     )
     assert "step 12/12" in log.stdout, log.stdout + log.stderr
-    assert "attachments=" not in log.stdout  # the shell's command
+    assert "attachments=" not in log.stdout  # Ray's line with the shell command
     assert "Finished at step 12" in log.stdout
     assert job.status()["status"] == "SUCCEEDED"
     assert job.run.step == 12
@@ -88,7 +88,7 @@ def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_c
     assert runs.curve("job") == one_rank.curve("one-rank")[:12]
     assert runs.digests("job") == one_rank.digests("one-rank")[:12]
 
-    assert set(served_dataset.shown) == {served_dataset.wanted}  # so it had the password
+    assert set(served_dataset.shown) == {served_dataset.wanted}  # all requests had the password
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     assert list(ray_head.folder.rglob("*.out"))
     (tmp_path / "said").write_text(log.stdout + log.stderr)
@@ -96,8 +96,8 @@ def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_c
     assert leaks([PASSWORD, WANDB_KEY, PAGE_KEY, ray_head.token], *places) == []
 
 
-# An extension: in each process of the job that has the variables of the file on the node, it keeps
-# what that process is, what it was given, and from where it has imported transloom.
+# Extension: in each process of the job that has the variables of the file on the node, it writes
+# the process's title, a hash of the secret, and the place from which transloom was imported.
 SPY = """
 import hashlib, json, os, threading, time
 from pathlib import Path
@@ -121,7 +121,7 @@ threading.Thread(target=look, daemon=True).start()
 
 
 class Client:
-    """The command on a machine that has only the wheel, with a head that was just made."""
+    """The command on a machine that has only the wheel, with a head that was just started."""
 
     def __init__(self, installed: Path, folder: Path, head: RayHead) -> None:
         self.folder = folder
@@ -161,7 +161,7 @@ class Client:
 
 
 class Place(NamedTuple):
-    """Files and addresses that the jobs of the test below need."""
+    """Files and folders that the jobs of the tests below need."""
 
     runs: Path
     recipe: Path
@@ -172,7 +172,7 @@ class Place(NamedTuple):
 
 @pytest.fixture
 def place(runs, tmp_path, decoys) -> Place:
-    """A project with an extension, and with secrets that have to stay where they are."""
+    """Return a project with an extension, and with secrets that must not be sent."""
     spies = tmp_path / "spies"
     spies.mkdir()
     secret = f"canary-{secrets.token_hex(16)}"
@@ -198,10 +198,10 @@ def record_of(run: Path, job: str) -> JobRecord:
 # The short form omits cases that other tests have: a third job, a job that does not wait, and the
 # report of a lost job, in tests/cluster/launchers/ray_job; a killed rank that is replaced, in
 # test_faults.py.
-def test_jobs_wait_for_each_other_and_one_is_stopped_and_tried_again(
+def test_a_job_waits_for_another_that_is_stopped_and_tried_again(
     place: Place, undisturbed, runs, ray_head, orders, decoys, tmp_path
 ):
-    """Two jobs on room for one, of which the first is stopped meanwhile: one curve."""
+    """Only one of two jobs fits; the first is stopped and tried again, with an unchanged curve."""
     client = Client(changed_installation(tmp_path), decoys, ray_head)
     again = use_a_cluster(client, place, orders, whole=False)
     wait_for_success(place.runs / "first", again)
@@ -212,10 +212,10 @@ def test_jobs_wait_for_each_other_and_one_is_stopped_and_tried_again(
 
 
 @pytest.mark.chaos
-def test_jobs_from_their_submission_to_the_loss_of_their_head(
+def test_jobs_run_from_their_submission_to_the_loss_of_their_head(
     place: Place, undisturbed, runs, ray_head, decoys, tmp_path
 ):
-    """Three jobs on room for one; a rank is killed, a job stopped, its head lost: one curve."""
+    """Only one of three jobs fits; a rank, a job and the head are lost, with an unchanged curve."""
     orders = Orders(tmp_path / "orders")
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         head = RayHead(Path(folder), cpus=4, environment=orders.environment)
@@ -246,7 +246,7 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
 
 
 def changed_installation(folder: Path) -> Path:
-    """Installation of another user, with code that differs from the head's."""
+    """Return another user's installation, with code that differs from the head's."""
     installed = unpacked_wheel(folder)
     with (installed / "model" / "loss.py").open("a") as code:
         code.write("# not what the head has installed\n")
@@ -277,12 +277,12 @@ def assert_undisturbed(runs, undisturbed) -> None:
 
 
 def others(whole: bool) -> tuple[str, ...]:
-    """The runs behind the first one."""
+    """Return the names of the runs that wait for the first run."""
     return ("second", "third") if whole else ("second",)
 
 
 def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> str:
-    """Runs `second` and `third` train behind `first`, which is then submitted again: its new id."""
+    """Train `second` and `third` after `first`, submit `first` again, and return its new id."""
     variables = ["--env", "SECRET", "--env", "SPY_FOLDER"]
     submit = ["submit", place.recipe, "--env-file", place.environment, *variables]
     first = client.ask(*submit, "--run", place.runs / "first")
@@ -294,11 +294,11 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         assert noted.startswith("connecting to")
         assert f"in use by the job {first['job']} of {current_user()}, process" in noted
         assert f"transloom jobs stop {place.runs / 'first'}" in noted
-        if not whole:  # where the folder is not visible, the cluster's jobs tell
+        if not whole:  # where the folder is not visible, the cluster's jobs are checked
             check_jobs(client.head.dashboard, str(place.runs / "second"))
             with pytest.raises(ClusterError):
                 check_jobs(client.head.dashboard, first["run"])
-        # Four CPUs have no room for two of these either.
+        # Four CPUs have no room for two of these jobs either.
         few = ["trainer.max_steps=2", "cluster.ranks=1", "cluster.cpus_per_rank=2.5"]
         names = others(whole)
         followers, later = [], []
@@ -331,7 +331,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     assert f"{first['job']}: STOPPED" in said
     stopped = record_of(place.runs / "first", first["job"])
     assert (stopped.state, stopped.exit_code, len(stopped.attempts)) == ("STOPPED", 75, 1)
-    assert stopped.attempts[0].step in (30, 31)  # the ranks hear of it after the log has
+    assert stopped.attempts[0].step in (30, 31)  # the ranks get the request after the log line
 
     for name, job, follower in zip(names, later, followers, strict=True):
         wait_for_success(place.runs / name, job)
@@ -345,7 +345,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     retry = ["jobs", "retry", first["job"], "--env-file", place.environment]
     retrying = client.start(*retry, variables=trusted(place, first["job"]))
     said, noted = retrying.communicate(timeout=HANG_SECONDS)
-    again = said.strip()  # the id and nothing else, for scripts
+    again = said.strip()  # only the id, for scripts
     assert re.fullmatch(r"[\w-]+", again), said + noted
     assert again != first["job"]
     assert f"transloom jobs logs -f {again} --address {client.head.dashboard}" in noted
@@ -355,7 +355,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
 
 
 def trusted(place: Place, job: str) -> dict[str, str]:
-    """The environment of a user who trusts the extensions that were sent with a job."""
+    """Return the environment of a user who trusts the extensions that were sent with a job."""
     sent = JobFolder.of(place.runs / "first", job).path / "extensions"
     return {FOLDER_VARIABLE: str(sent)}
 
@@ -366,7 +366,7 @@ def is_waiting(run: Path, job: str) -> bool:
 
 
 def look_at_spies(place: Place) -> None:
-    """Driver, ranks and data workers had the values, and the code that was sent with the job."""
+    """Check that driver, ranks and data workers had the values and the code sent with the job."""
     seen = [json.loads(file.read_text()) for file in place.spies.iterdir()]
     assert {spy["secret"] for spy in seen} == {hashlib.sha256(place.secret.encode()).hexdigest()}
     sent = [spy for spy in seen if "/working_dir_files/" in spy["code"]]
@@ -374,7 +374,7 @@ def look_at_spies(place: Place) -> None:
         assert any(title in spy["title"] for spy in sent), title
 
 
-# The messages without any token: tests/cluster/ray/test_jobs.py.
+# tests/cluster/ray/test_jobs.py tests the messages without any token.
 def test_a_client_with_a_wrong_token_is_refused(decoys, ray_head):
     result = transloom(
         "jobs", "list", "--address", ray_head.dashboard, cwd=decoys, RAY_AUTH_TOKEN="0" * 64

@@ -1,4 +1,4 @@
-"""A run with a moving average is validated by what it will translate with."""
+"""A run with a moving average is validated with the weights that translate."""
 
 import pytest
 from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
@@ -15,7 +15,7 @@ from transloom.inference.translator import Translator
 
 
 @pytest.mark.parametrize("stage", [0, 3])
-def test_validation_scores_the_average(tmp_path, phrasebook, stage):
+def test_validation_scores_the_moving_average(tmp_path, phrasebook, stage):
     values = tiny_values(phrasebook, max_steps=4, ema_decay=0.9)
     values["decoding"] = SHORT_TRANSLATIONS
     recipe_file = write_yaml(tmp_path / "tiny.yaml", values | {"engine": {"zero_stage": stage}})

@@ -1,4 +1,4 @@
-"""The real corpus through the commands: prepare, train, evaluate, translate."""
+"""Commands on a real corpus: prepare, train, evaluate, translate."""
 
 import json
 import sys
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.long
 RECIPE = RECIPES / "multi30k-ende.yaml"
 SMALL_STEPS = [
     "engine.precision=fp32",
-    "tracking.wandb=disabled",  # test_secrets.py checks what it keeps offline
+    "tracking.wandb=disabled",  # test_secrets.py tests what W&B keeps offline
     "model.encoder_layers=1",
     "model.decoder_layers=1",
     "batching.max_tokens_per_micro_batch=256",
     "trainer.max_steps=20",
     "cluster.cpus_per_rank=0.5",
     "checkpoints.every_steps=1000",
-    # After 20 steps translations are as long as they may be, and no better for it.
+    # After 20 steps, translations reach the limit of length, and longer ones are not better.
     "decoding.max_length_factor=0.2",
     "decoding.max_extra_length=2",
 ]
@@ -29,7 +29,7 @@ SMALL_STEPS = [
 
 @pytest.fixture
 def transloom(monkeypatch, capsys):
-    """Runs a command in this process and returns what it printed on standard output."""
+    """Return a function that runs a command in this process and returns its standard output."""
 
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
@@ -47,7 +47,7 @@ def options(multi30k, tmp_path):
     return [*SMALL_STEPS, f"data.mirror={multi30k}", f"data.dataset={tmp_path}/dataset"]
 
 
-def test_from_the_corpus_to_a_translation(transloom, options, tmp_path):
+def test_a_real_corpus_is_prepared_trained_evaluated_and_translated(transloom, options, tmp_path):
     prepared = json.loads(transloom("prepare", RECIPE, *options, "--json"))
     assert prepared["pairs"] == 29_000
     again = json.loads(transloom("prepare", RECIPE, *options, "--json"))
@@ -82,7 +82,7 @@ def test_from_the_corpus_to_a_translation(transloom, options, tmp_path):
 
 
 @pytest.mark.chaos  # the short form, on the phrase book, is in test_one_curve.py
-def test_two_ranks_have_the_data_and_the_curve_of_one(transloom, options, ray_head, tmp_path):
+def test_two_ranks_have_the_data_and_the_curve_of_one_rank(transloom, options, ray_head, tmp_path):
     transloom("prepare", RECIPE, *options)
     runs = Runs(RECIPE, tmp_path, ray_head.address)
     for ranks in (1, 2):

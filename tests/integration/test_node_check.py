@@ -1,6 +1,6 @@
-"""The node check on a cluster of several nodes on this machine, some of which are sick.
+"""The node check on a cluster of several nodes on this machine, some of them with faults.
 
-What is wrong with a node is in its environment: see support/faults/site.
+The environment of a node sets its faults: see support/faults/site.
 """
 
 import json
@@ -21,7 +21,7 @@ OPTIONS = [
     "cluster.node_check=quick",
     "trainer.max_steps=3",
 ]
-# What is wrong with a node, and how it is named with its figures.
+# Faults of a node, and patterns of the messages that name them with figures.
 FAULTS = {
     "wrong-bits": r"computes other bits .* digest \w{12}, the \d others of kind .*: \w{12} \(",
     "full-disk": r"has too little free storage of the run folder .* \(1\.0 MB free, at least ",
@@ -31,7 +31,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def cluster(ray_head):
-    """Start nodes of two CPUs, each with what is wrong with it; return the ids."""
+    """Yield a function that starts nodes of two CPUs with given faults and returns their ids."""
     nodes = []
 
     def start(*wrong):
@@ -52,7 +52,7 @@ def cluster(ray_head):
 
 @pytest.fixture(scope="module")
 def pair(cluster):
-    """A healthy node, and one with which everything is wrong."""
+    """Return the ids of a healthy node and of a node with all faults."""
     return cluster("", " ".join(FAULTS))
 
 
@@ -66,14 +66,14 @@ def log_of(runs, name):
 
 
 def problems_of(log, node):
-    """The notices that exclude a node."""
+    """Return the notices that exclude a node."""
     lines = [line for line in log.split("\n") if node in line]
     return [
         line for line in lines if line.endswith("The run does not use this node in this session")
     ]
 
 
-def test_a_sick_node_is_named_with_its_figures_and_gets_no_ranks(runs, pair, notified):
+def test_a_node_with_faults_is_named_with_its_figures_and_gets_no_ranks(runs, pair, notified):
     healthy, sick = pair
     setting, received = notified
     runs.train("run", *OPTIONS, "cluster.ranks={min: 2, max: 3}", setting)
@@ -95,7 +95,7 @@ def test_a_sick_node_is_named_with_its_figures_and_gets_no_ranks(runs, pair, not
 
 
 @pytest.mark.long
-def test_a_run_with_too_few_nodes_ends_with_their_figures_and_the_remedy(runs, pair):
+def test_a_run_with_too_few_fit_nodes_ends_with_their_figures_and_the_remedy(runs, pair):
     with pytest.raises(ClusterError) as error:
         runs.train("few", *OPTIONS, "cluster.ranks=4", "cluster.cpus_per_rank=2")
     text = str(error.value)
@@ -132,7 +132,9 @@ def test_a_plan_shows_the_figures_of_all_nodes(runs, pair, ray_head):
 
 @pytest.mark.long
 def test_each_fault_is_named_on_its_node(runs, cluster, pair):
-    """Three nodes with one fault each, two healthy ones and the one of `pair`."""
+    """The cluster has three nodes with one fault each, two healthy nodes, and the faulty one of
+    `pair`.
+    """
     sick = dict(zip(FAULTS, cluster(*FAULTS), strict=True))
     runs.train(
         "each", *OPTIONS, "cluster.ranks={min: 2, max: 6}", "batching.micro_batches_per_step=6"

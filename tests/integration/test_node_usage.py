@@ -1,4 +1,4 @@
-"""While a run trains, with Ray or without, its folder gets to know how busy its nodes are."""
+"""While a run trains, with or without Ray, its nodes' usage is sampled into its folder."""
 
 import threading
 
@@ -14,7 +14,7 @@ from run_store.record.run_status import run_status_of
 
 @pytest.fixture
 def exports(monkeypatch):
-    """Return the exports of the run's numbers to Ray, each of which fails."""
+    """Return the list of exports of the run's metrics to Ray, each of which fails."""
     found = []
 
     def fail(metrics):
@@ -27,7 +27,7 @@ def exports(monkeypatch):
 
 
 @pytest.mark.parametrize("inline", [False, True], ids=["ray", "inline"])
-def test_a_run_that_trains_is_sampled_and_needs_none_of_it(runs, exports, inline):
+def test_a_run_is_sampled_while_it_trains_and_survives_failed_exports(runs, exports, inline):
     run = RunFolder(runs.folder / "sampled")
 
     def stop_when_it_was_sampled_in_training():

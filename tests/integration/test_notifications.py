@@ -1,4 +1,4 @@
-"""Runs that send notifications: what arrives, what a bad program does, and where the secret is not.
+"""Runs that send notifications: messages, programs that fail, and places without the secret.
 
 The driver of each run is this process.
 """
@@ -19,8 +19,8 @@ from trainer.errors import NonFiniteLossError
 from trainer.notify_config import MAX_TARGETS
 
 ALL = f"tracking.notify.events=[{', '.join(EVENTS)}]"
-SHORT = ["trainer.max_steps=6"]  # which is validated and saved at its end
-# The second step is not finite, nor is any later one.
+SHORT = ["trainer.max_steps=6"]  # with a validation and a checkpoint at the end
+# The loss of the second step and of all later steps is not finite.
 DIVERGE = [
     "trainer.schedule.warmup_steps=0",
     "trainer.schedule.peak_learning_rate=1e30",
@@ -44,7 +44,7 @@ def runs(inline_runs):
 
 @pytest.fixture
 def receive(tmp_path, monkeypatch):
-    """Makes a program the target of the test's runs; its answers are given by call."""
+    """Return a function that makes a program with these answers the target of the test's runs."""
 
     def make(*answers):
         program = ReceivingProgram(tmp_path / "received", *answers)
@@ -58,18 +58,18 @@ def log_of(runs, name="run"):
     return (runs.folder / name / "log.txt").read_text()
 
 
-def test_a_run_sends_its_best_scores_and_its_end(runs, receive):
+def test_a_run_sends_its_best_scores_and_that_it_finished(runs, receive):
     program = receive(1, 0)
     options = [*SHORT, "trainer.validate_every_steps=3", targets(TARGET), ALL]
     result = runs.train("run", *options, inline=True)
     again = runs.train("run", *options, inline=True)
     assert (result.outcome, again.outcome) == ("finished", "finished")
     first, repeated, *others = program.messages
-    assert first == repeated  # after the failure
+    assert first == repeated  # sent again after the failure
     assert {message["event"] for message in others} <= {"best_score", "finished"}
     *_, end = others
     assert end["event"] == "finished"
-    assert program.events.count("finished") == 1  # none of the second start, which found the end
+    assert program.events.count("finished") == 1  # none of the second start of the finished run
     scores = {
         line["step"]: line["scores"]["loss"]["value"] for line in runs.lines("run", "validation")
     }
@@ -85,7 +85,7 @@ def test_a_run_sends_its_best_scores_and_its_end(runs, receive):
     assert not names & {"notifications", "stalled run"}
 
 
-def test_a_run_that_fails_sends_its_cause(runs, receive):
+def test_a_run_that_fails_sends_the_cause(runs, receive):
     program = receive()
     with pytest.raises(NonFiniteLossError):
         runs.train("run", *SHORT, *DIVERGE, targets(TARGET), ALL, inline=True)
@@ -97,7 +97,7 @@ def test_a_run_that_fails_sends_its_cause(runs, receive):
     assert failed["command"].startswith("transloom status ")
 
 
-def test_a_stopped_run_has_not_finished(runs, receive, monkeypatch):
+def test_a_stopped_run_does_not_send_that_it_finished(runs, receive, monkeypatch):
     monkeypatch.setattr(InlineSupervision, "stop_requested", lambda self: True)
     program = receive()
     stopped = runs.train("run", *SHORT, targets(TARGET), inline=True)
@@ -106,8 +106,8 @@ def test_a_stopped_run_has_not_finished(runs, receive, monkeypatch):
     assert program.events == []
 
 
-def test_a_command_gets_the_events_of_the_recipe_alone(runs, receive):
-    """By default these are without the best scores."""
+def test_by_default_a_command_gets_no_best_scores(runs, receive):
+    """The default events of a recipe do not include `best_score`."""
     program = receive()
     runs.train("run", *SHORT, targets(TARGET), inline=True)
     assert runs.lines("run", "validation")
@@ -115,8 +115,8 @@ def test_a_command_gets_the_events_of_the_recipe_alone(runs, receive):
     assert "/bin/sh" not in (runs.folder / "run" / "recipe.yaml").read_text()
 
 
-def test_bad_programs_change_neither_the_run_nor_its_end(runs, monkeypatch, tmp_path):
-    """Two of the eight do not end until after the run has ended."""
+def test_programs_that_fail_or_hang_change_neither_the_run_nor_its_end(runs, monkeypatch, tmp_path):
+    """Two of the eight programs end only after the run."""
     monkeypatch.setattr(delivery, "LAST_SECONDS", 0.5)
     answers = (1, 2, HANG, HANG, 3, 4, 126, 255)
     assert len(answers) == MAX_TARGETS
@@ -133,7 +133,7 @@ def test_bad_programs_change_neither_the_run_nor_its_end(runs, monkeypatch, tmp_
     assert leaks([SECRET], runs.folder / "run") == []
 
 
-def test_variables_that_are_not_set_are_notices_and_the_run_trains(runs, monkeypatch):
+def test_variables_that_are_not_set_cause_notices_and_the_run_trains(runs, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("TRANSLOOM_PAGER", "page the team")
     given = targets(TARGET, "{command_from: TRANSLOOM_PAGER}")
@@ -151,7 +151,7 @@ def test_a_process_that_does_not_own_the_run_sends_nothing(runs, receive):
     assert program.events == []
 
 
-def test_a_run_under_ray_sends_its_end(runs, ray_head, receive):
+def test_a_run_with_ray_sends_that_it_finished(runs, ray_head, receive):
     runs.address = ray_head.address
     program = receive()
     result = runs.train("run", *SHORT, "cluster.ranks=2", targets(TARGET), ALL)

@@ -1,7 +1,7 @@
-"""The guide to notifications with apprise: its files and commands, and servers of the services.
+"""The guide to notifications with apprise: its files and commands, with servers for the services.
 
-A proxy takes the requests to Slack, Teams and ntfy, whose hosts cannot be chosen, and a server
-takes the mail. Both look for the secrets in the arguments of all processes while apprise waits for
+A proxy answers the requests to Slack, Teams and ntfy, whose hosts cannot be changed, and a server
+accepts the mail. Both search the arguments of all processes for secrets while apprise waits for
 their answer.
 """
 
@@ -30,7 +30,7 @@ from transloom.cli.app import app
 
 GUIDE = Path(__file__).parents[2] / "docs/how-to/notifications.md"
 HOSTS = ("hooks.slack.com", "prod-01.westeurope.logic.azure.com", "ntfy.sh")
-# What the guide has in place of each secret.
+# The guide's placeholder for each secret.
 SECRETS = {
     "XXXXXXXXXXXXXXXXXXXXXXXX": "CanarySlackCanarySlack00",
     "SIGNATURE": "CanarySignature",
@@ -50,7 +50,7 @@ def block(kind, containing):
 
 
 class Arguments:
-    """Arguments of the processes of this host, at each request to a server."""
+    """Arguments of all processes of this host, read at each request to a server."""
 
     def __init__(self):
         self.seen = []
@@ -61,12 +61,12 @@ class Arguments:
             try:
                 found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
             except OSError:
-                continue  # it has ended
+                continue  # the process has ended
         self.seen.append(found)
 
 
 class TunnelServer(QuietServer):
-    """A proxy that answers in place of every host."""
+    """Proxy that answers in place of every host."""
 
     def __init__(self, certificate, arguments):
         super().__init__(_Tunnel)
@@ -96,7 +96,7 @@ class _Tunnel(QuietHandler):
 
 
 class MailServer(InThread, socketserver.ThreadingTCPServer):
-    """A server that takes every mail, after a login."""
+    """Server that accepts every mail, after a login."""
 
     def __init__(self, arguments):
         super().__init__(("127.0.0.1", 0), _Mail)
@@ -130,7 +130,7 @@ class _Mail(socketserver.StreamRequestHandler):
 
 
 def write_certificate(path):
-    """Write a key with a certificate for the hosts, which is its own authority."""
+    """Write a key with a self-signed certificate for the hosts."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")]), datetime.now(UTC)
     certificate = (
@@ -148,7 +148,7 @@ def write_certificate(path):
 
 @pytest.fixture
 def guided(tmp_path, monkeypatch):
-    """Follow the guide in a separate home; return the recipe, both servers and arguments."""
+    """Follow the guide in a separate home; yield the recipe, both servers and the arguments."""
     monkeypatch.setattr(delivery, "ATTEMPT_SECONDS", HANG_SECONDS)  # apprise starts slowly here
     write_certificate(tmp_path / "certificate.pem")
     arguments = Arguments()
@@ -190,7 +190,7 @@ def guided(tmp_path, monkeypatch):
         yield recipe, tunnel, mail, arguments
 
 
-def test_four_services_get_the_message_and_no_argument_has_a_secret(guided, tmp_path):
+def test_four_services_get_the_message_and_no_process_argument_has_a_secret(guided, tmp_path):
     recipe, tunnel, mail, arguments = guided
     run = "<!channel> & <https://evil.invalid|run>"
     result = CliRunner().invoke(app, ["notify", str(recipe), "--run", f"runs/{run}"])

@@ -1,4 +1,4 @@
-"""Runs in an object store: the same curve as in a folder, on nodes that share no folder."""
+"""Runs in an object store have the same curve as in a folder, on nodes without a shared folder."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ SPREAD = ["cluster.ranks=2", "cluster.cpus_per_rank=1", "cluster.placement=sprea
 
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
-    """The URL of an empty bucket, with its credentials in the environment."""
+    """Return the URL of an empty bucket, with its credentials in the environment."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.bucket("runs")
@@ -32,14 +32,14 @@ def bucket(s3_server, monkeypatch):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The cache of this process, which is the driver of runs."""
+    """Set the cache of this process, which is the driver of runs; return the caches' parent."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path / "cache-of-driver"))
     return tmp_path
 
 
 @pytest.fixture
 def cluster(bucket, cache, s3_server):
-    """A head without room for ranks, and two nodes with their own caches."""
+    """Yield a head without room for ranks, after adding two nodes with separate caches."""
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         head = RayHead(Path(folder), cpus=0, environment=s3_server.environment)
         nodes = []
@@ -55,13 +55,13 @@ def cluster(bucket, cache, s3_server):
 
 
 @pytest.mark.proof
-def test_a_run_continues_from_the_store_alone(inline_runs, bucket, cache):
+def test_a_run_continues_from_the_object_store_without_any_cache(inline_runs, bucket, cache):
     url = f"{bucket}/some/prefix/moved"
     inline_runs.train_at(url, *EXACT, "trainer.max_steps=10", inline=True)
     assert_it_continues_in_another_shape(inline_runs, url, cache)
 
 
-def test_nodes_without_a_shared_folder_train_the_same_bits(
+def test_nodes_without_a_shared_folder_train_to_the_same_bits(
     inline_runs, cluster, bucket, cache, monkeypatch
 ):
     monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
@@ -75,7 +75,7 @@ def test_nodes_without_a_shared_folder_train_the_same_bits(
 
 
 def assert_it_continues_in_another_shape(runs, url, cache):
-    """Lose all caches, continue the run at the URL, and compare it with one in a folder."""
+    """Delete all caches, continue the run at the URL, and compare it with a run in a folder."""
     for folder in cache.glob("cache-*"):
         shutil.rmtree(folder)
     to_the_end = [*EXACT, f"trainer.max_steps={STEPS}"]
@@ -89,7 +89,7 @@ def assert_it_continues_in_another_shape(runs, url, cache):
 
 @pytest.fixture
 def head(bucket, cache, s3_server):
-    """A head with room for a rank."""
+    """Yield a head with room for one rank."""
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         head = RayHead(Path(folder), cpus=2, environment=s3_server.environment)
         yield head
@@ -97,10 +97,10 @@ def head(bucket, cache, s3_server):
 
 
 @pytest.mark.long
-def test_a_job_is_read_from_the_store_when_its_head_is_gone(
+def test_a_job_is_read_from_the_object_store_after_its_head_has_ended(
     inline_runs, head, bucket, cache, monkeypatch
 ):
-    """The record and log of the job are those of its end, which the driver has not seen."""
+    """The record and log of the job are those of its end, which the driver did not see."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     url = f"{bucket}/job"
     overrides = ["trainer.max_steps=6", "cluster.cpus_per_rank=1", *EXACT]
@@ -117,7 +117,7 @@ def test_a_job_is_read_from_the_store_when_its_head_is_gone(
 
 @pytest.mark.long
 def test_nodes_of_a_cluster_read_a_run_in_a_store(inline_runs, head, bucket, cache, monkeypatch):
-    """Translation and replay, whose actors have separate copies, and a server."""
+    """Translate and replay with actors that have separate copies, and serve translations."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     inline_runs.train("here", *EXACT, "trainer.max_steps=48", inline=True)
     folder, url = inline_runs.folder / "here", f"{bucket}/runs/there"

@@ -1,14 +1,14 @@
-"""One recipe, one curve: over ranks, with Ray and without.
+"""One recipe gives one curve, for any number of ranks, with Ray and without.
 
-test_elastic.py has a run whose ranks become more and fewer, test_placement.py three of them, and
-test_data_workers.py one of them under Ray.
+Other shapes are tested in test_elastic.py (the ranks change), test_placement.py (three ranks) and
+test_data_workers.py (one rank with Ray).
 """
 
 import pytest
 
 
-def test_the_same_data_and_curve_for_1_and_2_ranks(one_rank, undisturbed):
-    """60 steps of 5 micro-batches, which 2 ranks do not divide."""
+def test_1_and_2_ranks_have_the_same_data_and_curve(one_rank, undisturbed):
+    """The run has 60 steps of 5 micro-batches, which 2 ranks do not divide evenly."""
     reference, lines = one_rank.lines("one-rank"), undisturbed.lines("undisturbed")
     assert [line["step"] for line in reference] == list(range(1, 61))
     assert reference[-1]["loss"] < 0.8 * reference[0]["loss"]

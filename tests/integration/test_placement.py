@@ -1,4 +1,4 @@
-"""The placement and number of ranks change no sample: spread over nodes, or on labelled ones."""
+"""Placement and number of ranks change no sample: spread over nodes, or on labelled nodes."""
 
 import pytest
 
@@ -10,7 +10,7 @@ OPTIONS = ["cluster.cpus_per_rank=1"]
 
 @pytest.fixture
 def node(ray_head):
-    """A node of two CPUs, next to the head, which has four."""
+    """Yield a node of two CPUs, next to the head, which has four."""
     node = ray_head.add_node(2, "--labels=pool=train", '--resources={"rack": 2}')
     yield node
     node.kill()
@@ -21,8 +21,8 @@ def places(runs, name):
 
 
 @pytest.mark.usefixtures("node")
-def test_data_are_the_same_wherever_the_ranks_are(runs, undisturbed):
-    """The three ranks train 30 steps of 5 micro-batches, which they do not divide."""
+def test_data_are_the_same_for_any_placement_of_the_ranks(runs, undisturbed):
+    """Three ranks train 30 steps of 5 micro-batches, which 3 ranks do not divide evenly."""
     long = ["cluster.ranks=3", "cluster.placement=spread", "trainer.max_steps=30"]
     runs.train("spread", *long, *OPTIONS)
     there = ["cluster.node_labels={pool: train}", "cluster.resources_per_rank={rack: 1}"]

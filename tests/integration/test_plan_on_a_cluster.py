@@ -1,4 +1,4 @@
-"""`transloom plan --address`: what a real cluster has free, who holds the rest, what it lacks."""
+"""`transloom plan --address`: free resources of a real cluster, their users, and what it lacks."""
 
 import pytest
 from support.cluster.processes import wait_until
@@ -36,8 +36,8 @@ def plan(ray_head, phrasebook, tmp_path):
     return run
 
 
-def test_owners_of_resources_are_named(plan, ray_head, tmp_path):
-    """The head has 4 CPUs, of which another driver has taken 3."""
+def test_a_plan_names_the_users_of_resources(plan, ray_head, tmp_path):
+    """Another driver has taken 3 of the head's 4 CPUs."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_head.token}
     driver = started_python(HOLDS_THREE, ray_head.address, **token)
     try:
@@ -53,7 +53,7 @@ def test_owners_of_resources_are_named(plan, ray_head, tmp_path):
     assert (node["free"]["CPU"], node["total"]["CPU"]) == (1, 4)
     assert (found["cluster"]["room"], found["cluster"]["room_at_all"]) == (1, 4)
     assert found["cluster"]["target"] == 0
-    (problem,) = found["problems"]  # it would wait
+    (problem,) = found["problems"]  # the run would wait
     assert not problem["refuses"]
     assert "free capacity for only 1 (in use: 3 CPU by job" in problem["problem"]
     assert found["trainable"]

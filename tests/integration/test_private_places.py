@@ -1,6 +1,6 @@
-"""Access of another user of the machine to a run under a private Ray.
+"""Access of other users of the machine to a run with a private Ray.
 
-All tests inspect one run; the last one interrupts it.
+All tests inspect one run; the last test interrupts it.
 """
 
 import os
@@ -27,7 +27,7 @@ BEGINNING = "| who listens |"
 
 @pytest.fixture(scope="module")
 def temporary():
-    """As /tmp: everybody may make files there."""
+    """Yield a directory like /tmp, where all users may create files."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o1777)
         yield Path(folder)
@@ -35,7 +35,7 @@ def temporary():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return the folder of the run."""
+    """Return the parent folder of the run."""
     return tmp_path_factory.mktemp("private")
 
 
@@ -46,12 +46,12 @@ def leaving(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(folder, temporary, leaving, phrasebook):
-    """`transloom train` on two ranks, which train until they are stopped."""
+    """Yield `transloom train` on two ranks, which train until they are stopped."""
     recipe = write_yaml(folder / "tiny.yaml", tiny_values(phrasebook, max_steps=1_000_000))
     with subprocess.Popen(
         [TRANSLOOM, "train", recipe, "cluster.ranks=2", "--strict", "--run", folder / "run"],
         env={**leaving.environment, "RAY_TMPDIR": str(temporary)},
-        start_new_session=True,  # it leads a separate process group, as in a terminal
+        start_new_session=True,  # in a separate process group, as in a terminal
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -64,7 +64,7 @@ def driver(folder, temporary, leaving, phrasebook):
 
 
 def documented_sockets():
-    """By process, where it listens, as the table in docs/explanation/security.md has it."""
+    """Return the listening address by process, from the table in docs/explanation/security.md."""
     lines = OPERATIONS.read_text().splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(BEGINNING))
     table = {}
@@ -79,14 +79,14 @@ def documented_sockets():
 
 
 def name_of(process):
-    """Return a process's title without its method, or, before it has one, its program."""
+    """Return a process's title without its method, or its program before the title is set."""
     if process.name().startswith("python"):
         return next(Path(word).name for word in command_of(process) if word.endswith(".py"))
     return process.name().split(".")[0]
 
 
 def listening(driver):
-    """Processes of the run, each with an address at which it listens, as (process, address)."""
+    """Return the processes of the run that listen, as (process, address)."""
     found = set()
     for process in [psutil.Process(driver.pid), *children(driver.pid)]:
         name = "transloom" if process.pid == driver.pid else name_of(process)
@@ -101,7 +101,7 @@ def test_open_sockets_are_those_of_the_table(driver):
     table = documented_sockets()
     found = listening(driver)
     assert found <= set(table.items())
-    # These run periodically.
+    # These processes run only periodically.
     assert set(table) - {name for name, _ in found} <= {"ray::IDLE", "default_worker.py"}
     assert {address for _, address in found} == {"127.0.0.1"}
 
@@ -123,7 +123,7 @@ def named_sockets(driver):
     }
 
 
-def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session(driver, temporary):
+def test_another_user_can_neither_read_nor_write_nor_replace_session_files(driver, temporary):
     (folder,) = temporary.glob("tlray-*")
     session = (folder / "r" / "session_latest").resolve()
     assert session.stat().st_mode & 0o777 == 0o777  # Ray opens it to all users
@@ -147,10 +147,10 @@ def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session
         Path(his).rmdir()
 
 
-def test_a_ctrl_c_reaches_all_processes_of_the_terminal_and_nothing_is_left(
+def test_ctrl_c_stops_all_processes_of_the_terminal_and_leaves_nothing(
     driver, temporary, leaving, folder
 ):
-    """A signal that comes while the driver leaves does not change its exit code."""
+    """A signal during the driver's shutdown does not change its exit code."""
     sockets = named_sockets(driver)
     os.killpg(driver.pid, signal.SIGINT)
     said, _ = driver.communicate()

@@ -1,4 +1,4 @@
-"""`transloom train … --profile A:B`: a trace for each rank, and the same curve."""
+"""`transloom train … --profile A:B` writes a trace for each rank and leaves the curve unchanged."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ def steps_in(path):
     return {event["name"] for event in events if event["name"].startswith("step ")}
 
 
-def test_each_rank_writes_a_trace_and_the_curve_is_that_without(runs, undisturbed):
+def test_profiling_writes_a_trace_for_each_rank_and_leaves_the_curve_unchanged(runs, undisturbed):
     options = ["cluster.ranks=2", "trainer.max_steps=5", "checkpoints.every_steps=5"]
     result = runs.train("profiled", *options, profile=StepRange(3, 4))
     assert runs.curve("profiled") == undisturbed.curve("undisturbed")[:5]
@@ -28,7 +28,7 @@ def test_each_rank_writes_a_trace_and_the_curve_is_that_without(runs, undisturbe
     assert f"The profile is in {traces[0].parent}." in result.text()
 
 
-def test_steps_that_will_not_be_trained_are_refused(runs):
+def test_a_profile_of_steps_that_will_not_be_trained_is_refused(runs):
     short = ["trainer.max_steps=2"]
     with pytest.raises(RecipeError):
         runs.train("run", *short, inline=True, profile=StepRange(2, 3))
@@ -39,7 +39,7 @@ def test_steps_that_will_not_be_trained_are_refused(runs):
     more = ["trainer.max_steps=3"]
     with pytest.raises(RecipeError):
         runs.train("run", *more, inline=True, profile=StepRange(1, 3))
-    # The same command again, as after a preemption: that profile is there.
+    # The same command again, as after a preemption, is accepted, because its profile exists.
     assert runs.train("run", *more, inline=True, profile=StepRange(2, 2)).step == 3
 
 
@@ -49,6 +49,6 @@ def test_an_invalid_range_of_steps_is_refused(text):
         step_range(text)
 
 
-def test_a_range_of_steps():
+def test_a_range_of_steps_is_parsed():
     assert step_range("20:22") == (20, 22)
     assert step_range("7") == (7, 7)

@@ -1,6 +1,6 @@
-"""`import transloom`: its page, in an event loop, in a project that has another `model/`.
+"""`import transloom`: the page's example in an event loop, in a project with another `model/`.
 
-A job is submitted by it in test_jobs.py.
+test_jobs.py submits a job with this API.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ def example():
 
 @pytest.fixture
 def project(phrasebook, tmp_path, monkeypatch):
-    """A folder whose own packages have the names of transloom's, and a tiny `phrasebook`."""
+    """Return a folder that has packages with transloom's names, and a tiny recipe `phrasebook`."""
     monkeypatch.chdir(tmp_path)
     for name in ("cluster", "trainer", "run_store", "model", "data_pipeline"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'mine: {name}'\n")
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
     values["trainer"]["validate_every_steps"] = 4
-    write_yaml(tmp_path / "phrasebook", values)  # found before the built-in one
+    write_yaml(tmp_path / "phrasebook", values)  # takes precedence over the built-in recipe
     return tmp_path
 
 
-def test_the_page_runs_in_a_notebook_of_such_a_project(project):
-    """As a cell does: in the main thread, while an event loop runs there."""
+def test_the_page_s_example_runs_in_a_notebook_of_a_project_with_the_same_package_names(project):
+    """A notebook's cell runs in the main thread, while an event loop runs there."""
     program = (
         "import asyncio, sys\n"
         "import model\n"
@@ -56,7 +56,7 @@ def test_the_page_runs_in_a_notebook_of_such_a_project(project):
         "    print([n for n in ('torch', 'ray', 'pydantic') if n in sys.modules])\n"
         "asyncio.run(cell())\n"
     )
-    # With -c, the current folder comes first.
+    # With -c, the current folder is first on the path.
     done = run_python(program, PYTHONPATH=f"{project}{os.pathsep}{ROOT}")
     assert done.returncode == 0, done.stderr
     width, trained, translation, whose, imported = done.stdout.splitlines()
@@ -65,10 +65,10 @@ def test_the_page_runs_in_a_notebook_of_such_a_project(project):
     assert translation.startswith("[")
     assert whose == "mine: model mine: trainer"
     assert imported == "[]"
-    assert "step 4/4" in done.stderr  # what the run says on the way
+    assert "step 4/4" in done.stderr  # the run's progress
 
 
-def test_a_call_leaves_the_loop_to_others(project):
+def test_a_call_in_a_thread_does_not_block_the_event_loop(project):
     async def both():
         ticks = 0
         loading = asyncio.create_task(asyncio.to_thread(transloom.load_recipe, "phrasebook"))
@@ -83,7 +83,7 @@ def test_a_call_leaves_the_loop_to_others(project):
     assert recipe["data.train.0.source"] == "builtin:phrasebook/train.fr"
 
 
-def test_errors_have_the_commands_message(project, monkeypatch):
+def test_errors_of_the_api_have_the_message_and_exit_code_of_the_command(project, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
     with pytest.raises(transloom.TransloomError) as raised:
         transloom.load_recipe("phrasebook", {"trainer.max_step": 3})
@@ -96,7 +96,7 @@ def test_errors_have_the_commands_message(project, monkeypatch):
 
 
 def test_an_interrupt_leaves_a_checkpoint(project):
-    """The interrupt comes during the steps; the call returns, and the same call continues."""
+    """The interrupt comes during the steps; the call returns after a checkpoint."""
     program = (
         "import transloom, sys\n"
         "changes = {'trainer.max_steps': 1_000_000, 'checkpoints.every_steps': 1_000_000}\n"
@@ -114,7 +114,7 @@ def test_an_interrupt_leaves_a_checkpoint(project):
     for line in child.stderr:
         if "step " in line and "loss" in line:
             break
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: all processes of the program's group
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the program's process group
     said, _ = child.communicate()
     outcome, step, checkpoints = said.split(maxsplit=2)
     assert outcome == "stopped"
@@ -123,14 +123,14 @@ def test_an_interrupt_leaves_a_checkpoint(project):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, phrasebook):
-    """A run of four steps."""
+    """Return a run of four steps."""
     folder = tmp_path_factory.mktemp("trained")
     values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
     recipe = write_yaml(folder / "tiny.yaml", values)
     return transloom.train(recipe, run=folder / "run", inline=True, quiet=True)
 
 
-def test_a_translator_says_what_the_network_says(trained):
+def test_a_translator_returns_the_translations_of_the_network(trained):
     sentences = ["je suis étudiant", "", "elle est là"]
     expected = InProcess.load(trained.path)
     with transloom.Translator(trained, beam_size=2) as translator:
@@ -142,7 +142,7 @@ def test_a_translator_says_what_the_network_says(trained):
         with pytest.raises(transloom.TransloomError):
             translator.explain("chat " * 5000)
         explained, alone = (translator.explain(sentences[0], live=live) for live in (True, False))
-        assert translator.translate(sentences) == expected.translate(sentences)  # it goes on
+        assert translator.translate(sentences) == expected.translate(sentences)  # still usable
     assert f"<title>{sentences[0]} → " in explained.html
     assert ('id="live"' in explained.html, 'id="live"' in alone.html) == (True, False)
     assert explained.translation == alone.translation
@@ -154,20 +154,20 @@ def test_a_translator_says_what_the_network_says(trained):
         translator.translate("je suis")
 
 
-def test_after_an_interrupt_no_request_gets_the_answer_of_another(trained, monkeypatch):
+def test_after_an_interrupt_no_request_gets_the_answer_of_another_request(trained, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
     with transloom.Translator(trained) as translator:
         with monkeypatch.context() as patch:
-            patch.setattr(translator, "_answer", interrupted)  # which reads it from the process
+            patch.setattr(translator, "_answer", interrupted)  # reads the process's answer
             with pytest.raises(KeyboardInterrupt):
                 translator.translate(["je suis étudiant"])
         with pytest.raises(transloom.TransloomError):
             translator.translate(["elle est là"])
 
 
-def test_a_run_tells_its_record(trained):
+def test_a_run_object_reads_the_run_s_record(trained):
     assert (trained.outcome, trained.step) == ("finished", 4)
     assert len(trained.losses()) == 4
     assert trained.status()["state"] == "finished"
@@ -175,5 +175,5 @@ def test_a_run_tells_its_record(trained):
     assert [row["step"] for row in trained.checkpoints()] == [4]
     assert transloom.Run(trained.path).losses() == trained.losses()
     with (trained.path / "metrics.jsonl").open("a") as record:
-        record.write('{"kind": "tra')  # torn
+        record.write('{"kind": "tra')  # a torn line
     assert trained.step == 4

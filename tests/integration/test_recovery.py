@@ -1,4 +1,4 @@
-"""Ranks that are lost: how soon another group trains, what is said, and when it is given up."""
+"""Lost ranks: how soon another group trains, the messages, and when the run gives up."""
 
 import re
 import signal
@@ -26,7 +26,7 @@ COMPILER = "torch._dynamo"
 
 @pytest.fixture
 def groups(monkeypatch):
-    """The groups of ranks as they are made."""
+    """Return the groups of ranks, in the order of their creation."""
     return remember(monkeypatch, rank_pool, "RankGroup")
 
 
@@ -38,8 +38,8 @@ def log_of(runs, name) -> str:
     return (runs.folder / name / "log.txt").read_text()
 
 
-def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
-    monkeypatch.setattr(process, "ANSWER_SECONDS", 120.0)  # or a busy spare is dismissed
+def test_warm_spares_replace_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
+    monkeypatch.setattr(process, "ANSWER_SECONDS", 120.0)  # otherwise, a busy spare is replaced
     supplies = remember(monkeypatch, rank_pool, "SpareProcesses")
     folder = RunFolder(runs.folder / "run")
     figures = {}
@@ -54,7 +54,7 @@ def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups
         killed_at = time.monotonic()
         wait_until(has_recovered)
         figures["seconds"] = time.monotonic() - killed_at
-        assert not any(COMPILER in modules(spare) for spare in spares)  # they are the ranks now
+        assert not any(COMPILER in modules(spare) for spare in spares)  # the spares are ranks now
         wait_until(lambda: len(spares_now()) == 2)
         figures["new spares"] = ids_of(spares_now())
 
@@ -83,12 +83,12 @@ def modules(spare) -> list[str]:
 
 
 @pytest.mark.chaos  # the short form is among the faults
-def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders, groups):
+def test_a_suspended_rank_is_detected_killed_and_replaced(runs, undisturbed, orders, groups):
     options = ["cluster.ranks=2", "trainer.max_steps=40", "checkpoints.every_steps=10"]
     stopped = []
 
     def stop(reached):
-        wait_until(lambda: groups[0].heartbeats()[0][0].step == 15)  # until it has reported it
+        wait_until(lambda: groups[0].heartbeats()[0][0].step == 15)  # until step 15 was reported
         stopped.append(reached.process_id)
         kill(reached.process_id, signal.SIGSTOP)
 
@@ -103,11 +103,11 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders
 
 
 def test_a_killed_agent_costs_no_rank_and_no_bit(runs, undisturbed, orders, groups, ray_head):
-    """Ray starts another one, which watches the ranks."""
+    """Ray starts another agent, which watches the ranks."""
     watched = []
 
     def kill_agent(_):
-        wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+        wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # agents of earlier tests end
         (agent,) = ray_head.actors("NodeAgent")
         kill(agent.pid)
         wait_until(lambda: [p for p in ray_head.actors("NodeAgent") if p.pid != agent.pid])
@@ -123,10 +123,8 @@ def test_a_killed_agent_costs_no_rank_and_no_bit(runs, undisturbed, orders, grou
 
 
 @pytest.mark.chaos
-def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
-    runs, orders, monkeypatch
-):
-    """All ranks wait for data of a worker that is stopped, and answer while they wait."""
+def test_missing_data_ends_the_run_before_the_ranks_count_as_hung(runs, orders, monkeypatch):
+    """All ranks wait for data of a suspended worker, and answer polls while they wait."""
     workers = remember(monkeypatch, supervisor, "DataWorkers")
     options = ["cluster.ranks=2", "trainer.max_steps=40", "cluster.deadlines.step_seconds=30"]
     stopped = []
@@ -144,7 +142,7 @@ def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
 
 
 @pytest.mark.proof
-def test_a_failure_that_comes_again_ends_the_run_with_its_cause(runs, groups, monkeypatch):
+def test_a_failure_that_repeats_ends_the_run_with_its_cause(runs, groups, monkeypatch):
     monkeypatch.setattr(retry_budget, "ATTEMPTS_WITHOUT_PROGRESS", 2)
     run = runs.folder / "run"
     (run / "metrics.jsonl").mkdir(parents=True)

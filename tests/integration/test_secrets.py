@@ -1,6 +1,6 @@
-"""Canaries for credentials: nothing that a run and a dataset leave has one in any form.
+"""Canaries for credentials: no file of a run or dataset contains one in any form.
 
-What a job leaves is searched in test_jobs.py.
+test_jobs.py searches the files of a job.
 """
 
 import base64
@@ -30,10 +30,10 @@ URLS = [
 ]
 
 
-def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
-    """W&B inspects the folder where the command is given, for the address of git's origin.
+def test_an_inline_run_leaks_no_credential(recipe, tmp_path):
+    """W&B reads the address of git's origin in the folder where the command runs.
 
-    The program for notifications fails, which the log has without its arguments.
+    The program for notifications fails, and the log must not contain its arguments.
     """
     work, run = tmp_path / "work", tmp_path / "run"
     origin = "https://c4n4ry:x-oauth-basic@host.invalid/repository.git"
@@ -51,8 +51,8 @@ def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
     assert leaks(["c4n4ry", PASSWORD, WANDB_KEY, PAGE_KEY], run, tmp_path / "said") == []
 
 
-def test_a_published_dataset_leaves_no_credential(tmp_path):
-    """The dataset's corpora need a password; a failed download does not show it."""
+def test_preparing_a_dataset_leaks_no_credential(tmp_path):
+    """The corpora need a password, which a failed download must not show."""
     texts = {
         f"text.{side}": "".join(f"{side} phrase {n} mot {n % 7}\n" for n in range(200)).encode()
         for side in ("fr", "en")
@@ -89,7 +89,7 @@ def recipe(tmp_path, phrasebook):
 
 @pytest.fixture
 def said_of(monkeypatch, capsys, tmp_path):
-    """Runs a command that fails, in this process; returns what it said."""
+    """Return a function that runs a failing command in this process and returns its output."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> str:
@@ -145,7 +145,7 @@ def test_commands_refuse_credentials_before_anything_is_written(url, said_of, re
         "a: !!python/object:os.x https://canary-user:c4n4ry@host.invalid/x",
     ],
 )
-def test_a_recipe_that_is_no_yaml_is_not_shown(text, said_of, tmp_path):
+def test_an_error_about_invalid_yaml_does_not_show_its_credentials(text, said_of, tmp_path):
     (tmp_path / "wrong.yaml").write_text(text)
     said = said_of("train", tmp_path / "wrong.yaml")
     assert "is not YAML" in said
@@ -154,12 +154,12 @@ def test_a_recipe_that_is_no_yaml_is_not_shown(text, said_of, tmp_path):
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_overrides_that_cannot_be_read_are_not_shown(url, said_of, recipe):
+def test_an_error_about_an_invalid_override_does_not_show_its_credentials(url, said_of, recipe):
     for override in (url, f"data.dataset=[{url}", f"name.{url}=1", f"data.train.{url}.a=1"):
         assert "c4n4ry" not in said_of("train", recipe, override)
 
 
-def test_the_search_finds_every_form(tmp_path):
+def test_the_search_for_leaks_finds_every_encoding_of_a_secret(tmp_path):
     pair = f"user:{PASSWORD}".encode()
     held = [
         PASSWORD.encode(),

@@ -1,4 +1,4 @@
-"""Jobs of two owners share a cluster for four ranks, and each curve is that of one rank."""
+"""Jobs of two owners share a cluster of four ranks, and each curve is that of one rank."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ ENDLESS = "trainer.max_steps=100000"
 
 
 class Job:
-    """A submitted job with from 1 to 4 ranks of one CPU each."""
+    """Submitted job with 1 to 4 ranks of one CPU each."""
 
     def __init__(self, runs: Any, address: str, name: str, owner: str, *words: str) -> None:
         self.runs, self.name, self.owner, self.address = runs, name, owner, address
@@ -27,7 +27,7 @@ class Job:
         self.id = json.loads(self.ask("submit", str(runs.recipe), *ranks, *options))["job"]
 
     def ask(self, *words: str, code: int = 0) -> str:
-        """Return a command's answer or error."""
+        """Return the output of a command, or its error message if the command must fail."""
         options = ["--address", self.address, "--json"]
         done = transloom(*words, *options, cwd=self.runs.folder)
         assert done.returncode == code, done.stdout + done.stderr
@@ -49,7 +49,7 @@ class Job:
 
 
 @pytest.mark.chaos
-def test_runs_of_two_owners_and_an_urgent_one_share_ranks_and_lose_no_bit(
+def test_jobs_of_two_owners_and_an_urgent_job_share_ranks_without_changing_a_bit(
     runs: Any, ray_head: Any
 ) -> None:
     wait_until(ray_head.is_alone)
@@ -58,12 +58,12 @@ def test_runs_of_two_owners_and_an_urgent_one_share_ranks_and_lose_no_bit(
     wait_until(lambda: first.trains_on(4))
     second = Job(runs, address, "second", "bob", ENDLESS, "--priority", "50")
     wait_until(lambda: first.trains_on(2) and second.trains_on(2))
-    assert second.id in str(first.record.share)  # whom it has given ranks to
+    assert second.id in str(first.record.share)  # the job that got its ranks
     listed = {job["id"]: job for job in json.loads(first.ask("jobs", "list"))}
     assert [listed[job.id]["owner"] for job in (first, second)] == ["ada", "bob"]
     assert [listed[job.id]["share"]["ranks"] for job in (first, second)] == [2, 2]
 
-    # An urgent job begins on the full cluster, and the others keep their smallest numbers.
+    # An urgent job begins on the full cluster, and the other jobs keep their smallest numbers.
     urgent = Job(runs, address, "urgent", "ada", "trainer.max_steps=40", "--priority", "90")
     wait_until(lambda: first.trains_on(1) and second.trains_on(1))
     wait_until(lambda: urgent.record.state == "SUCCEEDED")
@@ -71,7 +71,7 @@ def test_runs_of_two_owners_and_an_urgent_one_share_ranks_and_lose_no_bit(
     wait_until(lambda: first.trains_on(2) and second.trains_on(2))
     assert urgent.id in str(first.record.share)
 
-    # Another user's job is stopped by its owner's name, and its ranks are taken.
+    # Another user's job can be stopped in its owner's name, and its ranks are taken.
     assert f"{second.id} is a job of bob" in second.stop(code=1)
     second.stop("--owner", "bob")
     assert " stopped the run at " in str(second.record.message)

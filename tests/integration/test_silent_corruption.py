@@ -1,5 +1,6 @@
-"""A bit of one rank's weights flips in memory while a run trains under Ray: the rank is named, its
-node is left out if the run can spare it, and the curve is that of an undisturbed run."""
+"""A bit of one rank's weights flips in memory while a run trains with Ray: the rank is named, its
+node is excluded if the run can do without it, and the curve is that of an undisturbed run.
+"""
 
 import json
 
@@ -24,13 +25,13 @@ CHECKED = ("engine.verify_every_steps=2", "cluster.placement=spread")
 
 @pytest.fixture
 def oracle(runs):
-    """The same run by one rank without Ray, which checks nothing."""
+    """Return the same run of one rank without Ray, which checks nothing."""
     runs.train("undisturbed", *SETTINGS, inline=True)
     return runs.folder / "undisturbed"
 
 
 def check_is_found(path, oracle):
-    """Rank 1 is named everywhere, and the curve is undisturbed. Returns the event."""
+    """Check that rank 1 is named everywhere and the curve is undisturbed, and return the event."""
     lines = read_metrics(path / "metrics.jsonl")
     (event,) = (line for line in lines if isinstance(line, CorruptionFound))
     assert (event.ranks, event.is_certain, event.is_reproducible) == ((1,), True, True)
@@ -48,7 +49,7 @@ def check_is_found(path, oracle):
 
 
 @pytest.mark.long
-def test_a_rank_on_the_only_node_is_named_and_the_ranks_restart_once(
+def test_a_corrupt_rank_on_the_only_node_is_named_and_the_ranks_restart_once(
     runs, orders, oracle, notified
 ):
     setting, messages = notified
@@ -70,7 +71,7 @@ def test_a_rank_on_the_only_node_is_named_and_the_ranks_restart_once(
 
 
 @pytest.mark.chaos
-def test_a_node_that_the_run_can_spare_is_left_out(runs, ray_head, orders, oracle):
+def test_a_corrupt_node_that_the_run_does_not_need_is_excluded(runs, ray_head, orders, oracle):
     nodes = [ray_head.add_node(1) for _ in range(2)]
     orders.flip(FLIPS_IN, rank=1)
     try:

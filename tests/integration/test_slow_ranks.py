@@ -1,4 +1,4 @@
-"""A slow rank of a run on a cluster is named by all that shows the run."""
+"""A slow rank of a run on a cluster is named in the log, the record, `watch` and a notification."""
 
 import json
 import re
@@ -10,13 +10,11 @@ from trainer.training.slow_ranks import SLOW_FACTOR
 from transloom.cli.app import app
 
 WINDOW, STEPS = 12, 26
-SECONDS = 0.4  # that a rank sleeps in each of its passes, much longer than they take
+SECONDS = 0.4  # sleep of a rank in each pass, much longer than a pass takes
 
 
 @pytest.mark.long
-def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
-    runs, orders, notified
-):
+def test_a_slow_rank_is_named_with_its_node_in_log_record_and_notification(runs, orders, notified):
     setting, received = notified
     orders.slow_down(1, SECONDS, WINDOW)
     runs.train("slow", "cluster.ranks=2", f"trainer.max_steps={STEPS}", setting)

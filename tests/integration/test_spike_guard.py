@@ -1,4 +1,4 @@
-"""A pair of garbage among short sentences is a spike: skipped on any ranks, killed and resumed."""
+"""Pairs of garbage cause a spike, which is skipped on any number of ranks and after a kill."""
 
 import pytest
 from support.poisoned import poisoned_recipe
@@ -15,24 +15,24 @@ from run_store.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 40
-SPIKE = 37  # the second epoch's step with the garbage; in the first one, losses fall too fast
+SPIKE = 37  # step of the second epoch with the garbage; in the first epoch, losses fall too fast
 DIES_IN = 39
 GUARD = "{window: 6, minimum_steps: 6, loss_deviations: 6, norm_deviations: 20}"
 SAVING = ("checkpoints.every_steps=5", "decoding.max_length_factor=0.2")
-# Fields of a line that depend on its machine and time, or on the ranks.
+# Fields of a line that depend on machine, time or ranks.
 OF_THE_PLACE = {*(fact.name for fact in MEASURED), "ranks"}
 
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
-    """The folder of the recipe and its dataset."""
+    """Return the folder of the recipe and its dataset."""
     folder = tmp_path_factory.mktemp("poisoned")
     poisoned_recipe(folder)
     return folder
 
 
 class Run:
-    """A run that processes of this test train, without Ray."""
+    """Run that processes of this test train, without Ray."""
 
     def __init__(self, rank_pools, poisoned, path, *overrides):
         recipe = load_recipe(
@@ -59,14 +59,14 @@ class Run:
         return Checkpoint(self.folder.checkpoints / folder_name(step)).header
 
     def curve(self):
-        """The lines of its steps without what depends on the place."""
+        """Return the lines of the run's steps without fields that depend on machine or ranks."""
         lines = [line for line in read_metrics(self.folder.metrics) if isinstance(line, StepLine)]
         return [line.model_dump(exclude=OF_THE_PLACE) for line in lines]
 
 
 @pytest.fixture(scope="module")
 def exact(rank_pools, poisoned, tmp_path_factory):
-    """A run with exact numerics to which nothing happens, on one rank."""
+    """Return an undisturbed run with exact numerics, on one rank."""
     run = Run(rank_pools, poisoned, tmp_path_factory.mktemp("exact") / "run")
     run.train(1)
     return run
@@ -97,7 +97,7 @@ def test_only_the_step_with_the_garbage_is_skipped(exact):
 
 
 @pytest.mark.parametrize(("ranks", "stage"), [(3, 0), pytest.param(2, 3, marks=pytest.mark.chaos)])
-def test_any_ranks_and_stage_skip_the_same_step_to_the_last_bit(
+def test_any_number_of_ranks_and_stage_skip_the_same_step_to_the_last_bit(
     rank_pools, poisoned, tmp_path, exact, ranks, stage
 ):
     run = Run(rank_pools, poisoned, tmp_path / "run")
@@ -106,20 +106,20 @@ def test_any_ranks_and_stage_skip_the_same_step_to_the_last_bit(
 
 
 def test_a_killed_run_skips_the_same_step_on_other_ranks(rank_pools, poisoned, tmp_path, exact):
-    """The window that decides is half before the checkpoint and half after it."""
+    """Half of the window that decides is before the checkpoint, half after it."""
     run = Run(rank_pools, poisoned, tmp_path / "run")
     run.train(2, dies_in=DIES_IN)
     assert run.header(35).step < SPIKE < DIES_IN
     run.train(3, stage=2, checkpoint=35)
     told = [text for text in run.notices if f"step {SPIKE} is skipped" in text]
-    assert len(told) == 2  # each time that the step is trained
+    assert len(told) == 2  # once each time that the step is trained
     assert not [
         line for line in read_metrics(run.folder.metrics) if isinstance(line, ReplayMismatch)
     ]
     assert_same(run, exact)
 
 
-def test_with_fast_numerics_a_killed_run_on_equal_ranks_has_the_same_bits(
+def test_with_fast_numerics_a_killed_run_on_as_many_ranks_has_the_same_bits(
     rank_pools, poisoned, tmp_path
 ):
     whole, killed = (

@@ -1,4 +1,4 @@
-"""A run that is asked to stop leaves with a checkpoint, at any moment and for any requester."""
+"""A run that is asked to stop, at any time and by any means, ends with a checkpoint."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def folder(runs):
 
 
 def at_step(folder, step, act):
-    """Does something once the run has recorded a step."""
+    """Return a context in which `act` is called once the run has recorded a step."""
 
     def victims():
         act()
@@ -30,8 +30,8 @@ def at_step(folder, step, act):
     return Saboteur(folder.metrics, step, victims)
 
 
-def test_the_command_stop_is_obeyed_at_the_next_step(runs, folder):
-    """The scaled data workers of test_data_workers.py show that this holds under Ray as well."""
+def test_the_command_stop_ends_the_run_at_the_next_step(runs, folder):
+    """test_data_workers.py stops a run with Ray in the same way."""
 
     def stop():
         assert transloom("stop", folder.path, cwd=folder.path).returncode == 0
@@ -43,14 +43,14 @@ def test_the_command_stop_is_obeyed_at_the_next_step(runs, folder):
     assert not folder.stop_request.exists()
 
 
-def test_a_request_from_before_the_start_is_not_obeyed(runs, folder):
+def test_a_stop_request_from_before_the_start_is_ignored(runs, folder):
     runs.train("run", "trainer.max_steps=2", inline=True)
     folder.ask_to_stop()
     assert runs.train("run", "trainer.max_steps=4", inline=True).outcome == "finished"
 
 
 @pytest.mark.proof
-def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
+def test_a_stop_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def ask():
@@ -66,8 +66,8 @@ def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
     assert len(groups) == 1
 
 
-def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
-    """No rank is left to write a checkpoint, so the run ends with the present one."""
+def test_a_stop_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
+    """No rank is left to write a checkpoint, so the run ends with the last checkpoint."""
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
@@ -84,7 +84,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
-    """One rank is stopped, and the other waits for it: they never reach the step boundary."""
+    """One rank is suspended and the other waits for it, so neither reaches the end of the step."""
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():

@@ -1,4 +1,4 @@
-"""A sweep on a cluster, as a user runs it; tests/transloom/cli/test_sweep.py covers planning."""
+"""A sweep on a cluster, run as a user does; tests/transloom/cli/test_sweep.py covers planning."""
 
 import json
 import signal
@@ -11,8 +11,10 @@ from support.command import TRANSLOOM
 from support.faults.moments import MID_STEP
 
 
-def test_a_sweep_is_stopped_and_goes_on_as_a_whole(runs, orders):
-    """Two runs on a cluster: the first is preempted, then both finished, then nothing left."""
+def test_a_stopped_sweep_continues_with_the_same_command(runs, orders):
+    """The first command is preempted in the first of two runs, the second finishes both runs, and
+    the third has nothing to do.
+    """
     command = [TRANSLOOM, "sweep", runs.recipe, "seed=1,2", "trainer.max_steps=8", "--json"]
     command += ["--address", runs.address, "--folder", runs.folder / "runs"]
 

@@ -1,8 +1,8 @@
-"""Tasks other than translation go the same way: the same bits whatever happens to a run.
+"""Tasks other than translation have the same bits after kills and changes of ranks.
 
-One lives outside of the packages and brings its own network; others pack documents, or pairs, into
-rows, or compare the pairs of a micro-batch with each other.
-That a language model has them on three ranks too, tests/trainer/exact/test_language_model.py shows.
+One task is an extension with its network; other tasks pack documents or pairs into rows, or compare
+the pairs of a micro-batch with each other. tests/trainer/exact/test_language_model.py shows the
+same for a language model on three ranks.
 """
 
 import io
@@ -43,9 +43,9 @@ VALUES = {
     "embedding": embedding_values,
     "masked model of pairs": pair_masked_values,
 }
-# They train encoders, as the masked model of pairs does, from rows packed in the same way.
+# They train encoders on packed rows, as the masked model of pairs does.
 LONG_FORM = ("labels of words", "masked model")
-# An extension's own network, which a rank that replaces a killed one has to find, too.
+# The network of an extension, which a rank that replaces a killed rank must find, too.
 KILLED = LOOKED_AT_BY_TWO = "copy"
 
 
@@ -56,7 +56,7 @@ KILLED = LOOKED_AT_BY_TWO = "copy"
     ],
 )
 def task_runs(request, tmp_path_factory, ray_head):
-    """Runs of a task, one of which was never disturbed: one rank, without Ray."""
+    """Return the runs of a task, with an undisturbed run on one rank without Ray, and the task."""
     folder = tmp_path_factory.mktemp("task")
     recipe = write_yaml(folder / "recipe.yaml", VALUES[request.param](folder / "dataset"))
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
@@ -67,9 +67,9 @@ def task_runs(request, tmp_path_factory, ray_head):
 
 @pytest.fixture(scope="module")
 def moved(task_runs, orders):
-    """A run of 24 steps of that name: on two ranks, of which one may be killed, then otherwise.
+    """Return the runs with `moved` of 24 steps, and the task.
 
-    And which task it is of.
+    It trains on two ranks, one of which may be killed, then on one rank with another ZeRO stage.
     """
     task_runs, task = task_runs
     is_killed = task == KILLED
@@ -81,7 +81,7 @@ def moved(task_runs, orders):
     return task_runs, task
 
 
-def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one(moved):
+def test_a_run_with_a_killed_rank_and_changed_ranks_and_stage_has_the_bits_of_one_rank(moved):
     task_runs, task = moved
     events = [event["event"] for event in task_runs.lines("moved", "event")]
     assert events.count("resumed") == 1 + (task == KILLED)
@@ -98,8 +98,8 @@ def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one
     assert scores == {step: others[step] for step in (12, 24)}
 
 
-def test_20_of_its_steps_once_more_on_another_number_of_ranks_are_the_same_bits(moved):
-    """From a checkpoint before the resize to one after it, as a reviewer would, who looks, too."""
+def test_20_replayed_steps_on_another_number_of_ranks_have_the_same_bits(moved):
+    """The replay, with inspection, begins before the change of ranks and ends after it."""
     moved, _ = moved
     wish = ReplayRequest(StepRange(3, 22), look=True)
     found = replay(moved.folder / "moved", wish, Terminal(file=io.StringIO()))
@@ -108,7 +108,7 @@ def test_20_of_its_steps_once_more_on_another_number_of_ranks_are_the_same_bits(
     assert verdict.to_the_last_bit
     assert (found.replayed_from, found.steps_trained, found.ranks) == (0, 22, 1)
     assert (verdict.data, verdict.losses, verdict.state) == ("same", "same", "same")
-    assert verdict.state_steps  # that of step 18, which was kept, was before the resize
+    assert verdict.state_steps  # the state of step 18, from before the change of ranks
     assert "numerics are exact" in verdict.promise
     lines = {line["step"]: line for line in moved.lines("moved")}
     for step in found.steps:
@@ -121,8 +121,8 @@ def test_20_of_its_steps_once_more_on_another_number_of_ranks_are_the_same_bits(
         assert step.activations
 
 
-def test_a_look_by_two_ranks_is_that_of_one(moved, monkeypatch):
-    """The ranks, which have another environment, find the extension in the folder of ours."""
+def test_inspection_by_two_ranks_equals_that_by_one_rank(moved, monkeypatch):
+    """The ranks have a different environment, and find the extension in the folder of the test."""
     moved, task = moved
     monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
     if task != LOOKED_AT_BY_TWO:
@@ -131,13 +131,13 @@ def test_a_look_by_two_ranks_is_that_of_one(moved, monkeypatch):
 
 
 @pytest.mark.chaos
-def test_a_look_by_two_ranks_is_that_of_one_whatever_the_task(moved, monkeypatch):
+def test_inspection_by_two_ranks_equals_that_by_one_rank_for_each_task(moved, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
     check_looks(moved[0])
 
 
 @pytest.mark.chaos
-def test_a_rank_that_is_killed_changes_no_bit_whatever_the_task(task_runs, orders):
+def test_a_killed_rank_changes_no_bit_for_any_task(task_runs, orders):
     task_runs, _ = task_runs
     with Strike(orders, MID_STEP, lambda reached: kill(reached.process_id)):
         task_runs.train("killed", "cluster.ranks=2")
@@ -146,7 +146,7 @@ def test_a_rank_that_is_killed_changes_no_bit_whatever_the_task(task_runs, order
 
 
 def check_looks(moved):
-    """Inspect a step with one rank and with two, and compare what they saw."""
+    """Inspect a step with one rank and with two ranks, and compare the results."""
     looks = [
         replay(
             moved.folder / "moved",
@@ -168,7 +168,7 @@ def check_looks(moved):
         assert activations.model_dump() == pytest.approx(expected.model_dump(), rel=1e-4, abs=1e-6)
 
 
-def test_its_trace_is_what_the_ranks_were_fed(task_runs):
+def test_the_trace_of_a_task_equals_the_data_of_its_ranks(task_runs):
     traced = trace(task_runs[0].folder / "whole", 3, 5, None, Console(stderr=True))
     assert [step.step for step in traced] == [3, 4, 5]
     assert all(step.equal for step in traced)

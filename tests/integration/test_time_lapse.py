@@ -1,4 +1,4 @@
-"""Probe sentences of a run: kept at their steps, once, and without a trace in its curve."""
+"""Probe sentences of a run are recorded once per step and do not change its curve."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ SHAPES = {
 
 
 def runs_of(folder, dataset, **changes):
-    """Runs in this process, of eight steps."""
+    """Return runs of eight steps, which train in this process."""
     values = tiny_values(dataset, max_steps=8)
     values["decoding"] = SHORT_TRANSLATIONS
     values["checkpoints"]["every_steps"] = 2
@@ -48,13 +48,13 @@ def moments_of(folder):
 
 
 def bits_of(run):
-    """Hashes of all that the newest checkpoint holds, and the curve."""
+    """Return the hashes of all files of the newest checkpoint, and its step."""
     header = Checkpoint(list_checkpoints(RunFolder(run).checkpoints)[-1]).header
     return [file.sha256 for file in header.files], header.step
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_curve_with_probes_is_the_one_without_them_to_the_last_bit(tmp_path, phrasebook, shape):
+def test_probe_sentences_do_not_change_any_bit_of_a_run(tmp_path, phrasebook, shape):
     runs = runs_of(tmp_path, phrasebook, **SHAPES[shape])
     runs.train("without", inline=True)
     runs.train("with", PROBES, inline=True)
@@ -65,7 +65,7 @@ def test_a_curve_with_probes_is_the_one_without_them_to_the_last_bit(tmp_path, p
     assert not (runs.folder / "without" / "time-lapse").exists()
     moments = moments_of(runs.folder / "with")
     assert list(moments) == [0, 1, 2, 3, 4, 6, 8]
-    # It is of the weights that a checkpoint of its step translates with: the average, if kept.
+    # Probes use the weights that a checkpoint of their step translates with: the average, if kept.
     translator = Translator.load(runs.folder / "with", 8)
     source, target = translator.tokenizers[0], translator.tokenizers[-1]
     for found, sentence in zip(moments[8].probes, SENTENCES, strict=True):
@@ -73,22 +73,22 @@ def test_a_curve_with_probes_is_the_one_without_them_to_the_last_bit(tmp_path, p
         assert found.source == tuple(translator.source_texts(sentence))
 
 
-def test_a_run_that_goes_on_replaces_the_moments_of_steps_that_it_repeats(tmp_path, phrasebook):
+def test_a_resumed_run_replaces_the_probes_of_repeated_steps(tmp_path, phrasebook):
     runs = runs_of(tmp_path, phrasebook)
     runs.train("whole", PROBES, inline=True)
     runs.train("run", PROBES, "trainer.max_steps=5", inline=True)
     folder = RunFolder(runs.folder / "run")
-    for newer in list_checkpoints(folder.checkpoints)[1:]:  # those of steps 4 and 5 are lost
+    for newer in list_checkpoints(folder.checkpoints)[1:]:  # checkpoints 4 and 5 are lost
         shutil.rmtree(newer)
     early = {path.name: path.stat().st_ino for path in folder.time_lapse.iterdir()}
     runs.train("run", PROBES, inline=True)
     assert moments_of(folder.path) == moments_of(runs.folder / "whole")
     kept = {n: (folder.time_lapse / n).stat().st_ino == early[n] for n in sorted(early)}
-    assert list(kept.values()) == [True, True, True, False, False]  # of 0, 1, 2 and of 3, 4
+    assert list(kept.values()) == [True, True, True, False, False]  # 3 and 4 are replaced
     assert runs.curve("run") == runs.curve("whole")
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, phrasebook):
+def test_an_unwritable_time_lapse_causes_a_notice_and_stops_nothing(tmp_path, phrasebook):
     runs = runs_of(tmp_path, phrasebook)
     run = runs.folder / "run"
     run.mkdir()
@@ -98,8 +98,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, phr
     assert "the time-lapse frame of step 2 cannot be saved" in (run / "log.txt").read_text()
 
 
-def test_a_run_that_is_killed_keeps_each_moment_once(tmp_path, phrasebook):
-    """The run dies right after a moment of steps that it has to repeat."""
+def test_a_killed_run_keeps_the_probes_of_each_step_once(tmp_path, phrasebook):
+    """The run is killed right after it has recorded probes of steps that it must repeat."""
     runs = runs_of(tmp_path, phrasebook)
     options = [PROBES, "trainer.max_steps=64", "checkpoints.every_steps=10"]
     folder = RunFolder(runs.folder / "run")
@@ -119,8 +119,8 @@ def test_a_run_that_is_killed_keeps_each_moment_once(tmp_path, phrasebook):
     assert [event["event"] for event in runs.lines("run", "event")] == ["resumed"]
 
 
-def test_other_ranks_compute_nothing(tmp_path):
-    """The other ranks only help to gather the weights of rank 0."""
+def test_ranks_other_than_0_compute_no_probes(tmp_path):
+    """They only help to gather the weights for rank 0."""
     prober = Prober(None, SENTENCES, None, None, None)
     assert [step for step in range(9) if prober.is_due(step)] == [0, 1, 2, 3, 4, 6, 8]
     prober.take(None, 8)

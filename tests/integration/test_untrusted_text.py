@@ -1,6 +1,6 @@
-"""A corpus whose name and text are full of escape sequences goes through the whole program.
+"""All commands handle a corpus whose name and text are full of escape sequences.
 
-No byte of them works on the terminal: not in answers and displays, nor in errors and pages.
+No escape sequence reaches the terminal: not in answers and displays, nor in errors and pages.
 """
 
 import json
@@ -17,26 +17,26 @@ from foundation.terminal import print_result, warn
 from foundation.untrusted_text import visible
 from transloom.cli import app
 
-# Title, clipboard, blinking on red, a cleared screen by C1, the order of text; and rich's markup.
+# Title, clipboard, blinking on red, clearing the screen by C1, order of text, and rich's markup.
 ATTACK = (
     "\x1b]0;owned\x07\x1b]52;c;cm0=\x1b\\\x1b[5;41m\x9b2J\x9d0;t\x9c\u202efdp\u2066\x7f\u200b"
     "[red][link=x]here[/link][/nothing]:smile:"
 )
-NAME = re.sub(r"[/\\]", "", ATTACK)  # of files
+NAME = re.sub(r"[/\\]", "", ATTACK)  # for names of files
 ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069]")
 
 
 def odd_in(text):
-    """Return each control sequence that is not rich's, with its context."""
+    """Return each control sequence that is not from rich, with its context."""
     left = without_richs_own(text)
-    assert "\x1b[5;41m" not in text  # which has the form of rich's own
+    assert "\x1b[5;41m" not in text  # which has the form of rich's sequences
     assert "\x1b]8;" not in text
     return [left[max(0, m.start() - 30) : m.end() + 30] for m in ODD.finditer(left)]
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    """Corpora, recipe and the folder of a run, each with the attack in its name and its text."""
+    """Return corpora, a recipe and a run's folder, each with the attack in name and text."""
     folder = tmp_path_factory.mktemp("strangers")
     rows = [(f"phrase {n} mot {n % 7}", f"sentence {n} word {n % 7}") for n in range(200)]
     rows[5:9] = [(f"{ATTACK} {n}", f"{ATTACK} {n}") for n in range(4)]  # dropped as identical
@@ -66,7 +66,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def shown(monkeypatch, stage):
-    """Runs `transloom …` on a terminal; returns what reached it, and the exit code."""
+    """Return a function that runs `transloom …` on a terminal and returns output and exit code."""
 
     def run(*arguments, call=None):
         terminal = Terminal()
@@ -76,10 +76,10 @@ def shown(monkeypatch, stage):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
-            patch.setattr(sys, "excepthook", sys.excepthook)  # put back at the end
+            patch.setattr(sys, "excepthook", sys.excepthook)  # so that it is restored at the end
             patch.setenv("TERM", "xterm-256color")
             patch.setenv("COLUMNS", "120")
-            patch.setattr(os, "nice", lambda increment: 0)  # `watch` would slow the tests after it
+            patch.setattr(os, "nice", lambda increment: 0)  # because `watch` would slow later tests
             patch.setattr(sys, "argv", ["transloom", *map(str, arguments)])
             patch.chdir(stage.folder)
             try:
@@ -96,15 +96,15 @@ def shown(monkeypatch, stage):
     return run
 
 
-def test_from_the_corpus_to_the_page(shown, stage):
-    """All commands are in one test, as each needs the output of the one before it."""
+def test_all_commands_escape_untrusted_corpus_text(shown, stage):
+    """All commands are in one test, because each needs the output of the command before."""
     prepared = shown("prepare", stage.recipe, "--processes", 1)
     assert (prepared.code, prepared.odd) == (0, []), prepared.text
     assert visible(str(stage.dataset)) in without_richs_own(prepared.text)
 
     info = shown("data", "info", stage.dataset, "--examples")
     assert (info.code, info.odd) == (0, []), info.text
-    assert f"'{visible(ATTACK)[:24]}" in without_richs_own(info.text)  # the rest is folded
+    assert f"'{visible(ATTACK)[:24]}" in without_richs_own(info.text)  # the rest is cut off
     as_json = shown("data", "info", stage.dataset, "--json")
     assert as_json.odd == []
     assert json.loads(as_json.text)["corpora"][0]["tag"] == f"<{ATTACK}>"
@@ -115,7 +115,7 @@ def test_from_the_corpus_to_the_page(shown, stage):
     assert (trained.code, trained.odd) == (0, []), trained.text
     assert "step 2: validation" in trained.text
     assert visible(ATTACK)[:20] in trained.text
-    assert "\x1b[?25l" in trained.text  # the live display was there
+    assert "\x1b[?25l" in trained.text  # the live display was shown
     for name in ("metrics.jsonl", "log.txt"):
         assert ODD.findall((stage.run / name).read_text()) == []
     record = map(json.loads, (stage.run / "metrics.jsonl").read_text().splitlines())
@@ -166,7 +166,7 @@ def test_from_the_corpus_to_the_page(shown, stage):
     ],
     ids=" ".join,
 )
-def test_errors(shown, stage, arguments):
+def test_errors_of_commands_escape_untrusted_text(shown, stage, arguments):
     names = {"attack": ATTACK, "run": stage.run, "recipe": stage.recipe}
     failed = shown(*(argument.format(**names) for argument in arguments))
     assert failed.code in (1, 2)
@@ -174,7 +174,7 @@ def test_errors(shown, stage, arguments):
     assert "error" in failed.text.lower()
 
 
-def test_an_unexpected_traceback_is_harmless(shown, monkeypatch):
+def test_a_traceback_of_an_unexpected_error_escapes_untrusted_text(shown, monkeypatch):
     def fail():
         raise ValueError(f"{ATTACK} is wrong")
 
@@ -191,14 +191,14 @@ def test_an_unexpected_traceback_is_harmless(shown, monkeypatch):
     assert "Traceback" in found.text
 
 
-def test_warnings_and_what_is_handed_over(shown, capsys):
+def test_warnings_and_results_escape_untrusted_text_only_on_a_terminal(shown, capsys):
     found = shown(call=lambda: (warn(ATTACK), print_result(ATTACK)))
     assert found.odd == []
     assert found.text.count(visible(ATTACK)) == 2
     print_result(f"{ATTACK}\r", end="")
-    assert capsys.readouterr().out == f"{ATTACK}\r"  # to the letter where no terminal is
+    assert capsys.readouterr().out == f"{ATTACK}\r"  # unchanged if not on a terminal
 
 
-def test_the_check_finds_what_works_on_a_terminal(shown):
+def test_the_check_finds_control_sequences_that_act_on_a_terminal(shown):
     for part in ("\x1b]0;x\x07", "\x9b2J", "\u202e", "\x1b[2J", "\x07", "\x1bc"):
         assert shown(call=lambda part=part: print(part)).odd

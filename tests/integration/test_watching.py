@@ -1,4 +1,4 @@
-"""Watchers of a run: whatever becomes of them, the run is the same."""
+"""Watchers of a run do not change the run, even if they are killed or suspended."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ STEPS = ("trainer.max_steps=8", "trainer.validate_every_steps=4", "checkpoints.e
 
 @pytest.fixture
 def at_step(monkeypatch):
-    """Lets something happen to a run that is trained inline: it waits for it at the step."""
+    """Return a function that makes a run, trained inline, call `act` at a step."""
 
     def at(step, act):
         class Acting(PlainLines):
@@ -38,7 +38,7 @@ def at_step(monkeypatch):
     return at
 
 
-def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step):
+def test_watchers_that_are_killed_or_suspended_do_not_change_the_run(inline_runs, at_step):
     options = (*STEPS, "cluster.node_usage_seconds=0")
     inline_runs.train("alone", *options, inline=True)
     watched = inline_runs.folder / "watched"
@@ -54,14 +54,14 @@ def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step
         def strike():
             watchers.extend(start() for _ in range(3))
             for watcher in watchers:
-                assert "training" in watcher.stdout.readline()  # it has read the whole folder
+                assert "training" in watcher.stdout.readline()  # the watcher has read the folder
             os.kill(watchers[0].pid, signal.SIGKILL)
             os.kill(watchers[1].pid, signal.SIGSTOP)
 
         at_step(3, strike)
         try:
             result = inline_runs.train("watched", *options, inline=True)
-            told = watchers[2].stdout.read()  # until it ends by itself
+            told = watchers[2].stdout.read()  # until the watcher ends
             codes = [watchers[number].wait() for number in (0, 2)]
         finally:
             for watcher in watchers:
@@ -78,7 +78,7 @@ def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step
 
 
 def _files(run):
-    """Return the content of a run's folder, without the owners' names."""
+    """Return the names of all files in a run's folder, without those of owners."""
     return sorted(
         str(path.relative_to(run)) for path in run.rglob("*") if "owners" not in path.parts
     )

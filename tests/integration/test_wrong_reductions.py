@@ -1,5 +1,6 @@
-"""A rank's share of a sum of gradients changes on its way while a run trains under Ray: the step is
-repeated or the ranks restart, and the curve is that of an undisturbed run."""
+"""A rank's part of a sum of gradients changes during the reduction, while a run trains with Ray:
+the step is repeated or the ranks restart, and the curve is that of an undisturbed run.
+"""
 
 import pytest
 
@@ -22,7 +23,7 @@ VERIFIED = ("engine.verify_reductions=true", "cluster.placement=spread")
 
 @pytest.fixture
 def oracle(runs):
-    """The same run by one rank without Ray, whose sums are verified, too."""
+    """Return the same run of one rank without Ray, whose sums are also verified."""
     runs.train("undisturbed", *SETTINGS, VERIFIED[0], inline=True)
     lines = read_metrics(runs.folder / "undisturbed" / "metrics.jsonl")
     assert not any(isinstance(line, WrongReduction) for line in lines)
@@ -30,7 +31,7 @@ def oracle(runs):
 
 
 def check_curve(path, oracle):
-    """Return the events of wrong sums of a run that ends with the bits of another one."""
+    """Check that the run has the bits of the oracle; return its lines and its wrong reductions."""
     lines = read_metrics(path / "metrics.jsonl")
     assert not any(isinstance(line, ReplayMismatch) for line in lines)
     compared = compare_runs(path, oracle)

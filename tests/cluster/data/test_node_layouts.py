@@ -12,7 +12,7 @@ def scripted(monkeypatch):
     monkeypatch.setattr(node_layouts, "ray", ScriptedRay())
 
 
-def test_a_layout_is_requested_once_in_an_attempt():
+def test_a_layout_is_requested_once_per_attempt():
     worker, other = ScriptedActor(), ScriptedActor()
     layouts = NodeLayouts()
     first = layouts.reference(worker, "one", 0, 7)
@@ -25,7 +25,7 @@ def test_a_layout_is_requested_once_in_an_attempt():
     assert not other.calls
 
 
-def test_a_request_that_has_failed_is_forgotten():
+def test_a_failed_layout_request_is_sent_again():
     worker, other = ScriptedActor(layout=[Answer(DEAD)]), ScriptedActor()
     layouts = NodeLayouts()
     failed = layouts.reference(worker, "one", 0, 7)
@@ -35,7 +35,7 @@ def test_a_request_that_has_failed_is_forgotten():
     assert layouts.reference(worker, "one", 0, 7) is again
 
 
-def test_only_the_last_layouts_are_kept():
+def test_only_the_newest_layouts_are_kept():
     worker = ScriptedActor()
     layouts = NodeLayouts()
     for window in range(MAX_KEPT + 1):

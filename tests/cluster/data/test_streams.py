@@ -1,4 +1,4 @@
-"""A rank's side of the data workers, against the same stream read in this process."""
+"""Streams that ranks get from data workers, compared with the same stream read in this process."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def expected(settings):
 
 @pytest.fixture(scope="module")
 def all_workers(ray_head):
-    """The workers of all tests, in one Ray session; each test adds its own."""
+    """Return the list of all tests' workers in one Ray session; each test adds its workers."""
     started = []
 
     def actors():
@@ -53,7 +53,7 @@ def all_workers(ray_head):
 
 @pytest.fixture
 def workers(settings, all_workers):
-    """Start workers that end with the test; they read `settings` by default."""
+    """Return a function that starts workers, which end with the test."""
 
     def start(count, settings=settings, cache_bytes=MANY_BYTES):
         identity = open_dataset(settings.data)[1].identity
@@ -86,16 +86,16 @@ def check_equal(steps, expected):
                 assert np.array_equal(ours.fields[name].lengths, field.lengths)
 
 
-# A stream of one worker is compared in the test of workers that join and leave.
+# The test of workers that join and leave compares the stream of one worker.
 @pytest.mark.parametrize(("count", "bytes_ahead"), [(3, MANY_BYTES), (2, 1)])
-def test_the_stream_is_that_of_one_process(workers, expected, count, bytes_ahead):
-    """The streams are equal also where memory has room for one window only."""
+def test_several_workers_give_the_stream_of_one_process(workers, expected, count, bytes_ahead):
+    """The streams are also equal if memory has room for only one window."""
     handles = workers(count, cache_bytes=bytes_ahead).handles
     steps = islice(steps_of(WorkerClient(handles, print), bytes_ahead), STEPS)
     check_equal(list(steps), expected)
 
 
-def test_a_rank_can_request_the_slots_of_others(workers, expected):
+def test_a_rank_can_request_slots_of_other_ranks(workers, expected):
     client = WorkerClient(workers(2).handles, print)
     streams = WorkerStreams(
         client, rank=1, ranks=3, slots=SLOTS, steps_ahead=2, bytes_ahead=MANY_BYTES
@@ -108,7 +108,7 @@ def test_a_rank_can_request_the_slots_of_others(workers, expected):
 
 @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
 class Agent:
-    """The part of a node's agent that requests layouts; it keeps the windows it was asked for."""
+    """Layout requests of a node's agent; records the requested windows."""
 
     def __init__(self):
         self.layouts = NodeLayouts()
@@ -127,7 +127,7 @@ class Agent:
 
 
 class Node:
-    """Ranks of one node, which take their steps in turns."""
+    """Ranks of one node, which read their steps in turns."""
 
     def __init__(self, agent, handles, ranks, world_size):
         self.notices = []
@@ -146,7 +146,7 @@ class Node:
             self.ranks.append(streams.open(Cursor()))
 
     def steps(self, count):
-        """The next steps of each rank."""
+        """Return the next `count` steps of each rank."""
         in_turns = [[next(rank) for rank in self.ranks] for _ in range(count)]
         return [list(steps) for steps in zip(*in_turns, strict=True)]
 
@@ -160,7 +160,7 @@ def agent(all_workers):
 
 @pytest.fixture(scope="module")
 def expected_of_ranks(settings):
-    """The steps of ranks 1 to 3 of 4."""
+    """Return the steps of ranks 1 to 3 of 4, read in this process."""
     store, manifest = open_dataset(settings.data)
     reader = WindowReader(store, manifest, settings)
     return [
@@ -181,7 +181,7 @@ def test_the_agent_requests_layouts_for_all_ranks_of_its_node(workers, agent, ex
 
 @ray.remote(num_cpus=0)
 class Unreadable:
-    """A data worker that cannot read a window the first time."""
+    """Data worker whose first read of each window fails."""
 
     def __init__(self):
         self.requests = []
@@ -196,8 +196,10 @@ class Unreadable:
         return self.requests
 
 
-def test_an_agent_forgets_requests_that_have_failed(agent):
-    """A read error that is over reaches no rank, whether it asks early or late."""
+def test_an_agent_forgets_failed_layout_requests(agent):
+    """A read error that occurs once reaches no rank, whether the rank asks before or after the
+    error.
+    """
     worker = Unreadable.remote()
     clients = [WorkerClient([WorkerHandle(0, worker)], print) for _ in range(3)]
     for client in clients:
@@ -207,13 +209,14 @@ def test_an_agent_forgets_requests_that_have_failed(agent):
     for client, request in zip(clients, early, strict=False):
         assert client.answer(request) == (0, 5)
     assert clients[2].answer(clients[2].ask_for_layout(0, 5)) == (0, 5)
-    # The first request, one of each rank that got its error, and one of the agent for the others.
+    # The first request, one of each rank that got its error, and one of the agent for the third
+    # rank.
     assert ray.get(worker.windows.remote()) == [5, 5, 5, 5]
     ray.kill(worker)
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_without_their_agent_ranks_ask_data_workers(
+def test_ranks_ask_data_workers_directly_after_their_agent_is_lost(
     workers, agent, expected_of_ranks, how, monkeypatch
 ):
     node = Node(agent, workers(2).handles, (1, 2, 3), 4)
@@ -243,7 +246,7 @@ def test_a_killed_worker_is_replaced_for_all_ranks_of_a_node(workers, agent, exp
     assert any("was lost" in notice for notice in node.notices)
 
 
-def test_windows_requested_ahead_are_bounded_in_bytes(workers, settings):
+def test_the_bytes_of_windows_requested_ahead_are_bounded(workers, settings):
     asked = []
 
     class Listening(WorkerClient):
@@ -253,7 +256,8 @@ def test_windows_requested_ahead_are_bounded_in_bytes(workers, settings):
 
     handles = workers(1).handles
     next(steps_of(Listening(handles, print), bytes_ahead=MANY_BYTES))
-    # This step and 4 ahead, of which one may be in two windows; then 2 windows ahead of these.
+    # Fetches of this step and 4 ahead, one of which may span two windows; layouts of 2 more
+    # windows.
     assert [method for method, _ in asked].count("fetch") in (5, 6)
     assert [window for method, (_, window) in asked if method == "layout"] == [0, 1, 2, 3]
     asked.clear()
@@ -262,7 +266,7 @@ def test_windows_requested_ahead_are_bounded_in_bytes(workers, settings):
     assert [window for method, (_, window) in asked if method == "layout"] == [0]
 
 
-def test_a_worker_with_other_sources_than_the_driver_batches_nothing(workers):
+def test_a_worker_whose_sources_differ_from_the_driver_s_refuses_to_batch(workers):
     changed = workers(0)
     changed._arguments = (*changed._arguments[:-1], "0" * 64)
     changed.start(1)
@@ -271,7 +275,7 @@ def test_a_worker_with_other_sources_than_the_driver_batches_nothing(workers):
         next(steps_of(WorkerClient(handles, print)))
 
 
-def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
+def test_requests_of_killed_workers_are_sent_again_with_a_notice(workers, expected):
     started = workers(2)
     notices = []
     steps = steps_of(WorkerClient(started.handles, notices.append))
@@ -283,14 +287,14 @@ def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
     assert any("was lost" in notice for notice in notices)
 
 
-def test_workers_that_hang_are_started_again(workers, expected):
-    """One of two workers hangs while the other one answers; then the roles change."""
+def test_workers_that_hang_are_restarted(workers, expected):
+    """First one of two workers hangs while the other answers, then the reverse."""
     started = workers(2)
     notices = []
 
     def notice(text):
         notices.append(text)
-        client._timeout_seconds = WORKER_TIMEOUT_SECONDS  # others may be slow, and so may a restart
+        client._timeout_seconds = WORKER_TIMEOUT_SECONDS  # allows for slow workers and restarts
 
     client = WorkerClient(started.handles, notice)
     steps = steps_of(client)
@@ -305,7 +309,7 @@ def test_workers_that_hang_are_started_again(workers, expected):
         assert any(hangs in notice for notice in notices)
 
 
-def test_the_rank_gives_up_before_it_is_taken_for_hung(workers):
+def test_a_rank_raises_an_error_if_no_data_worker_answers(workers):
     started = workers(1)
     notices = []
     client = WorkerClient(started.handles, notices.append)
@@ -322,7 +326,7 @@ def test_the_rank_gives_up_before_it_is_taken_for_hung(workers):
         os.kill(worker, signal.SIGKILL)
 
 
-def test_workers_join_and_leave(workers, expected):
+def test_the_stream_stays_the_same_when_workers_join_and_leave(workers, expected):
     started = workers(1)
     client = WorkerClient(started.handles, print)
     steps = steps_of(client)
@@ -333,14 +337,14 @@ def test_workers_join_and_leave(workers, expected):
     assert [handle.number for handle in started.handles] == [0, 1, 2]
     client.workers = started.handles
     received += islice(steps, 60)
-    assert ") 0" not in started.windows_read_text()  # all three have read windows
+    assert ") 0" not in started.windows_read_text()  # all three workers have read windows
     started.resize(1, nodes=[])
     client.workers = started.handles
     received += islice(steps, STEPS - 70)
     check_equal(received, expected)
 
 
-def test_a_faulty_server_delays_and_changes_nothing(
+def test_faults_of_the_dataset_server_do_not_change_the_stream(
     workers, settings, expected, phrasebook, tmp_path
 ):
     with FaultyServer(phrasebook) as server:
@@ -353,7 +357,7 @@ def test_a_faulty_server_delays_and_changes_nothing(
         assert sum(server.faults.values()) > 0
 
 
-def test_a_lasting_fault_is_raised_as_the_worker_saw_it(workers, settings, phrasebook, tmp_path):
+def test_a_lasting_fault_is_raised_as_the_worker_s_error(workers, settings, phrasebook, tmp_path):
     with FaultyServer(phrasebook) as server:
         remote = settings.data.model_copy(
             update={"dataset": server.url, "cache": str(tmp_path / "cache")}

@@ -1,4 +1,4 @@
-"""Tracing what a run was fed: compared with what it recorded while it trained."""
+"""Trace the data of a run's steps, compared with what the run recorded while it trained."""
 
 import io
 import json
@@ -27,7 +27,7 @@ STEPS = 7
 
 
 class Trained:
-    """Run with a separate dataset; a test may change both."""
+    """Run and its dataset, both of which a test may change."""
 
     def __init__(self, folder, recipe, transloom):
         self.path, self.dataset = folder / "run", folder / "dataset"
@@ -50,7 +50,7 @@ class Trained:
         return [line.data_digest for line in self.lines()]
 
     def quarantine_shard_of(self, sample):
-        """Leaves out the shard with that pair, and loses it."""
+        """Quarantine the shard that contains a sample, and return the shard's name."""
         manifest = Manifest.load(open_store(self.dataset))
         (name,) = [
             s.name for s in manifest.shards if s.first_pair <= sample < s.first_pair + s.pairs
@@ -61,7 +61,9 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained_once(two_corpora, tmp_path_factory):
-    """A dataset and a run of seven steps with checkpoints of 3, 6 and 7; not to be changed."""
+    """Return a folder with a dataset and a run of 7 steps with checkpoints 3, 6 and 7; only to
+    read.
+    """
     from transloom.cli.train_run import TrainOptions, train_run
 
     folder = tmp_path_factory.mktemp("trained")
@@ -76,7 +78,7 @@ def trained_once(two_corpora, tmp_path_factory):
 
 @pytest.fixture
 def trained(trained_once, tmp_path, two_corpora, transloom):
-    """A copy of the run and its dataset."""
+    """Return a copy of the run and its dataset."""
     for name in ("run", "dataset"):
         shutil.copytree(trained_once / name, tmp_path / name)
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()
@@ -85,7 +87,7 @@ def trained(trained_once, tmp_path, two_corpora, transloom):
     return Trained(tmp_path, two_corpora, transloom)
 
 
-def test_every_recorded_step_is_traced_as_it_was_trained(trained):
+def test_the_trace_of_each_recorded_step_equals_the_record(trained):
     steps = trained.trace(f"1:{STEPS}")
     assert [step["step"] for step in steps] == list(range(1, STEPS + 1))
     for step, line in zip(steps, trained.lines(), strict=True):
@@ -96,13 +98,13 @@ def test_every_recorded_step_is_traced_as_it_was_trained(trained):
     assert len({step["cursor"]["window"] for step in steps}) > 2
 
 
-def test_a_step_alone_is_traced_as_among_others(trained):
+def test_a_step_has_the_same_trace_alone_and_within_a_range(trained):
     together = trained.trace(f"1:{STEPS}")
     for step in (1, 2, 5, STEPS):
         assert trained.trace(step) == [together[step - 1]]
 
 
-def test_the_sample_ids_are_those_of_the_slots(trained):
+def test_a_trace_shows_the_sample_ids_of_each_slot(trained):
     recipe = load_recipe(trained.path / "recipe.yaml")
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
@@ -113,7 +115,7 @@ def test_the_sample_ids_are_those_of_the_slots(trained):
         assert [slot["sample_ids"] for slot in traced["slots"]] == expected
 
 
-def test_checkpoints_are_enough(trained):
+def test_a_trace_needs_only_checkpoints_if_the_metrics_file_is_lost(trained):
     expected = trained.digests()
     (trained.path / "metrics.jsonl").unlink()
     steps = trained.trace(f"1:{STEPS}")
@@ -123,25 +125,25 @@ def test_checkpoints_are_enough(trained):
     assert trained.trace("6:7") == steps[5:]
 
 
-def test_the_record_is_enough(trained):
+def test_a_trace_needs_only_the_metrics_file_if_checkpoints_are_lost(trained):
     shutil.rmtree(trained.path / "checkpoints")
     assert [step["data_digest"] for step in trained.trace(f"1:{STEPS}")] == trained.digests()
 
 
-def test_an_unreadable_checkpoint_is_passed_over(trained):
+def test_a_trace_skips_an_unreadable_checkpoint(trained):
     (trained.path / "checkpoints" / "step-00000006" / "checkpoint.json").write_text("{")
     (trained.path / "metrics.jsonl").unlink()
     assert trained.trace(STEPS)[0]["equal"]
 
 
-def test_steps_to_come_are_those_that_training_takes(trained):
+def test_a_trace_of_future_steps_equals_what_training_later_reads(trained):
     coming = trained.trace(f"{STEPS + 1}:{STEPS + 4}")
     assert {step["equal"] for step in coming} == {None}
     trained.train(STEPS + 4)
     assert [step["data_digest"] for step in coming] == trained.digests()[STEPS:]
 
 
-def test_a_run_that_has_not_trained_yet(trained, two_corpora, tmp_path):
+def test_a_run_without_trained_steps_can_be_traced(trained, two_corpora, tmp_path):
     recipe = load_recipe(two_corpora, [f"data.dataset={trained.dataset}"])
     trained.path, expected = tmp_path / "untrained", trained.digests()
     run = RunFolder(trained.path)
@@ -149,12 +151,12 @@ def test_a_run_that_has_not_trained_yet(trained, two_corpora, tmp_path):
     assert [step["data_digest"] for step in trained.trace(f"1:{STEPS}")] == expected
 
 
-def test_a_difference_is_shown_at_its_step(trained, transloom):
+def test_a_trace_marks_steps_that_differ_from_the_record(trained, transloom):
     record = trained.path / "metrics.jsonl"
     digest = trained.digests()[3]
     record.write_text(record.read_text().replace(digest, "f" * 64))
     steps = trained.trace("3:6", exit_code=1)
-    # Step 5 was folded upon the digest of step 4, so it cannot be equal either.
+    # The digest of step 5 continues that of step 4, so it differs, too.
     assert [step["equal"] for step in steps] == [True, False, False, True]
     told = " ".join(transloom("data", "trace", trained.path, "--steps", "3:6").stdout.split())
     assert f"DIFFERENT: the record has {'f' * 16}…" in told
@@ -174,20 +176,20 @@ def test_a_trace_fits_a_terminal_of_80_columns(trained, transloom):
     assert f"{slot['digest'][:16]}…  {' '.join(map(str, shown))} …" in output
 
 
-def test_the_dataset_may_have_moved(trained, tmp_path):
+def test_a_trace_reads_a_dataset_that_was_moved(trained, tmp_path):
     trained.dataset.rename(tmp_path / "moved")
     (step,) = trained.trace(5, "--dataset", tmp_path / "moved")
     assert step["equal"]
 
 
-def test_another_dataset_is_refused(trained, transloom, two_corpora, tmp_path):
+def test_a_trace_refuses_a_dataset_the_run_did_not_use(trained, transloom, two_corpora, tmp_path):
     other = tmp_path / "other"
     transloom("prepare", two_corpora, f"data.dataset={other}", "data.pairs_per_block=8")
     with pytest.raises(RunMismatchError, match="used the dataset of manifest"):
         trained.trace(5, "--dataset", other)
 
 
-def test_a_quarantine_within_a_window(trained):
+def test_a_trace_follows_a_quarantine_in_the_middle_of_a_window(trained):
     (following,) = trained.trace(STEPS + 1)
     assert following["cursor"]["offset"] > 0
     shard = trained.quarantine_shard_of(following["slots"][0]["sample_ids"][0])
@@ -198,10 +200,10 @@ def test_a_quarantine_within_a_window(trained):
     assert resumed.quarantined == [shard]
     assert resumed.window_left_at is not None
     assert [step["data_digest"] for step in coming] == trained.digests()[STEPS:]
-    # The steps before had the shard, those after have not.
+    # Steps before the quarantine contain the shard, later steps do not.
     steps = trained.trace(f"1:{STEPS + 6}")
     assert [step["data_digest"] for step in steps] == trained.digests()
-    # It resumes once more from before the quarantine: the record holds.
+    # The run resumes again from a checkpoint before the quarantine; the trace stays the same.
     shutil.rmtree(trained.path / "checkpoints" / f"step-{STEPS + 6:08d}")
     trained.train(STEPS + 2)
     assert trained.trace(f"1:{STEPS + 6}") == steps
@@ -210,9 +212,9 @@ def test_a_quarantine_within_a_window(trained):
 
 
 @pytest.mark.long
-def test_steps_that_were_repeated_without_a_shard(trained):
+def test_steps_repeated_without_a_quarantined_shard_are_traced(trained):
     before = trained.digests()
-    for step in (6, 7):  # so it goes on from step 3
+    for step in (6, 7):  # so the run resumes from step 3
         shutil.rmtree(trained.path / "checkpoints" / f"step-{step:08d}")
     ids = trained.trace(5)[0]["slots"][0]["sample_ids"]
     trained.quarantine_shard_of(ids[0])
@@ -228,12 +230,12 @@ def test_steps_that_were_repeated_without_a_shard(trained):
     assert [trained.trace(step["step"]) for step in steps] == [[step] for step in steps]
 
 
-def test_steps_that_were_repeated_in_part(trained):
+def test_steps_of_which_only_some_were_repeated_are_traced(trained):
     for step in (6, 7):
         shutil.rmtree(trained.path / "checkpoints" / f"step-{step:08d}")
     ids = trained.trace(5)[0]["slots"][0]["sample_ids"]
     trained.quarantine_shard_of(ids[0])
-    trained.train(5)  # so the record of steps 6 and 7 is outdated
+    trained.train(5)  # now the record of steps 6 and 7 is outdated
     coming = trained.trace("1:9")
     assert [step["equal"] for step in coming] == [True] * 5 + [None] * 4
     trained.train(9)
@@ -243,7 +245,7 @@ def test_steps_that_were_repeated_in_part(trained):
 
 
 @pytest.mark.long
-def test_a_run_that_began_again_without_a_shard(trained):
+def test_a_run_that_restarted_at_step_0_without_a_shard_is_traced(trained):
     for path in list_checkpoints(trained.path / "checkpoints"):
         shutil.rmtree(path)
     ids = trained.trace(2)[0]["slots"][0]["sample_ids"]
@@ -256,7 +258,7 @@ def test_a_run_that_began_again_without_a_shard(trained):
     assert [trained.trace(step["step"]) for step in steps] == [[step] for step in steps]
 
 
-def test_a_quarantine_that_was_undone_is_named(trained):
+def test_a_trace_is_refused_after_a_quarantine_was_undone(trained):
     manifest = (trained.dataset / "manifest.json").read_bytes()
     ids = trained.trace(STEPS)[0]["slots"][-1]["sample_ids"]
     trained.quarantine_shard_of(ids[0])
@@ -267,13 +269,13 @@ def test_a_quarantine_that_was_undone_is_named(trained):
 
 
 @pytest.mark.parametrize("steps", ["0:3", "5:2", "5:", ":5", "x", "-1", "1:2:3", "²"])
-def test_wrong_steps_are_wrong_usage(trained, transloom, steps):
+def test_invalid_steps_are_a_usage_error(trained, transloom, steps):
     result = transloom("data", "trace", trained.path, "--steps", steps)
     assert result.exit_code == 2
     assert steps in result.output
 
 
-def test_data_workers_are_asked_for(trained, transloom, tmp_path):
+def test_transloom_workers_records_the_requested_number(trained, transloom, tmp_path):
     result = transloom("workers", trained.path, 3)
     assert "3 data workers" in result.stdout
     assert "log.txt" in result.stdout.replace("\n", "")
@@ -299,8 +301,8 @@ def test_translate_puts_a_tag_before_sentences(trained, transloom, tmp_path):
     assert outputs[None] != outputs["<2en>"]
 
 
-def test_a_tag_is_no_word_to_align_with(trained, transloom, tmp_path):
-    """Positions in a sentence with a tag are one more than those in the sentence."""
+def test_alignments_leave_out_the_tag(trained, transloom, tmp_path):
+    """With a tag, each source position is one higher than without."""
     sentences, tag = ["le chat rouge voit la grande maison", "la maison"], "<2en>"
     file = tmp_path / "sentences.txt"
     file.write_text("\n".join(sentences))

@@ -1,4 +1,4 @@
-"""Choice of the data worker to ask, retries and deadlines, without Ray; and each rank's stream."""
+"""Choose a data worker per request, retry, and give up, without Ray; read each rank's stream."""
 
 from itertools import islice
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ DAMAGED = DatasetFileError("shard", "found", "expected")
 
 
 class TimedRay(ScriptedRay):
-    """Ray whose clock advances while a client waits for answers that do not come."""
+    """Ray whose clock advances while a client waits for answers that do not arrive."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ def timed(monkeypatch):
 
 
 def client_of(*actors):
-    """A client of these workers, and its notices."""
+    """Return a client of these workers, and the list of its notices."""
     notices = []
     handles = [WorkerHandle(number, actor) for number, actor in enumerate(actors)]
     return WorkerClient(handles, notices.append), notices
@@ -74,7 +74,7 @@ def raised(error):
 
 
 @pytest.mark.parametrize(("coordinate", "asked"), [((0, 0), 0), ((0, 1), 1), ((0, 2), 0)])
-def test_each_window_has_its_worker(timed, coordinate, asked):
+def test_windows_are_distributed_over_the_workers(timed, coordinate, asked):
     actors = [ScriptedActor(fetch=[Answer("data")]) for _ in range(2)]
     client, notices = client_of(*actors)
     request = client.ask("fetch", coordinate, "the span", 7)
@@ -84,7 +84,7 @@ def test_each_window_has_its_worker(timed, coordinate, asked):
     assert notices == []
 
 
-def test_epochs_begin_with_different_workers(timed):
+def test_consecutive_epochs_begin_with_different_workers(timed):
     actors = [ScriptedActor(), ScriptedActor()]
     client, _ = client_of(*actors)
     for epoch in range(2):
@@ -92,7 +92,7 @@ def test_epochs_begin_with_different_workers(timed):
     assert [len(actor.calls["layout"]) for actor in actors] == [1, 1]
 
 
-def test_a_dead_worker_s_request_goes_to_the_next_one_and_it_is_avoided(timed):
+def test_a_dead_worker_gets_no_requests_until_it_answers_again(timed):
     back = pending()
     dead = ScriptedActor(fetch=[Answer(DEAD)], process_id=[back])
     other = ScriptedActor(fetch=[Answer("data"), Answer("more"), Answer("again")])
@@ -108,7 +108,7 @@ def test_a_dead_worker_s_request_goes_to_the_next_one_and_it_is_avoided(timed):
     assert client.answer(client.ask("fetch", HERE)) == "from the next process"
 
 
-def test_a_worker_that_dies_again_before_it_is_back_is_asked_for_another_sign(timed):
+def test_a_worker_that_dies_during_its_restart_is_polled_again(timed):
     first = pending()
     dead = ScriptedActor(fetch=[Answer(DEAD)], process_id=[first])
     other = ScriptedActor(fetch=[Answer("data"), Answer("more")])
@@ -119,7 +119,7 @@ def test_a_worker_that_dies_again_before_it_is_back_is_asked_for_another_sign(ti
     assert len(dead.calls["process_id"]) == 2
 
 
-def test_the_only_worker_is_asked_again_although_it_is_away(timed):
+def test_the_only_worker_is_asked_again_after_it_was_lost(timed):
     alone = ScriptedActor(fetch=[Answer(DEAD), Answer("data")])
     client, notices = client_of(alone)
     assert client.answer(client.ask("fetch", HERE)) == "data"
@@ -127,7 +127,7 @@ def test_the_only_worker_is_asked_again_although_it_is_away(timed):
     assert timed.now == 1000.0
 
 
-def test_further_losses_of_a_request_are_not_reported(timed):
+def test_only_the_first_loss_of_a_request_is_reported(timed):
     alone = ScriptedActor(fetch=[*[Answer(DEAD)] * 4, Answer("data")])
     client, notices = client_of(alone)
     assert client.answer(client.ask("fetch", HERE)) == "data"
@@ -135,7 +135,7 @@ def test_further_losses_of_a_request_are_not_reported(timed):
     assert timed.now == pytest.approx(1000.0 + 3 * RETRY_SECONDS)
 
 
-def test_a_request_that_kills_each_worker_ends_the_run_after_their_restarts(timed):
+def test_a_request_that_kills_each_worker_ends_the_run_after_several_restarts(timed):
     kills = ScriptedActor(fetch=[Answer(DEAD) for _ in range(5000)])
     client, _ = client_of(kills)
     with pytest.raises(ClusterError, match=r"the same request \(fetch of window 0 of epoch 0"):
@@ -144,7 +144,7 @@ def test_a_request_that_kills_each_worker_ends_the_run_after_their_restarts(time
     assert RESTART_SECONDS < timed.now - 1000.0 < RESTART_SECONDS + 2 * RETRY_SECONDS
 
 
-def test_a_silent_worker_that_lives_is_waited_for(timed):
+def test_a_client_waits_for_a_slow_worker_that_answers_polls(timed):
     answer = pending()
     signs = iter(range(3))
 
@@ -160,7 +160,7 @@ def test_a_silent_worker_that_lives_is_waited_for(timed):
     assert (notices, timed.killed, timed.restarted) == ([], [], [])
 
 
-def test_a_worker_that_hangs_is_started_again_and_another_one_is_asked(timed):
+def test_a_hung_worker_is_restarted_and_its_request_goes_to_another(timed):
     hangs = ScriptedActor()
     other = ScriptedActor(fetch=[Answer("data")])
     client, notices = client_of(hangs, other)
@@ -179,7 +179,7 @@ def test_a_worker_that_hangs_is_started_again_and_another_one_is_asked(timed):
     assert notice.startswith("data worker 0 has not answered for 60 s and hangs; sending its")
 
 
-def test_without_any_answer_for_long_the_run_ends(timed):
+def test_the_run_ends_if_no_worker_answers_within_the_limit(timed):
     reads = ScriptedActor(process_id=lambda: 12)
     client, _ = client_of(reads)
     client.give_up_seconds = 150.0
@@ -189,8 +189,8 @@ def test_without_any_answer_for_long_the_run_ends(timed):
 
 
 @pytest.mark.parametrize("early_seconds", [0.0, 0.5 * AGENT_SECONDS, 60.0])
-def test_a_layout_that_was_requested_early_is_awaited_from_when_it_is_needed(timed, early_seconds):
-    """The answer comes through the agent, which may itself be waiting for the data worker."""
+def test_the_timeout_of_an_early_layout_request_begins_when_it_is_needed(timed, early_seconds):
+    """The agent forwards the answer, and may itself be waiting for the data worker."""
     through_agent = pending()
     agent = ScriptedActor(layout=[Answer(through_agent)])
     client, notices = client_of(ScriptedActor(layout=[Answer("asked directly")]))
@@ -199,11 +199,11 @@ def test_a_layout_that_was_requested_early_is_awaited_from_when_it_is_needed(tim
     timed.now += early_seconds
     assert client.answer(request) == "asked directly"
     assert timed.waits == [AGENT_SECONDS]
-    assert notices == []  # the agent has answered, so it is asked for the next layout, too
+    assert notices == []  # the agent has answered, so the client keeps it
     assert client.sharing
 
 
-def test_a_damaged_file_that_was_read_ahead_is_read_once_more(timed):
+def test_a_file_that_an_early_request_found_damaged_is_read_again(timed):
     reads = ScriptedActor(fetch=[raised(DAMAGED), Answer("data")])
     client, notices = client_of(reads)
     assert client.answer(client.ask("fetch", HERE)) == "data"
@@ -211,8 +211,8 @@ def test_a_damaged_file_that_was_read_ahead_is_read_once_more(timed):
 
 
 @pytest.mark.parametrize("error", [DAMAGED, ValueError("another")], ids=["file", "other"])
-def test_errors_of_workers_are_raised_as_they_were_there(timed, error):
-    """If they were not asked for ahead of time, or if the worker has raised them again."""
+def test_an_error_that_a_worker_raises_twice_is_raised_unchanged(timed, error):
+    """The client repeats the request once before it raises the error."""
     reads = ScriptedActor(fetch=[raised(error), raised(error)])
     client, _ = client_of(reads)
     with pytest.raises(type(error)) as told:
@@ -222,7 +222,7 @@ def test_errors_of_workers_are_raised_as_they_were_there(timed, error):
 
 
 class Agent:
-    """The agent of a node, which answers with the reference of a data worker's answer."""
+    """Agent of a node, which returns the reference of a data worker's answer."""
 
     def __init__(self, worker):
         self.layout = SimpleNamespace(
@@ -231,12 +231,12 @@ class Agent:
 
 
 @pytest.mark.parametrize("error", [DAMAGED, ValueError("another")], ids=["file", "other"])
-def test_an_error_of_a_request_for_all_ranks_of_a_node_is_not_final(timed, error):
+def test_a_rank_repeats_a_layout_request_that_failed_for_its_node(timed, error):
     reads = ScriptedActor(layout=[raised(error), Answer("layout"), raised(error), raised(DAMAGED)])
     client, notices = client_of(reads)
     client.sharing = NodeSharing(Agent(reads), "attempt")
     assert client.answer(client.ask_for_layout(0, 3)) == "layout"
-    with pytest.raises(DatasetFileError):  # asked again when it was needed
+    with pytest.raises(DatasetFileError):  # requested again when the layout was needed
         client.answer(client.ask_for_layout(0, 4))
     assert reads.calls["layout"] == [(0, 3), (0, 3), (0, 4), (0, 4)]
     assert client.sharing is not None
@@ -256,7 +256,7 @@ def stream_of(client, rank=0, ranks=1, steps_ahead=4, bytes_ahead=100_000_000):
 
 
 def reading(reader):
-    """A worker that reads, as `cluster.data.workers.DataWorker` does."""
+    """Return a worker that reads as `cluster.data.workers.DataWorker` does."""
     return ScriptedActor(
         layout=lambda epoch, window: reader.layout(epoch, window),
         fetch=lambda span: reader.fetch(span.epoch, span.window, span.start, span.stop),
@@ -265,7 +265,7 @@ def reading(reader):
 
 @pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (0, 2), (1, 2), (0, 5), (3, 5)])
 @pytest.mark.parametrize("bytes_ahead", [1, 100_000_000], ids=["little", "much"])
-def test_every_rank_has_its_share_of_the_stream(timed, reader, rank, ranks, bytes_ahead):
+def test_every_rank_reads_its_share_of_the_stream(timed, reader, rank, ranks, bytes_ahead):
     cursor, count = Cursor(0, 1, 0), 60
     workers = [reading(reader), reading(reader)]
     client, _ = client_of(*workers)
@@ -280,7 +280,7 @@ def test_every_rank_has_its_share_of_the_stream(timed, reader, rank, ranks, byte
 
 
 @pytest.mark.parametrize("steps_ahead", [1, 4])
-def test_the_number_of_requested_steps_is_limited(timed, reader, steps_ahead):
+def test_the_number_of_steps_requested_ahead_is_limited(timed, reader, steps_ahead):
     worker = reading(reader)
     client, _ = client_of(worker)
     stream = stream_of(client, ranks=5, steps_ahead=steps_ahead).open(Cursor())
@@ -290,7 +290,7 @@ def test_the_number_of_requested_steps_is_limited(timed, reader, steps_ahead):
     assert len(worker.calls["fetch"]) == steps_ahead + 2
 
 
-def test_each_window_s_layout_is_asked_for_once(timed, reader):
+def test_each_window_s_layout_is_requested_once(timed, reader):
     worker = reading(reader)
     client, _ = client_of(worker)
     stream = stream_of(client).open(Cursor())

@@ -1,4 +1,4 @@
-"""The data workers of a run: how many there are, which serve, and what is known of them."""
+"""The data workers of a run: their number, those that serve, and their statistics."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ from cluster.ray.cluster_view import Node
 
 
 class StartedActors:
-    """The actors that are started, in order, each with the CPUs that it reserves."""
+    """Factory that records the started actors, in order, and the CPUs that each reserves."""
 
     def __init__(self):
         self.actors = []
@@ -76,13 +76,13 @@ def test_the_first_workers_serve_at_once(started):
 
 
 def answer(workers, *worker_numbers):
-    """Let workers that start give their first answer."""
+    """Give the first answer of the given workers, which are starting."""
     for handle, first in workers._starting:
         if handle.number in worker_numbers:
             first.come()
 
 
-def test_new_workers_serve_once_they_answer_and_are_not_started_twice(started):
+def test_new_workers_serve_after_their_first_answer_and_are_started_once(started):
     workers = some(1)
     assert workers.resize(4, []) == 4
     assert workers.resize(4, []) == 4
@@ -99,7 +99,7 @@ def test_new_workers_serve_once_they_answer_and_are_not_started_twice(started):
     assert workers.resize(4, []) == 4
 
 
-def test_surplus_workers_end_newest_first_and_send_heartbeats(started):
+def test_surplus_workers_end_newest_first_and_still_get_heartbeats(started):
     workers = some(2)
     workers.resize(4, [])
     assert workers.resize(1, []) == 1
@@ -107,14 +107,14 @@ def test_surplus_workers_end_newest_first_and_send_heartbeats(started):
     assert serving(workers) == [0]
     assert set(map(id, workers.actors)) == set(map(id, started.actors))
     assert workers.resize(2, []) == 2
-    assert len(started.actors) == 5  # no worker that was asked to end comes back
+    assert len(started.actors) == 5  # a worker that was asked to end is not used again
 
 
 @pytest.mark.parametrize(
     ("free", "wanted", "granted"),
     [([1.0, 0.9], 5, 4), ([8.0], 5, 5), ([0.4], 2, 1), ([], 3, 1), ([0.0], 0, 0)],
 )
-def test_workers_that_reserve_cpus_are_as_many_as_the_nodes_have_room_for(
+def test_the_free_cpus_of_nodes_limit_the_number_of_workers_that_reserve_cpus(
     started, free, wanted, granted
 ):
     workers = some(1, cpus=0.5)
@@ -122,7 +122,7 @@ def test_workers_that_reserve_cpus_are_as_many_as_the_nodes_have_room_for(
     assert len(started.actors) - len(started.ended) == granted
 
 
-def test_workers_that_do_not_start_are_given_up_and_the_others_stay(started, scripted_ray):
+def test_workers_that_do_not_start_are_killed_and_the_others_stay(started, scripted_ray):
     workers = some(1)
     workers.resize(3, [])
     assert workers.cancel_starting() == 2
@@ -132,7 +132,7 @@ def test_workers_that_do_not_start_are_given_up_and_the_others_stay(started, scr
     assert workers.resize(1, []) == 1
 
 
-def test_all_answer_only_if_each_does_within_a_heartbeat(started, scripted_ray):
+def test_workers_are_responsive_only_if_each_answers_within_a_heartbeat(started, scripted_ray):
     workers = some(2)
     first, second = started.actors
     first.answers["process_id"] = [Answer(1), Answer(1)]
@@ -153,7 +153,7 @@ def test_statistics_of_each_worker_are_reported(started):
     )
 
 
-def test_a_sign_is_as_old_as_the_last_answer(scripted_ray):
+def test_a_worker_s_silence_is_counted_from_its_last_answer(scripted_ray):
     first = WorkerStatistics(process_id=1, node="a", windows_read=1)
     second = WorkerStatistics(process_id=1, node="a", windows_read=2)
     actor = ScriptedActor(statistics=[Answer(first), Answer(DEAD), Answer(second)])
@@ -166,10 +166,10 @@ def test_a_sign_is_as_old_as_the_last_answer(scripted_ray):
 
     assert poll(100.0) == (None, 0.0)
     assert poll(102.0) == (first, 0.0)
-    assert poll(104.0) == (first, 2.0)  # it has died, and another takes its place
+    assert poll(104.0) == (first, 2.0)  # the worker has died; its successor has not answered
     assert poll(106.0) == (second, 0.0)
     assert poll(108.0) == (second, 2.0)
-    assert len(actor.calls["statistics"]) == 4  # the question under way is not asked again
+    assert len(actor.calls["statistics"]) == 4  # a pending request is not repeated
     (sign,) = signs.poll(workers, 106.0 + HEARTBEAT_TIMEOUT_SECONDS - 0.1)
     assert sign.is_alive
     (sign,) = signs.poll(workers, 106.0 + HEARTBEAT_TIMEOUT_SECONDS)

@@ -48,7 +48,7 @@ def mounted(tmp_path: Path) -> Path:
     return tmp_path / "mounted"
 
 
-def test_the_least_limit_counts_of_the_group_and_those_around_it(mounted: Path, own: Path) -> None:
+def test_the_lowest_limit_of_nested_groups_applies(mounted: Path, own: Path) -> None:
     own.write_text("0::/job/step/task\n")
     version_2(mounted / "job", str(8 * GB), "max 100000", used=5 * GB)
     version_2(mounted / "job" / "step", "max", "150000 100000")
@@ -56,13 +56,13 @@ def test_the_least_limit_counts_of_the_group_and_those_around_it(mounted: Path, 
     version_2(mounted / "another", str(GB), "1000 100000")
     memory, cores = memory_limit(mounted, own), core_limit(mounted, own)
     assert memory is not None
-    assert (memory.limit_bytes, memory.used_bytes) == (8 * GB, 4 * GB)  # without cached files
+    assert (memory.limit_bytes, memory.used_bytes) == (8 * GB, 4 * GB)  # excludes cached files
     assert cores is not None
     assert (cores.cores, cores.busy_seconds()) == (1.5, 7.5)
 
 
 @pytest.mark.parametrize("path", ["/job/step", "/not/seen/from/within"])
-def test_a_container_may_see_its_own_group_alone(mounted: Path, own: Path, path: str) -> None:
+def test_the_root_group_is_read_if_the_path_is_hidden(mounted: Path, own: Path, path: str) -> None:
     own.write_text(f"0::{path}\n")
     version_2(mounted, str(8 * GB), "50000 100000")
     memory, cores = memory_limit(mounted, own), core_limit(mounted, own)
@@ -72,7 +72,7 @@ def test_a_container_may_see_its_own_group_alone(mounted: Path, own: Path, path:
     assert cores.cores == 0.5
 
 
-def test_the_first_version_has_a_tree_for_each_controller(mounted: Path, own: Path) -> None:
+def test_cgroup_version_1_has_a_tree_for_each_controller(mounted: Path, own: Path) -> None:
     own.write_text("4:memory:/docker/x\n2:cpuacct:/\n1:cpu,cpuacct:/docker/x\n0::/\n")
     version_1(mounted, "", 2**63 - 4096, -1)
     version_1(mounted, "docker/x", 4 * GB, 250_000)
@@ -84,7 +84,7 @@ def test_the_first_version_has_a_tree_for_each_controller(mounted: Path, own: Pa
 
 
 @pytest.mark.parametrize("text", [None, "", "0::/\n", "0::/../../..\n", "1:cpu:/x\n"])
-def test_without_limits_or_files_there_is_none(mounted: Path, own: Path, text: str | None) -> None:
+def test_missing_files_or_limits_give_no_limit(mounted: Path, own: Path, text: str | None) -> None:
     if text is not None:
         own.write_text(text)
     assert memory_limit(mounted, own) is None

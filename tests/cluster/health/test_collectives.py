@@ -17,7 +17,7 @@ STEP = [GRADIENTS, SUMS, WEIGHTS]
 
 
 def record(*entered, ranks=2, group="0", pending=1, first=1, **fields):
-    """A rank's record.
+    """Return a rank's record of the collectives that it entered, as JSON.
 
     pending: how many of the last collectives are not complete.
     first: the number of the first one in the buffer.
@@ -51,7 +51,7 @@ def found(*records, steps=None, nodes=()):
     )
 
 
-def test_a_rank_that_has_not_come_to_a_collective_is_absent():
+def test_a_rank_that_has_not_entered_a_pending_collective_is_absent():
     finding = found(record(*STEP), record(*STEP[:2], pending=0), steps=[7, 6], nodes=["a", "b"])
     assert (finding.collective.operation, finding.collective.number) == ("gloo:all_gather", 3)
     assert (finding.collective.shape, finding.collective.dtype) == ((26240,), "Float")
@@ -60,7 +60,7 @@ def test_a_rank_that_has_not_come_to_a_collective_is_absent():
 
 
 @pytest.mark.parametrize("skipping", [0, 1])
-def test_the_rank_that_leaves_the_order_of_the_steps_is_absent(skipping):
+def test_a_rank_that_skips_a_collective_of_the_step_is_absent(skipping):
     whole = [*STEP, *STEP, *STEP]
     records = [record(*whole), record(*whole)]
     records[skipping] = record(*STEP, *STEP, GRADIENTS, SUMS, GRADIENTS)
@@ -70,7 +70,7 @@ def test_the_rank_that_leaves_the_order_of_the_steps_is_absent(skipping):
     assert "entered gloo:all_reduce of 53376 Float instead" in finding.text
 
 
-def test_the_differing_one_of_three_ranks_is_absent():
+def test_the_one_of_three_ranks_that_differs_is_absent():
     finding = found(
         record(*STEP, ranks=3), record(GRADIENTS, WEIGHTS, ranks=3), record(*STEP, ranks=3)
     )
@@ -79,7 +79,7 @@ def test_the_differing_one_of_three_ranks_is_absent():
     assert finding.waiting == (0, 2)
 
 
-def test_a_rank_without_a_record_is_named_with_the_collective_that_waits():
+def test_a_rank_without_a_record_is_named_with_the_pending_collective():
     for missing in (None, b"", b"[]", b"{", b'{"groups": {}, "torch": {"entries": 3}}'):
         finding = found(record(*STEP), missing)
         assert finding.text == (
@@ -89,13 +89,13 @@ def test_a_rank_without_a_record_is_named_with_the_collective_that_waits():
         )
 
 
-def test_a_collective_that_all_ranks_have_entered_is_named():
+def test_a_pending_collective_that_all_ranks_entered_is_named():
     finding = found(record(*STEP), record(*STEP))
     assert not finding.absent
     assert finding.text.startswith("Rank 0, rank 1 entered gloo:all_gather")
 
 
-def test_ranks_outside_collectives_are_said_to_wait_in_none():
+def test_no_collective_is_named_if_no_rank_waits_in_one():
     finding = found(record(*STEP, pending=0), record(*STEP, pending=0))
     assert finding.collective is None
     assert "No rank waits in a collective of step 9" in finding.text
@@ -103,19 +103,19 @@ def test_ranks_outside_collectives_are_said_to_wait_in_none():
     assert found().hang_step == 0
 
 
-def test_uneven_shapes_of_a_gather_are_no_difference():
+def test_uneven_shapes_of_a_gather_are_not_a_difference():
     uneven = [GRADIENTS, ("gloo:all_gather", [1], "Float")]
     assert not found(record(GRADIENTS, WEIGHTS), record(*uneven)).absent
     other_type = [GRADIENTS, ("gloo:all_gather", [26240], "Double")]
     assert found(record(GRADIENTS, WEIGHTS), record(*other_type)).absent
 
 
-def test_collectives_that_one_buffer_has_lost_are_not_compared():
+def test_collectives_dropped_from_one_rank_s_buffer_are_not_compared():
     late = record(*STEP[1:], first=2)
     assert not found(record(*STEP), late).absent
 
 
-def test_a_rank_that_entered_nothing_of_a_group_of_both_is_absent():
+def test_a_rank_that_entered_no_collective_of_its_group_is_absent():
     nothing = json.dumps({"groups": {"0": [0, 1]}, "torch": {}}).encode()
     assert [rank.rank for rank in found(record(*STEP), nothing).absent] == [1]
     stranger = json.dumps({"groups": {}, "torch": {"entries": []}}).encode()
@@ -123,7 +123,7 @@ def test_a_rank_that_entered_nothing_of_a_group_of_both_is_absent():
     assert not alone.absent
 
 
-def test_the_earliest_collective_of_several_groups_is_named():
+def test_the_earliest_pending_collective_of_several_groups_is_named():
     early = json.loads(record(SUMS, group="1", time_created_ns=-5))
     both = json.loads(record(*STEP))
     both["groups"] |= early["groups"]
@@ -133,11 +133,11 @@ def test_the_earliest_collective_of_several_groups_is_named():
     assert finding.collective.number == 1
 
 
-def test_entries_between_two_ranks_are_left_out():
+def test_point_to_point_entries_are_ignored():
     assert found(record(*STEP, is_p2p=True), record(pending=0)).collective is None
 
 
-def test_texts_of_a_record_are_bounded():
+def test_texts_from_a_record_are_bounded_in_length():
     shapes = [1] * 1000
     text = record(("x" * 5000, shapes, "y" * 5000), ranks=1)
     collective = found(text).collective
@@ -148,6 +148,6 @@ def test_texts_of_a_record_are_bounded():
     assert "Not listed: 135 ranks" in many.text
 
 
-def test_a_record_of_too_many_entries_counts_as_missing(monkeypatch):
+def test_a_record_above_the_size_limit_counts_as_missing(monkeypatch):
     monkeypatch.setattr(collectives, "LIMITS", collectives.LIMITS._replace(bytes=100))
     assert not found(record(*STEP)).absent[0].has_record

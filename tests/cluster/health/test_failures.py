@@ -15,7 +15,7 @@ HERE = Position("step", 25, "epoch 0, window 3")
 
 
 def raised(cause: Exception) -> Exception:
-    """The failure of rank 1, whose training has raised this."""
+    """Return the failure of rank 1, whose training raised `cause`."""
     error = RayTaskError("train", "a traceback", cause)
     return failure_of("Rank 1 on node a", HERE, error)
 
@@ -24,7 +24,7 @@ DEATH = failure_of("Rank 0 on node a", HERE, ActorUnavailableError("The actor di
 BROKEN_CONNECTION = raised(RuntimeError("Connection closed by peer"))
 
 
-def test_an_unexpected_error_carries_rank_phase_and_coordinates():
+def test_an_unexpected_error_names_rank_phase_and_coordinates():
     assert isinstance(BROKEN_CONNECTION, RankLostError)
     assert str(BROKEN_CONNECTION) == (
         "Rank 1 on node a has failed in phase step of step 25 (epoch 0, window 3): "
@@ -55,7 +55,7 @@ def test_an_error_of_transloom_is_reported_unchanged(cause):
     assert cause_of([BROKEN_CONNECTION, raised(cause)]) is cause
 
 
-def test_a_death_is_the_cause_of_all_else():
+def test_the_death_of_a_rank_is_the_cause_of_all_other_errors():
     assert isinstance(DEATH, RankLostError)
     assert str(DEATH).startswith("Rank 0 on node a has died in phase step of step 25 (epoch 0")
     assert "more" not in str(DEATH)
@@ -63,12 +63,12 @@ def test_a_death_is_the_cause_of_all_else():
     assert cause_of([BROKEN_CONNECTION, DEATH, raised(NonFiniteLossError("NaN"))]) is DEATH
 
 
-def test_a_broken_connection_may_be_a_consequence():
+def test_a_broken_connection_is_not_certain_to_be_the_cause():
     assert not is_certain([BROKEN_CONNECTION])
     assert cause_of([BROKEN_CONNECTION]) is BROKEN_CONNECTION
 
 
-def test_a_message_says_nothing_twice_and_shows_no_traceback():
+def test_a_message_repeats_nothing_and_shows_no_traceback():
     error = DatasetFileError("a.tar", "1 byte", "none")
     message = str(error)
     error.add_note("In a process of the pool:\nTraceback (most recent call last):\n" + message)
@@ -77,7 +77,7 @@ def test_a_message_says_nothing_twice_and_shows_no_traceback():
     assert full_message(error) == f"{message} (Rank 1 raised this in phase step of step 3.)"
 
 
-def test_a_failure_shows_the_beginning_of_a_long_error_and_keeps_all_of_it():
+def test_a_failure_shortens_a_long_error_and_keeps_its_traceback():
     long = raised(RuntimeError("x" * 10_000))
     assert "RuntimeError: xxx" in str(long)
     assert len(str(long)) < 700

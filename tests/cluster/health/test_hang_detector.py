@@ -12,7 +12,7 @@ NAMES = ["Rank 0 on node a", "Rank 1 on node b"]
 
 
 def detector_at(*positions: Position, now: float = 0.0) -> HangDetector:
-    """A watch over ranks that have come to these positions and answered at this time."""
+    """Return a detector of ranks that reached these positions and answered at time `now`."""
     detector = HangDetector(DEADLINES, NAMES[: len(positions)], now)
     for rank, position in enumerate(positions):
         detector.on_progress(rank, position, now)
@@ -20,7 +20,7 @@ def detector_at(*positions: Position, now: float = 0.0) -> HangDetector:
 
 
 def hung(detector: HangDetector, now: float, ranks=(0, 1)) -> str | None:
-    """Return the detector's messages when all ranks answer at the given time."""
+    """Return the message of a hang at time `now`, when `ranks` answer; None if no rank hangs."""
     for rank in ranks:
         detector.on_answer(rank, now)
     error = detector.hung(ranks, now)
@@ -37,7 +37,7 @@ def test_every_phase_has_its_deadline(phase, seconds):
     assert "hangs" in hung(detector, seconds + 1)
 
 
-def test_progress_within_a_phase_counts():
+def test_progress_within_a_phase_restarts_its_deadline():
     detector = detector_at(Position("step", 7), Position("step", 7))
     for rank in (0, 1):
         detector.on_progress(rank, Position("step", 7, "window 3"), 9.0)
@@ -49,7 +49,7 @@ def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
     validating = Position("validation", 24)
     stepping = Position("step", 25, "epoch 0, window 3")
     detector = detector_at(stepping, validating)
-    assert hung(detector, 11.0) is None  # rank 0 waits for longer than a step may take, for rank 1
+    assert hung(detector, 11.0) is None  # rank 0 waits for rank 1 longer than a step may take
     assert hung(detector, 41.0) == (
         "Rank 1 on node b hangs: it has been in phase validation of step 24 for 41 s, while others "
         "are in phase step of step 25 (epoch 0, window 3). If this phase can take that "
@@ -57,27 +57,27 @@ def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
     )
 
 
-def test_ranks_that_are_equally_far_are_all_meant():
+def test_the_message_says_if_all_ranks_are_at_the_same_position():
     position = Position("step", 25, "epoch 0, window 3")
     text = hung(detector_at(position, position), 11.0)
     assert "in phase step of step 25 (epoch 0, window 3) for 11 s, like all other ranks." in text
     assert "cluster.deadlines.step_seconds, which is 10" in text
 
 
-def test_the_longest_waiting_of_equally_far_ranks_is_named():
+def test_among_ranks_at_the_same_step_the_one_stalled_longest_is_named():
     detector = detector_at(Position("step", 25), Position("step", 25))
     detector.on_progress(0, Position("step", 25, "epoch 0, window 3"), 8.0)
     text = hung(detector, 11.0)
     assert text.startswith("Rank 1 on node b hangs: it has been in phase step of step 25 for 11 s")
 
 
-def test_a_rank_that_has_returned_is_not_waited_for():
+def test_a_rank_that_has_returned_need_not_answer():
     detector = detector_at(Position("done", 30), Position("step", 30))
     detector.on_progress(1, Position("done", 30), 19.0)
     assert hung(detector, 21.0, ranks=(1,)) is None
 
 
-def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
+def test_a_silent_process_is_named_in_any_phase():
     detector = detector_at(Position("validation", 24), Position("validation", 24))
     detector.on_answer(0, 6.0)
     error = detector.hung([0, 1], 6.0)
@@ -88,7 +88,7 @@ def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
 
 
 def after_steps(*seconds: float, deadlines: DeadlinesConfig) -> tuple[HangDetector, float]:
-    """Return a detector of two ranks that have computed steps of these durations, and the time.
+    """Return a detector after two ranks computed steps of these durations, and the current time.
 
     Rank 0 has its data at once and waits 100 s for rank 1's; both then compute.
     """
@@ -112,15 +112,15 @@ LONG = DeadlinesConfig(step_seconds=600)
 @pytest.mark.parametrize(
     ("steps", "deadline"),
     [
-        ([1.0] * 9, 600.0),  # the first steps keep the setting
+        ([1.0] * 9, 600.0),  # too few steps, so the setting applies
         ([1.0] * 10, 30.0),
         ([5.0] * 10, 50.0),
-        ([1.0] * 50 + [5.0] * 26, 50.0),  # the newest 50 count
+        ([1.0] * 50 + [5.0] * 26, 50.0),  # only the newest 50 steps count
         ([5.0] * 26 + [1.0] * 50, 30.0),
-        ([100.0] * 10, 600.0),  # the setting is the ceiling
+        ([100.0] * 10, 600.0),  # the setting is the upper limit
     ],
 )
-def test_the_deadline_of_a_step_follows_from_the_steps_before(steps, deadline):
+def test_the_deadline_of_a_step_is_computed_from_earlier_steps(steps, deadline):
     detector, now = after_steps(*steps, deadlines=LONG)
     step = len(steps) + 1
     detector.on_progress(0, Position("step", step), now)
@@ -136,7 +136,7 @@ def test_the_deadline_of_a_step_follows_from_the_steps_before(steps, deadline):
         assert "raise cluster.deadlines.step_seconds, which is 600" in text
 
 
-def test_waiting_for_data_keeps_the_setting():
+def test_the_deadline_of_waiting_for_data_is_the_setting():
     detector, now = after_steps(*[1.0] * 20, deadlines=LONG)
     detector.on_progress(0, Position("step", 21), now)
     assert hung(detector, now + 600) is None
@@ -145,7 +145,7 @@ def test_waiting_for_data_keeps_the_setting():
     assert "raise cluster.deadlines.step_seconds, which is 600" in text
 
 
-def test_a_rank_whose_report_comes_late_has_the_time_since_the_others_had_their_data():
+def test_the_deadline_of_a_step_counts_from_when_the_last_rank_has_its_data():
     detector, now = after_steps(*[1.0] * 20, deadlines=LONG)
     detector.on_progress(0, Position("step", 21), now)
     detector.on_progress(1, Position("step", 21), now + 100.0)
@@ -154,7 +154,7 @@ def test_a_rank_whose_report_comes_late_has_the_time_since_the_others_had_their_
     assert hung(detector, now + 131.0).startswith("Rank 0")
 
 
-def test_a_recipe_can_keep_the_setting_for_all_steps():
+def test_a_recipe_can_turn_off_computed_deadlines():
     fixed = DeadlinesConfig(step_seconds=600, adaptive_step=False)
     detector, now = after_steps(*[1.0] * 20, deadlines=fixed)
     for rank in (0, 1):
@@ -177,5 +177,5 @@ def test_a_progress_report_ends_the_silence_of_a_rank():
     assert detector.silent_seconds(0, 10.0) == 8.0
     detector.on_progress(0, Position("save", 7), 9.0)
     assert detector.silent_seconds(0, 10.0) == 1.0
-    assert detector.silent_seconds(0, 8.5) == 0.0  # a report is newer than the question
+    assert detector.silent_seconds(0, 8.5) == 0.0  # the report is newer than that time
     assert detector.silent_seconds(1, 10.0) == 10.0

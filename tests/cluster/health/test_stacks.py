@@ -1,4 +1,4 @@
-"""Diagnostics that are kept of a hung rank."""
+"""Stacks of hung ranks, and where they are saved."""
 
 import os
 import re
@@ -32,7 +32,7 @@ PREPARED_FOR_NOTHING = "import time; print('here', flush=True); time.sleep(600)"
 
 @pytest.fixture
 def start():
-    """Starts a program and waits until it says that it is there."""
+    """Return a function that starts a program and waits until it prints `here`."""
     started = []
 
     def start(program: str) -> subprocess.Popen:
@@ -53,7 +53,7 @@ def test_a_process_that_holds_the_interpreter_lock_shows_its_stack(start):
         assert text.startswith(f"process {process.pid}, ")
         assert "in holds_the_interpreter_lock" in text
     again = stacks_of([one.pid])[0]
-    assert again.count("in holds_the_interpreter_lock") == 1  # not what it said before
+    assert again.count("in holds_the_interpreter_lock") == 1  # without the earlier dump
 
 
 def test_a_stopped_process_is_reported_with_its_state(start, monkeypatch):
@@ -66,15 +66,15 @@ def test_a_stopped_process_is_reported_with_its_state(start, monkeypatch):
     assert "No Python stack: the process is not running" in text
 
 
-def test_a_process_that_is_not_prepared_for_it_gets_no_signal(start):
-    """To which it would die."""
+def test_a_process_without_a_dump_handler_gets_no_signal(start):
+    """The signal would kill the process."""
     process = start(PREPARED_FOR_NOTHING)
     (text,) = stacks_of([process.pid])
     assert "No Python stack" in text
     assert process.poll() is None
 
 
-def test_a_process_that_is_gone(start):
+def test_a_process_that_has_ended_is_reported(start):
     process = start(PREPARED_FOR_NOTHING)
     process.kill()
     process.wait()
@@ -91,7 +91,7 @@ def test_a_process_that_is_gone(start):
         ("exec sleep 600", "No native stack: .* timed out"),
     ],
 )
-def test_py_spy_is_asked_where_it_is_installed(tmp_path, monkeypatch, script, says):
+def test_py_spy_dumps_native_stacks_if_it_is_installed(tmp_path, monkeypatch, script, says):
     if says.endswith("timed out"):
         monkeypatch.setattr(stacks, "PY_SPY_SECONDS", 0.2)
     program = tmp_path / "py-spy"
@@ -103,7 +103,7 @@ def test_py_spy_is_asked_where_it_is_installed(tmp_path, monkeypatch, script, sa
     assert re.search(says.format(pid=pid), text)
 
 
-def test_the_stacks_of_the_newest_hangs_are_kept(tmp_path):
+def test_only_the_stacks_of_the_newest_hangs_are_kept(tmp_path):
     run = RunFolder(tmp_path)
     for year in range(2001, 2010):
         (run.stacks / f"{year}-01-01T00-00-00").mkdir(parents=True)
@@ -115,14 +115,14 @@ def test_the_stacks_of_the_newest_hangs_are_kept(tmp_path):
     assert kept[0].startswith("2006")
 
 
-def test_stacks_that_cannot_be_kept_are_no_failure(tmp_path):
+def test_stacks_that_cannot_be_saved_cause_a_notice_and_no_error(tmp_path):
     run, notices = RunFolder(tmp_path), []
     run.stacks.write_text("in the way")
     assert save_stacks(run, {0: "here"}, notices.append) is None
     assert "could not be saved" in notices[0]
 
 
-def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
+def test_a_hang_error_names_the_folder_of_its_stacks(tmp_path):
     run = RunFolder(tmp_path)
     hang = RankHungError("Rank 1 hangs")
     told = attach_stacks(hang, run, lambda: {0: "waits", 1: "loops"}, pytest.fail)

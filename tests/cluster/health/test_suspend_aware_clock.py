@@ -3,7 +3,7 @@
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 
 
-def test_the_clock_stands_still_while_the_process_is_paused():
+def test_the_clock_stops_while_the_process_is_paused():
     time = 100.0
     clock = SuspendAwareClock(lambda: time)
     time += 0.5

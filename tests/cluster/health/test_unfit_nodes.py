@@ -14,7 +14,7 @@ def test_nodes_are_listed_in_the_order_in_which_they_were_added():
     assert unfit.text == "Node b is slow (3 GFLOP/s, the others 90). Node a lacks the folder"
 
 
-def test_the_first_reason_of_a_node_is_kept():
+def test_a_node_keeps_its_first_reason():
     unfit = UnfitNodes()
     first = unfit.add("b", "Node b is slow")
     assert unfit.add("b", "Node b is wrong", "0f…") == first == UnfitNode("b", "Node b is slow")

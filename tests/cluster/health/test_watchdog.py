@@ -1,4 +1,4 @@
-"""A process ends itself when its supervisor has fallen silent."""
+"""A process ends itself if its supervisor sends no heartbeats."""
 
 import signal
 import threading
@@ -9,8 +9,8 @@ from support.command import started_python
 from cluster.health import watchdog
 from cluster.health.watchdog import HeartbeatSender, Watchdog
 
-# The program's clock advances by half a second for each line of its input; the program says when it
-# checks.
+# The program prints a line at each check; its clock advances by half a second for each line of its
+# input.
 PROGRAM = """
 import threading
 from cluster.health.watchdog import Watchdog
@@ -28,20 +28,20 @@ threading.Event().wait()
 """
 
 
-def test_it_lives_as_long_as_it_hears_of_the_supervisor_and_not_longer():
+def test_a_process_ends_itself_when_heartbeats_stop_and_not_earlier():
     with started_python(PROGRAM) as process:
         try:
             for news in ["heard"] * 10 + ["silent"] * 4 + ["heard"] + ["silent"] * 5:
                 assert process.stdout.readline() == "looks\n"
                 print(news, file=process.stdin, flush=True)
-            assert process.stdout.readline() == ""  # it looks no more
+            assert process.stdout.readline() == ""  # the process has ended
             assert process.wait() == -signal.SIGKILL
         finally:
             process.kill()
 
 
 class Actor:
-    """As Ray's handle of one: ``heartbeat`` is called from afar."""
+    """Stand-in for Ray's handle of an actor, whose ``heartbeat`` is called remotely."""
 
     def __init__(self, error=None):
         self.heartbeat = self
@@ -57,7 +57,7 @@ class Actor:
             raise self._error
 
 
-def test_an_unreachable_actor_does_not_silence_the_supervisor(monkeypatch):
+def test_an_unreachable_actor_does_not_stop_heartbeats_to_other_actors(monkeypatch):
     monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.01)
     gone, alive = Actor(RuntimeError("the actor is gone")), Actor()
     with HeartbeatSender(lambda: [gone, alive]):
@@ -65,7 +65,7 @@ def test_an_unreachable_actor_does_not_silence_the_supervisor(monkeypatch):
     assert gone.times >= 3
 
 
-def test_an_error_at_the_end_does_not_keep_the_process(monkeypatch):
+def test_an_error_in_the_last_action_does_not_keep_the_process_alive(monkeypatch):
     killed, errors = threading.Event(), []
     monkeypatch.setattr(watchdog.os, "kill", lambda pid, signal: killed.set())
     monkeypatch.setattr(threading, "excepthook", lambda error: errors.append(error.exc_value))

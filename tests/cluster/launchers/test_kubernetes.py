@@ -1,4 +1,4 @@
-"""The RayJob of a run, against KubeRay's schema and rules; there was no Kubernetes to try it on."""
+"""The RayJob of a run, checked against KubeRay's schema and rules, without a Kubernetes cluster."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ def documents(transloom, recipe_file, *arguments):
 
 
 def closed(schema):
-    """As the API server takes the schema: no field that is not named, and int-or-string."""
+    """Return the schema as the API server applies it: no unknown fields, and int-or-string."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -65,7 +65,7 @@ def validator():
 
 
 def ruled(schema, manifest, place=""):
-    """The places of a manifest for which the schema has CEL rules."""
+    """Yield the places of a manifest for which the schema has CEL rules."""
     if "x-kubernetes-validations" in schema:
         yield place
     if isinstance(manifest, dict):
@@ -81,10 +81,10 @@ NOTHING = ["cluster.kubernetes.queue=null", "cluster.kubernetes.priority_class=n
 
 
 @pytest.mark.parametrize("overrides", [[], [*NOTHING, "cluster.gpus_per_rank=0"]])
-def test_the_schema_and_its_rules_take_the_manifest(transloom, recipe_file, validator, overrides):
+def test_the_manifest_passes_the_schema_and_its_rules(transloom, recipe_file, validator, overrides):
     files, job = documents(transloom, recipe_file, *overrides)
     assert [error.message for error in validator.iter_errors(job)] == []
-    # Rules (CEL) are about deletionStrategy, managedBy and backend, which it does without.
+    # CEL rules are about deletionStrategy, managedBy and backend, which the manifest does not use.
     schema = json.loads(SCHEMA.read_text())
     assert list(ruled(schema, job)) == []
     strategy = {"spec": {"deletionStrategy": {}, "managedBy": "x"}}
@@ -104,7 +104,7 @@ def test_the_schema_and_its_rules_take_the_manifest(transloom, recipe_file, vali
         (["spec", "submitterPodTemplate", "spec", "terminationGraceSeconds"], 3),
     ],
 )
-def test_the_check_finds_what_is_wrong(transloom, recipe_file, validator, place, value):
+def test_the_schema_check_rejects_wrong_manifests(transloom, recipe_file, validator, place, value):
     _, job = documents(transloom, recipe_file)
     *path, name = place
     part = job = copy.deepcopy(job)
@@ -114,24 +114,26 @@ def test_the_check_finds_what_is_wrong(transloom, recipe_file, validator, place,
     assert list(validator.iter_errors(job))
 
 
-def test_kuberays_checks_outside_its_schema_pass(transloom, recipe_file):
-    """`ValidateRayJobSpec` and `ValidateRayClusterSpec` of KubeRay 1.7.0."""
+def test_the_manifest_passes_kuberay_s_checks_outside_its_schema(transloom, recipe_file):
+    """These are `ValidateRayJobSpec` and `ValidateRayClusterSpec` of KubeRay 1.7.0."""
     _, job = documents(transloom, recipe_file)
     spec = job["spec"]
-    assert spec["submissionMode"] == "K8sJobMode"  # backoffLimit and a submitter may be given
-    assert spec["shutdownAfterJobFinishes"]  # else neither a time to live nor Kueue
+    assert spec["submissionMode"] == "K8sJobMode"  # allows backoffLimit and a submitter
+    assert spec["shutdownAfterJobFinishes"]  # required for a time to live and for Kueue
     cluster = spec["rayClusterSpec"]
     assert cluster["rayVersion"] == ray.__version__
-    assert tuple(map(int, ray.__version__.split(".")[:2])) >= (2, 52)  # for the token
+    assert tuple(map(int, ray.__version__.split(".")[:2])) >= (2, 52)  # required for the token
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert "resources" not in group  # not together with num-cpus
+        assert "resources" not in group  # not allowed together with num-cpus
         assert "labels" not in group["rayStartParams"]
-    # The operator puts it unquoted into a line of the shell.
+    # The operator puts the entrypoint unquoted into a shell command.
     assert spec["entrypoint"] == "bash /etc/transloom/train.sh"
 
 
 def test_the_submitter_retries_for_ten_minutes(transloom, recipe_file):
-    """A job of Kubernetes waits for 10 s before a retry, then twice as long, up to 360 s."""
+    """A Kubernetes job waits for 10 s before its first retry, then twice as long each time, up to
+    360 s.
+    """
     _, job = documents(transloom, recipe_file)
     retries = job["spec"]["submitterConfig"]["backoffLimit"]
     assert sum(min(10 * 2**number, 360) for number in range(retries)) >= 600
@@ -141,14 +143,14 @@ SPECIAL = "\n \t\r#:-|>'\"%é▁\x7f\x85\u2028\ufeff\0\x1b😀a1ey{}"
 
 
 @given(st.text(st.sampled_from(SPECIAL), max_size=20))
-def test_any_text_is_read_as_it_was(text):
+def test_text_in_a_template_reads_back_unchanged(text):
     filled = fill("data:\n  recipe.yaml: {{recipe}}\n  other: 1", {"recipe": text})
     assert yaml.safe_load(filled) == {"data": {"recipe.yaml": text, "other": 1}}
 
 
 @pytest.mark.parametrize("text", ["1e3", "y", "No", "0o17", "1_000", "~", "null", "12:30", " "])
-def test_texts_stay_texts_for_every_reader_of_yaml(text):
-    """YAML 1.1 and 1.2 differ in numbers and truth values, and kubectl reads some of both."""
+def test_texts_that_resemble_other_yaml_types_are_quoted(text):
+    """YAML 1.1 and 1.2 differ in numbers and truth values, and kubectl accepts some of both."""
     assert fill("key: {{value}}", {"value": text}) == f'key: "{text}"'
 
 
@@ -187,7 +189,7 @@ def test_the_manifest_follows_the_recipe(transloom, recipe_file):
     assert stops == [["bash", f"/etc/transloom/{name}.sh"] for name in ("stop", "drain")]
 
 
-def test_unset_recipe_fields_have_no_line(transloom, recipe_file):
+def test_unset_recipe_fields_are_left_out_of_the_manifest(transloom, recipe_file):
     _, job = documents(transloom, recipe_file, *NOTHING, "cluster.gpus_per_rank=0")
     assert job["metadata"]["labels"] == {"app.kubernetes.io/name": "transloom"}
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
@@ -196,9 +198,7 @@ def test_unset_recipe_fields_have_no_line(transloom, recipe_file):
     assert pod["containers"][0]["resources"]["limits"].keys() == {"cpu", "memory"}
 
 
-def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
-    transloom, recipe_file
-):
+def test_the_smallest_number_of_ranks_decides_the_minimum_of_worker_pods(transloom, recipe_file):
     _, job = documents(transloom, recipe_file, "cluster.ranks={min: 1, max: 5}")
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (workers["replicas"], workers["minReplicas"], workers["maxReplicas"]) == (3, 1, 3)
@@ -212,22 +212,22 @@ def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
         (["data.dataset=datasets/x"], "data.dataset is datasets/x, which pods would not find"),
     ],
 )
-def test_unsupported_recipes_are_refused(transloom, recipe_file, arguments, said):
+def test_recipes_that_pods_cannot_use_are_refused(transloom, recipe_file, arguments, said):
     with pytest.raises(RecipeError) as error:
         transloom("deploy", "kubernetes", recipe_file, *arguments)
     assert said in str(error.value)
 
 
-def test_a_run_in_an_object_store(transloom, recipe_file):
+def test_a_run_in_an_object_store_is_passed_to_the_scripts(transloom, recipe_file):
     files, _ = documents(transloom, recipe_file, "--run", "s3://bucket/runs/tiny")
     assert "--run s3://bucket/runs/tiny)" in files["data"]["train.sh"]
     assert files["data"]["stop.sh"].startswith("run=s3://bucket/runs/tiny\n")
 
 
-def test_the_lines_of_a_users_template_stay(transloom, recipe_file, tmp_path, validator):
+def test_lines_added_to_a_user_s_template_are_kept(transloom, recipe_file, tmp_path, validator):
     template, containers = tmp_path / "mine.yaml", "            containers:\n"
     added = "            # Ours.\n" + block("how-to/kubernetes.md", "yaml edited")
-    assert TEMPLATE.read_text().count(containers) == 1  # in the pods of ranks
+    assert TEMPLATE.read_text().count(containers) == 1  # only in the pods of ranks
     template.write_text(TEMPLATE.read_text().replace(containers, added + containers))
     printed = transloom("deploy", "kubernetes", recipe_file, "--template", template).output
     assert "            # Ours.\n" in printed
@@ -238,7 +238,7 @@ def test_the_lines_of_a_users_template_stay(transloom, recipe_file, tmp_path, va
 
 
 @pytest.mark.parametrize("left", ["{{namespace}}", "{{ name }}", "{{}}", "{{name}} {{Name}}"])
-def test_a_placeholder_that_is_left_is_refused(transloom, recipe_file, tmp_path, left):
+def test_a_placeholder_without_a_value_is_refused(transloom, recipe_file, tmp_path, left):
     template = tmp_path / "mine.yaml"
     template.write_text(TEMPLATE.read_text() + f"namespace: {left}\n")
     with pytest.raises(RecipeError, match=r"nothing fills .* in double braces.* names name, image"):
@@ -246,7 +246,7 @@ def test_a_placeholder_that_is_left_is_refused(transloom, recipe_file, tmp_path,
 
 
 @pytest.mark.parametrize("part", ["{{name", "{{name}"])
-def test_a_broken_placeholder_is_no_yaml(part):
+def test_a_broken_placeholder_makes_invalid_yaml(part):
     with pytest.raises(yaml.YAMLError):
         yaml.safe_load(fill(f"a: {part}\nb: c", {"name": "tiny"}))
 
@@ -268,13 +268,13 @@ FORMER = {
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_a_former_field_is_refused_with_what_to_write(recipe_file, name):
+def test_a_removed_field_is_refused_with_its_replacement(recipe_file, name):
     text = json.dumps(FORMER[name])
     with pytest.raises(RecipeError, match=rf"{name} cannot be set .*rayjob\.yaml, .* --template"):
         load_recipe(recipe_file, [f"cluster.kubernetes.{name}={text}"])
 
 
-def test_former_defaults_in_the_recipe_of_a_run_are_no_problem(recipe_file):
+def test_defaults_of_removed_fields_in_a_run_s_recipe_are_accepted(recipe_file):
     values = yaml.safe_load(recipe_file.read_text())
     values["cluster"]["kubernetes"] |= {name: type(value)() for name, value in FORMER.items()}
     values["cluster"]["kubernetes"] |= {"head_memory_gigabytes": 4.0, "retries": 3, "user": 1000}
@@ -293,11 +293,11 @@ def test_former_defaults_in_the_recipe_of_a_run_are_no_problem(recipe_file):
         ("…", "run"),
     ],
 )
-def test_names_of_jobs(run, name):
+def test_a_job_name_is_a_valid_kubernetes_name(run, name):
     assert job_name(run) == name
 
 
-def test_long_names_stay_different():
+def test_long_run_names_that_differ_give_different_job_names():
     names = {job_name(f"{'long-' * 9}{end}") for end in ("ab", "cd")}
     assert len(names) == 2
     assert {len(name) for name in names} <= set(range(40, 48))

@@ -18,7 +18,7 @@ STAND_IN = Path(srun.__file__).with_name("transloom.sh")
 
 @pytest.fixture
 def pod(tmp_path):
-    """Starts one of the scripts; what it starts says what happens in the file `story`."""
+    """Return a function that starts a script; its programs log their events to the file `story`."""
     values = tiny_values(Path("/shared/tiny"))
     values["cluster"]["kubernetes"] = {"image": "transloom:cpu"}
     recipe = write_yaml(tmp_path / "recipe.yaml", values)
@@ -42,7 +42,7 @@ def pod(tmp_path):
         return process
 
     yield start
-    for process in started:  # and what they have started
+    for process in started:  # with the processes that they have started
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -53,26 +53,26 @@ def story(tmp_path):
     return file.read_text().splitlines() if file.exists() else []
 
 
-def test_after_75_the_run_goes_on_in_its_pod(pod, tmp_path):
+def test_a_run_that_exits_with_75_restarts_in_its_pod(pod, tmp_path):
     assert pod("train", "75 then 0").wait() == 0
     assert story(tmp_path) == ["train", "train"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_other_codes_are_the_jobs(pod, tmp_path, code):
+def test_other_exit_codes_become_the_job_s_exit_code(pod, tmp_path, code):
     assert pod("train", f"exit {code}").wait() == code
     assert story(tmp_path) == ["train"]
 
 
 @pytest.mark.parametrize("plan", ["train on", "no run yet"])
-def test_a_pod_that_leaves_waits_for_the_checkpoint(pod, tmp_path, plan):
+def test_a_stopping_pod_waits_for_the_checkpoint(pod, tmp_path, plan):
     train = pod("train", plan)
     wait_until(lambda: story(tmp_path) == ["train"])
     assert pod("stop", plan).wait() == 0
     assert story(tmp_path) == ["train", "stop /shared/run", "train TERM"]
-    assert train.wait() == 75  # the job's end, although it would be made up for in another pod
+    assert train.wait() == 75  # the job ends; a retry would start in another pod
 
 
-def test_a_pod_without_a_run_leaves_at_once(pod, tmp_path):
+def test_a_pod_without_a_run_stops_at_once(pod, tmp_path):
     assert pod("stop").wait() == 0
     assert story(tmp_path) == []

@@ -1,7 +1,6 @@
 """A Slurm job's script, with an srun that starts its tasks on this machine.
 
-transloom itself and scontrol are stand-ins that say what happens to them; `make lab` has the whole
-on a real Slurm.
+transloom itself and scontrol are stand-ins that log their calls; `make lab` uses a real Slurm.
 """
 
 import os
@@ -24,7 +23,7 @@ STAND_IN = Path(srun.__file__).with_name("transloom.sh")
 
 
 class Job:
-    """A job's script that runs, and what has happened."""
+    """Running script of a job, with the log of its events."""
 
     def __init__(self, folder, nodes, plan, overrides=(), array=None, task=None, **more):
         self.folder = folder
@@ -71,7 +70,7 @@ class Job:
         assert line in self.story, self.log.read_text()
 
     def terminate(self):
-        """As Slurm does with --signal=B: only the script itself."""
+        """Signal only the script itself, as Slurm does with --signal=B."""
         self.process.send_signal(signal.SIGTERM)
 
     def code(self):
@@ -94,7 +93,7 @@ def job(tmp_path):
         return jobs[-1]
 
     yield start
-    for one in jobs:  # and what they have started
+    for one in jobs:  # with the processes that they have started
         with suppress(ProcessLookupError):
             os.killpg(one.process.pid, signal.SIGKILL)
         one.process.wait()
@@ -103,7 +102,7 @@ def job(tmp_path):
 def test_all_nodes_join_before_the_driver_starts(job, tmp_path):
     one = job(3, "exit 0", overrides=["cluster.ranks=3", "cluster.niceness=2"])
     assert one.code() == 0, one.log.read_text()
-    # The token: in no process's environment, and only its owner can read its file and folder.
+    # The token is in no process's environment, and only its owner can read its file and folder.
     options = "--cpus 1 --gpus 0 --niceness 2"
     starts = [f"node {n} 0 600 700 token {options}" for n in range(3)]
     joins = [f"node {n} joins 10.0.0.1:1234" for n in (1, 2)]
@@ -113,12 +112,12 @@ def test_all_nodes_join_before_the_driver_starts(job, tmp_path):
     assert max(one.story.index(line) for line in starts + joins) < one.story.index(left[0])
     run = str(tmp_path / "runs" / "tiny")
     assert one.trained()[-4:] == ["--run", run, "--address", "10.0.0.1:1234"]
-    # It holds no end of the pipe by which the nodes learn that the script is gone.
+    # The driver does not inherit the pipe that closes when the script ends.
     assert "pipe:" not in (tmp_path / "story.files").read_text()
     assert one.leftovers() == []
 
 
-def test_nothing_in_a_recipe_is_taken_for_shell(job, tmp_path):
+def test_no_text_of_a_recipe_is_executed_by_the_shell(job, tmp_path):
     hostile = "tracking.project=it's $(touch hacked) `touch hacked`; touch hacked"
     one = job(1, "exit 0", overrides=[hostile])
     assert one.code() == 0, one.log.read_text()
@@ -128,14 +127,14 @@ def test_nothing_in_a_recipe_is_taken_for_shell(job, tmp_path):
     assert not (Path.cwd() / "hacked").exists()
 
 
-def test_a_task_of_an_array_trains_its_own_run(job, tmp_path):
+def test_an_array_task_trains_the_run_of_its_value(job, tmp_path):
     one = job(1, "exit 0", array="seed=7,8", task=1)
     assert one.code() == 0
     assert one.trained()[-3:] == ["seed=8", "--run", str(tmp_path / "runs" / "tiny,seed=8")]
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_term_reaches_the_driver_once_and_75_requeues(job, nodes):
+def test_sigterm_reaches_the_driver_once_and_exit_code_75_requeues_the_job(job, nodes):
     one = job(nodes, "train on")
     one.until("train")
     one.terminate()
@@ -147,22 +146,22 @@ def test_term_reaches_the_driver_once_and_75_requeues(job, nodes):
     assert "left with 75" in one.log.read_text()
 
 
-def test_a_task_of_an_array_requeues_itself_alone(job):
-    """Slurm gives one task the id of the whole array."""
+def test_an_array_task_requeues_only_itself(job):
+    """Slurm gives one of the tasks the id of the whole array."""
     one = job(1, "exit 75", array="seed=7,8", task=1)
     assert one.code() == 75
     assert one.story[-1] == "scontrol requeue 17_1"
 
 
 @pytest.mark.parametrize("array", [None, "seed=7"])
-def test_a_job_that_a_task_of_another_array_submits_is_no_array(job, tmp_path, array):
+def test_a_job_submitted_from_a_task_of_another_array_is_requeued_by_its_id(job, tmp_path, array):
     others = {"SLURM_ARRAY_JOB_ID": "3", "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "9"}
     one = job(1, "exit 75", array=array, **others)
     assert one.code() == 75
     assert one.story[-1] == "scontrol requeue 17"
 
 
-def test_starts_that_are_stopped_before_a_new_step_are_requeued_three_times(job, tmp_path):
+def test_starts_without_a_new_step_are_requeued_at_most_three_times(job, tmp_path):
     counted = tmp_path / "runs" / "tiny.requeues-17"
     for step in (4, 4, 4, 6, 6, 6):  # the fourth start has trained
         (tmp_path / "story.step").write_text(str(step))
@@ -177,14 +176,14 @@ def test_starts_that_are_stopped_before_a_new_step_are_requeued_three_times(job,
 
 
 @pytest.mark.parametrize("plan", ["exit 0", "stopped"])
-def test_a_run_that_ends_leaves_no_count_of_requeues(job, tmp_path, plan):
+def test_a_run_that_ends_leaves_no_requeue_count(job, tmp_path, plan):
     assert job(1, "exit 75").code() == 75
     assert list((tmp_path / "runs").glob("*.requeues-*"))
     job(1, plan).code()
     assert not list((tmp_path / "runs").glob("*.requeues-*"))
 
 
-def test_a_driver_that_term_kills_before_it_listens_is_requeued(job):
+def test_a_driver_killed_by_sigterm_during_its_start_is_requeued(job):
     one = job(1, "deaf")
     one.until("train")
     one.terminate()
@@ -192,14 +191,14 @@ def test_a_driver_that_term_kills_before_it_listens_is_requeued(job):
     assert one.story[-1] == "scontrol requeue 17"
 
 
-def test_a_driver_that_dies_of_anothers_term_is_not_requeued(job):
+def test_a_driver_killed_by_a_sigterm_not_from_slurm_is_not_requeued(job):
     one = job(1, "exit 143")
     assert one.code() == 143
     assert "scontrol requeue 17" not in one.story
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_other_codes_do_not_requeue(job, code):
+def test_other_exit_codes_do_not_requeue_the_job(job, code):
     one = job(1, f"exit {code}")
     assert one.code() == code
     assert "scontrol requeue 17" not in one.story
@@ -212,7 +211,7 @@ def test_a_run_that_a_user_has_stopped_is_not_requeued(job):
     assert "the job does not go back to the queue" in one.log.read_text()
 
 
-def test_a_stop_of_an_earlier_start_counts_no_more(job, tmp_path):
+def test_a_stop_request_of_an_earlier_start_is_ignored(job, tmp_path):
     control = tmp_path / "runs" / "tiny" / "control"
     control.mkdir(parents=True)
     (control / "stop.taken").touch()
@@ -220,8 +219,8 @@ def test_a_stop_of_an_earlier_start_counts_no_more(job, tmp_path):
     assert "scontrol requeue 17" in (tmp_path / "story").read_text()
 
 
-def test_term_before_the_nodes_are_up(job):
-    """As soon as the first node's task runs; its head never comes up."""
+def test_sigterm_before_the_nodes_are_up_requeues_the_job(job):
+    """The signal arrives as soon as the first node's task runs; its head never becomes ready."""
     one = job(2, "slow head")
     wait_until(lambda: any(line.startswith("node 0 ") for line in one.story))
     one.terminate()
@@ -239,7 +238,7 @@ def test_term_before_the_nodes_are_up(job):
         ("a node fails", "a node has not joined Ray's head at 10.0.0.1:1234"),
     ],
 )
-def test_nodes_that_do_not_come_up_end_the_job(job, plan, said):
+def test_nodes_that_do_not_start_end_the_job_with_an_error(job, plan, said):
     one = job(2, plan)
     assert one.code() == 1
     assert said in one.log.read_text()
@@ -247,7 +246,7 @@ def test_nodes_that_do_not_come_up_end_the_job(job, plan, said):
     assert one.leftovers() == []
 
 
-def test_nodes_leave_when_the_script_is_killed(job):
+def test_nodes_end_when_the_script_is_killed(job):
     one = job(2, "train on")
     one.until("train")
     one.process.kill()

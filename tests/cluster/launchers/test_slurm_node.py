@@ -1,4 +1,4 @@
-"""A task of a Slurm job's step, with a node of Ray that is up at once; `make lab` has real ones."""
+"""A task of a Slurm job's step, with a stand-in for the Ray node; `make lab` uses real nodes."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ HEAD = "10.0.0.1:6379"
 
 
 class Node:
-    """A node that dies at once, or never."""
+    """Node that dies at once or never."""
 
     last_output = "the raylet was killed"
 
@@ -35,7 +35,7 @@ class Node:
 
 
 class Step:
-    """Serves one task of a step; keeps the nodes that it starts and what it says."""
+    """Serves one task of a step; records the nodes that it starts and the lines that it prints."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.nodes: list[Node] = []
@@ -66,24 +66,24 @@ class Step:
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Step:
-    # Ray keeps the token in the process, which is that of other tests, too.
+    # Ray would keep the token in this process, which other tests use, too.
     monkeypatch.setattr(slurm_node, "enable_authentication", lambda *, create_token: None)
     return Step(monkeypatch)
 
 
-def test_the_first_task_is_the_head_and_leaves_when_its_input_ends(step: Step) -> None:
-    step.serve(0, f"{HEAD}\n")  # the script tells all tasks alike
+def test_the_first_task_is_the_head_and_ends_with_its_input(step: Step) -> None:
+    step.serve(0, f"{HEAD}\n")  # the script sends this line to all tasks
     (node,) = step.nodes
     assert (node.joins, node.times_ended, step.told) == (None, 1, [HEAD])
 
 
-def test_the_others_join_the_head_that_the_script_names(step: Step) -> None:
+def test_other_tasks_join_the_head_that_the_script_names(step: Step) -> None:
     step.serve(1, f"{HEAD}\n")
     (node,) = step.nodes
     assert (node.joins, node.times_ended, step.told) == (HEAD, 1, [socket.gethostname()])
 
 
-def test_without_a_head_the_others_start_nothing(step: Step) -> None:
+def test_other_tasks_start_no_node_without_a_head(step: Step) -> None:
     step.serve(1, "")
     assert (step.nodes, step.told) == ([], [])
 
@@ -94,7 +94,7 @@ def test_a_head_that_dies_ends_the_step_with_an_error(step: Step) -> None:
     assert step.nodes[0].times_ended == 1
 
 
-def test_another_node_that_dies_is_a_warning(step: Step, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_node_that_dies_is_a_warning(step: Step, caplog: pytest.LogCaptureFixture) -> None:
     step.serve(1, f"{HEAD}\n", dies=True)
     assert step.nodes[0].times_ended == 1
     assert "raylet was killed" in caplog.text

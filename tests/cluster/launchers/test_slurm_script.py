@@ -1,4 +1,4 @@
-"""Resources that the script of a Slurm job requests, and recipes that are refused."""
+"""Scripts of Slurm jobs: the resources that they request, and recipes that are refused."""
 
 import re
 import subprocess
@@ -30,12 +30,12 @@ def script_in(recipe_file, folder):
 
 
 def options_of(script):
-    """The #SBATCH lines, which Slurm reads up to the first command."""
+    """Return the #SBATCH options, which Slurm reads up to the first command."""
     head = script[: re.search(r"^[^#\n]", script, re.MULTILINE).start()]
     return re.findall(r"^#SBATCH (.*)$", head, re.MULTILINE)
 
 
-def test_a_job_of_one_node(recipe_file):
+def test_a_job_of_one_node_has_these_options(recipe_file):
     script = script_of(recipe_file, "cluster.ranks=4", "cluster.cpus_per_rank=2")
     assert options_of(script) == [
         "--job-name=tiny",
@@ -51,8 +51,8 @@ def test_a_job_of_one_node(recipe_file):
 
 
 @pytest.mark.parametrize(("data_workers", "cpus"), [(1, 1 + 1), (2, 1 + 1), (3, 1 + 2), (5, 1 + 3)])
-def test_every_node_has_cpus_for_its_share_of_data_workers(recipe_file, data_workers, cpus):
-    """Two nodes: any of them may get the larger half."""
+def test_every_node_reserves_cpus_for_its_share_of_data_workers(recipe_file, data_workers, cpus):
+    """Either of the two nodes may get the larger half."""
     script = script_of(
         recipe_file,
         *("cluster.ranks=2", "cluster.slurm.nodes=2", "cluster.cpus_per_rank=1"),
@@ -75,7 +75,7 @@ def test_the_script_follows_the_recipe(recipe_file):
         at_once=2,
     )
     options = options_of(script)
-    # Two ranks a node at most, of three CPUs each, and two data workers.
+    # At most two ranks per node, with three CPUs each, and two data workers.
     assert {"--nodes=3", "--cpus-per-task=7", "--gpus-per-node=2"} <= set(options)
     assert {"--signal=B:TERM@360", "--time=480"} <= set(options)
     assert {"--partition=long", "--account=mt", "--qos=high", "--nice=100"} <= set(options)
@@ -83,7 +83,7 @@ def test_the_script_follows_the_recipe(recipe_file):
     assert options[-2:] == ["--mem=64G", "--constraint=a100"]
     assert "\nmodule load cuda\n" in script
     assert "\noverrides_1=(cluster.ranks=5 " in script
-    runs = Path.cwd() / "runs"  # seed=3 is that of the recipe
+    runs = Path.cwd() / "runs"  # the recipe has seed=3
     assert f"\nruns=({runs}/tiny,seed=1 {runs}/tiny,seed=2 {runs}/tiny)\n" in script.replace(
         "'", ""
     )
@@ -101,8 +101,8 @@ def test_the_script_follows_the_recipe(recipe_file):
         ("plain,name=1", "/shared/plain,name=1"),
     ],
 )
-def test_a_folder_is_one_word_of_a_line(recipe_file, name, quoted):
-    """`tests/lab/test_slurm.py` asks Slurm what it reads there."""
+def test_a_folder_is_a_single_word_of_an_sbatch_line(recipe_file, name, quoted):
+    """`tests/lab/test_slurm.py` tests how Slurm reads these lines."""
     options = options_of(script_in(recipe_file, Path("/shared") / name))
     assert f"--chdir={quoted}" in options
     assert len(options) == 9
@@ -116,7 +116,7 @@ def test_a_folder_that_slurm_would_misread_is_refused(recipe_file, name):
     assert "Run the command in a folder whose path has no line end" in str(error.value)
 
 
-def test_names_of_files_are_single_words_of_the_shell(recipe_file, tmp_path):
+def test_special_characters_in_file_names_are_quoted_for_the_shell(recipe_file, tmp_path):
     odd = "it's\n#SBATCH --wrap=x $(touch x)"
     copy = tmp_path / odd / "tiny.yaml"
     copy.parent.mkdir()
@@ -135,7 +135,7 @@ def test_names_of_files_are_single_words_of_the_shell(recipe_file, tmp_path):
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_bash_can_read_it(recipe_file, nodes):
+def test_bash_parses_the_script(recipe_file, nodes):
     script = script_of(recipe_file, "cluster.ranks=2", f"cluster.slurm.nodes={nodes}")
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
@@ -178,7 +178,7 @@ def test_bash_can_read_it(recipe_file, nodes):
         (['cluster.slurm.setup=["a\\n#SBATCH --x"]'], "cluster.slurm.setup.0 is"),
     ],
 )
-def test_recipes_that_are_refused(recipe_file, overrides, said):
+def test_recipes_that_slurm_cannot_run_are_refused(recipe_file, overrides, said):
     with pytest.raises(RecipeError) as error:
         script_of(recipe_file, *overrides)
     assert said in str(error.value)
@@ -194,20 +194,20 @@ def test_recipes_that_are_refused(recipe_file, overrides, said):
         ("sed=1,2", "unknown key sed"),
     ],
 )
-def test_arrays_that_are_refused(recipe_file, array, said):
+def test_invalid_arrays_are_refused(recipe_file, array, said):
     with pytest.raises(RecipeError) as error:
         script_of(recipe_file, array=array)
     assert said in str(error.value)
 
 
 def sbatch(folder, text):
-    """A program of that name, alone on the PATH but for the shell."""
+    """Write a program `sbatch` that runs `text`."""
     program = folder / "sbatch"
     program.write_text(f"#!/bin/bash\n{text}\n")
     program.chmod(0o755)
 
 
-def test_answers_of_sbatch_are_understood(tmp_path, monkeypatch):
+def test_the_answer_of_sbatch_becomes_a_job_id_or_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match="There is no sbatch on this machine"):
         slurm.submit("#!/bin/bash")
@@ -218,7 +218,7 @@ def test_answers_of_sbatch_are_understood(tmp_path, monkeypatch):
         slurm.submit("#!/bin/bash")
 
 
-def test_the_command_prints_or_submits(transloom, recipe_file, tmp_path, monkeypatch):
+def test_the_command_prints_the_script_or_submits_it(transloom, recipe_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     printed = transloom("deploy", "slurm", recipe_file, "cluster.ranks=2").output
     assert f"#SBATCH --chdir={tmp_path}\n" in printed
@@ -236,7 +236,7 @@ def test_the_command_prints_or_submits(transloom, recipe_file, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("variable", ["SBATCH_TIMELIMIT", "SBATCH_SIGNAL", "SBATCH_NO_REQUEUE"])
-def test_variables_that_replace_options_of_the_job_are_refused(
+def test_environment_variables_that_override_job_options_are_refused(
     transloom, recipe_file, monkeypatch, variable
 ):
     monkeypatch.setenv(variable, "1")

@@ -1,6 +1,6 @@
-"""The check from the driver: actors on one node of a real Ray stand for several nodes.
+"""Node checks by the driver, with actors on one real Ray node in place of several nodes.
 
-What is wrong with an actor's node is in its environment: see support/faults/site.
+The environment of an actor sets the fault of its node: see support/faults/site.
 """
 
 import re
@@ -28,7 +28,7 @@ def session(ray_head):
 
 @pytest.fixture(scope="module")
 def actors(session):
-    """Two healthy nodes, and one with wrong bits when it repeats a product."""
+    """Return two healthy nodes, and one that computes wrong bits when it repeats a product."""
     started = {
         name: NodeCheckActor.options(
             runtime_env={"env_vars": {"TRANSLOOM_SICK_NODE": wrong}}
@@ -42,7 +42,7 @@ def actors(session):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Answers may take long on a busy machine."""
+    """Allow long answers, for busy machines."""
     monkeypatch.setattr(checks, "ANSWER_SECONDS", {"quick": 120.0, "full": 120.0})
 
 
@@ -50,16 +50,16 @@ def processes(actors, *names):
     return {name: NodeProcesses(f"node {name}", (actors[name],)) for name in names}
 
 
-def test_a_node_is_checked_once_and_new_ones_are_compared_with_it(actors):
+def test_a_node_is_checked_once_and_compared_with_later_nodes(actors):
     check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
     first = check.check(processes(actors, "a", "b"), {})
     assert first.checked == ("a", "b")
     assert first.verdicts == ()
     assert all(abs(first.nodes[name].clock.seconds) < 1 for name in "ab")
-    # This process computes the same bits.
+    # The test process computes the same bits.
     (product,) = measure_products("cpu", 1, "quick")
     assert first.nodes["a"].figures.products[0].digest == product.digest
-    unused = SimpleNamespace()  # has no method that a check could call
+    unused = SimpleNamespace()  # without any method that a check could call
     known = {name: NodeProcesses(f"node {name}", (unused,)) for name in "ab"}
     second = check.check({**known, **processes(actors, "unsteady")}, {})
     assert second.checked == ("unsteady",)
@@ -74,8 +74,8 @@ def test_a_node_is_checked_once_and_new_ones_are_compared_with_it(actors):
     assert check.check(known, {}).checked == ()
 
 
-def test_the_network_is_measured_in_a_full_check(actors):
-    """A process can join more than one group, one after another, as a rank does after its check."""
+def test_a_full_check_measures_the_network(actors):
+    """A process can join several groups in turn, as a rank does after its check."""
     check = NodeChecks("full", "cpu", 1, READY_SECONDS)
     nodes = processes(actors, "a", "b")
     report = check.check(nodes, {})
@@ -87,7 +87,7 @@ def test_the_network_is_measured_in_a_full_check(actors):
     assert warnings == []
 
 
-def test_a_node_that_does_not_answer_or_fails_is_named_and_a_lost_one_is_checked_later(
+def test_a_node_that_does_not_answer_or_raises_fails_and_a_lost_one_is_checked_later(
     actors, monkeypatch
 ):
     monkeypatch.setattr(checks, "ANSWER_SECONDS", {"quick": 0.0, "full": 0.0})
@@ -114,7 +114,7 @@ def test_a_check_ends_early_when_the_run_must_stop(actors):
 
 
 class FakeActor:
-    """An actor whose links have the bandwidths of a script; calls return their results."""
+    """Actor whose links have scripted bandwidths; calls return their results directly."""
 
     def __init__(self, *bytes_per_second):
         self.bandwidths = list(bytes_per_second)
@@ -124,8 +124,8 @@ class FakeActor:
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Return a full check of nodes whose links have the bandwidths of a script."""
-    # Results of fake actors are there at once.
+    """Return a function that runs a full check of nodes whose links have scripted bandwidths."""
+    # Fake actors return their results at once.
     fake = SimpleNamespace(get=lambda value, timeout: value, wait=lambda values, **_: (values, []))
     monkeypatch.setattr(checks, "ray", fake)
 
@@ -143,7 +143,7 @@ def scripted(monkeypatch):
 
 
 @pytest.mark.parametrize("speeds", [(10.0, 40.0), (40.0, 10.0)])
-def test_slow_links_are_measured_again_and_the_better_measurement_stays(scripted, speeds):
+def test_slow_links_are_measured_again_and_the_higher_bandwidth_is_kept(scripted, speeds):
     report = scripted({"a": [100.0, 90.0], "b": speeds, "c": [100.0, 120.0]})
     best = {name: node.link_bytes_per_second for name, node in report.nodes.items()}
     assert best == {"a": 100.0, "b": 40.0, "c": 120.0}
@@ -151,7 +151,7 @@ def test_slow_links_are_measured_again_and_the_better_measurement_stays(scripted
     assert {node.clock for node in report.nodes.values()} == {ClockOffset(0.25, 0.01)}
 
 
-def test_links_are_measured_once_if_none_is_slow_and_without_nodes_that_fail(scripted):
+def test_fast_links_are_measured_once_and_nodes_that_failed_are_left_out(scripted):
     report = scripted({"a": [100.0], "b": [90.0], "c": []}, {"c": "no answer within 30 s"})
     assert [verdict.node for verdict in report.verdicts] == ["c"]
     assert report.nodes["c"].link_bytes_per_second is None

@@ -1,6 +1,6 @@
-"""Counters of GPUs, from a made-up library in place of NVIDIA's; never run on a GPU.
+"""Read the counters of GPUs from a fake of NVIDIA's library; no test runs on a GPU.
 
-The real bindings load the library, which has the real one's name, in a separate process.
+In a separate process, the real bindings load the fake, which has the real library's name.
 """
 
 import json
@@ -44,21 +44,21 @@ def read(uuids, library):
 
 
 def test_the_counters_of_each_gpu_are_read(library):
-    """A GPU is found by its UUID, with or without its prefix."""
+    """A GPU is found by its UUID, with or without the prefix `GPU-`."""
     opened, found = read(["sick", "GPU-well", "absent"], library)
     assert [counters and of_json(counters) for counters in found] == [
         GpuFigures("GPU 3", 3, failed_remapping=True, xid_errors=(48, 79)),
         GpuFigures("GPU 3", 0),
         None,
     ]
-    assert opened == 0  # it is closed as often as it is opened
+    assert opened == 0  # the library is closed as often as it is opened
 
 
 def of_json(values):
     return GpuFigures(**values | {"xid_errors": tuple(values["xid_errors"])})
 
 
-def test_without_a_driver_there_are_no_counters():
+def test_without_nvidia_s_driver_there_are_no_counters():
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has NVIDIA's library")
     with gpu_counters("GPU 0", "absent") as counters:

@@ -1,4 +1,4 @@
-"""Figures of this machine: products against numpy's, the same bits in another process, storage."""
+"""Measure this machine: matrix products, compared with numpy's, and storage."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_matrices_are_dense_and_their_product_is_that_of_integers():
+def test_matrices_are_dense_and_their_product_equals_numpy_s():
     left, right = (matrix(SIZE, number) for number in (0, 1))
     assert not torch.equal(left, right)
     assert len(left.unique()) > 0.99 * SIZE**2
@@ -35,7 +35,7 @@ def test_matrices_are_dense_and_their_product_is_that_of_integers():
     np.testing.assert_allclose(multiply(left, right).numpy(), exact, atol=1e-4)
 
 
-def test_one_bit_changes_the_digest():
+def test_a_change_of_one_bit_changes_the_digest():
     product = multiply(matrix(SIZE, 0), matrix(SIZE, 1))
     before = digest(product)
     assert digest(multiply(matrix(SIZE, 0), matrix(SIZE, 1))) == before
@@ -43,7 +43,7 @@ def test_one_bit_changes_the_digest():
     assert digest(product) != before
 
 
-def test_a_product_that_is_wrong_once_is_noticed(tmp_path, monkeypatch):
+def test_a_product_that_is_wrong_once_is_not_repeatable(tmp_path, monkeypatch):
     calls = []
 
     def wrong_once(left, right):
@@ -61,7 +61,7 @@ def test_a_product_that_is_wrong_once_is_noticed(tmp_path, monkeypatch):
     assert (again.digest, again.kind) == (product.digest, product.kind)
 
 
-def test_threads_and_kernel_settings_are_part_of_the_kind(monkeypatch):
+def test_the_kind_of_a_cpu_includes_threads_and_kernel_settings(monkeypatch):
     kind, name = matrix_product.cpu_kind(2)
     assert "2 threads" in name
     assert matrix_product.cpu_kind(2)[0] == kind
@@ -70,7 +70,7 @@ def test_threads_and_kernel_settings_are_part_of_the_kind(monkeypatch):
     assert matrix_product.cpu_kind(2)[0] != kind
 
 
-def test_all_figures_of_a_node_are_measured_and_no_file_stays(tmp_path):
+def test_a_node_is_measured_completely_and_no_file_is_left(tmp_path):
     figures = measure_here(tmp_path)
     assert figures.storage.keys() == {"run folder", "temporary folder"}
     assert all(storage.problem is None for storage in figures.storage.values())
@@ -80,18 +80,18 @@ def test_all_figures_of_a_node_are_measured_and_no_file_stays(tmp_path):
     assert figures.joined(figures).products == figures.products * 2
 
 
-def test_storage_that_does_not_exist_yet_is_that_of_its_parent(tmp_path):
+def test_a_missing_storage_folder_is_measured_at_its_parent(tmp_path):
     assert measure_storage(tmp_path / "a" / "b").problem is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs /proc")
-def test_storage_that_cannot_be_written_has_a_problem():
+def test_storage_that_cannot_be_written_is_reported_as_a_problem():
     found = measure_storage(Path("/proc"))
     assert found.problem
 
 
-def test_a_round_trip_shows_the_offset_of_a_clock_and_its_error():
+def test_a_round_trip_gives_the_offset_of_a_clock_and_its_error():
     found = ClockOffset.of_round_trip(asked=10.0, node_time=70.1, answered=10.2)
     assert found.seconds == pytest.approx(60.0)
     assert found.error_seconds == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""Bandwidth between nodes, which ranks of this machine stand for."""
+"""Bandwidth between nodes, which ranks on this machine represent."""
 
 from collections import Counter
 from itertools import pairwise
@@ -12,7 +12,7 @@ from cluster.node_check.verdicts import compare
 
 
 @pytest.mark.parametrize("nodes", range(2, 12))
-def test_each_node_exchanges_with_its_neighbours_and_one_at_a_time(nodes):
+def test_each_node_exchanges_with_its_neighbours_one_at_a_time(nodes):
     rounds = exchange_rounds(nodes)
     for pairs in rounds:
         assert max(Counter(node for pair in pairs for node in pair).values()) == 1

@@ -1,4 +1,4 @@
-"""Verdicts from figures: which nodes fail, which are only warned about, and what is said."""
+"""Verdicts from measured figures: nodes that fail, nodes with a warning, and the messages."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def node(
     problem=None,
     failure=None,
 ):
-    """A node; speeds and sizes in GB."""
+    """Return a measured node; speeds and sizes are in GB."""
     mine = (product(digest, kind=kind, repeatable=repeatable),)
     return MeasuredNode(
         name,
@@ -55,7 +55,7 @@ def gpu(**counters):
     return node(gpus=(GpuFigures("GPU 3", **counters),))
 
 
-# Nodes in order; those that fail, and those that are only warned about, by their places.
+# Nodes in order; the indices of those that fail, and of those with only a warning.
 CASES = {
     "one node is compared with nobody": ([node()], "", ""),
     "equal nodes": ([node(), node(), node()], "", ""),
@@ -121,7 +121,7 @@ def places(nodes, fails):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_verdicts(case):
+def test_each_case_gives_these_failures_and_warnings(case):
     nodes, failing, warned = CASES[case]
     by_id = {str(place): measured for place, measured in enumerate(nodes)}
     assert (places(by_id, True), places(by_id, False)) == (failing, warned)
@@ -138,7 +138,7 @@ def test_a_node_with_slow_links_is_named_with_all_figures():
     assert text.endswith("(2.00 GB/s; the median of 2 others: 11.0 GB/s)")
 
 
-def test_each_of_two_is_named_and_a_third_node_advised():
+def test_two_nodes_that_differ_are_both_named_with_advice_to_add_a_third():
     one, other = text_of(node(digest="b" * 64), node(digest="c" * 64))
     assert one.startswith("Node n0 computes other bits")
     assert f"digest {'b' * 12}, the 1 other of kind model A: {'c' * 12}" in one
@@ -146,13 +146,13 @@ def test_each_of_two_is_named_and_a_third_node_advised():
     assert "There is no majority: test all nodes of the kind, or add one" in other
 
 
-def test_the_minority_is_named_with_the_majority():
+def test_the_minority_is_named_with_the_digest_of_the_majority():
     (text,) = text_of(node(digest="a" * 64), node(digest="a" * 64), node(digest="b" * 64))
     assert text.startswith("Node n2 computes other bits")
     assert f"digest {'b' * 12}, the 2 others of kind model A: {'a' * 12} (2 times)" in text
 
 
-def test_a_clock_is_named_with_its_offset_and_error():
+def test_a_wrong_clock_is_named_with_its_offset_and_error():
     (text,) = text_of(node(clock=61.25, error=0.002))
     assert "clock of node n0" in text
     assert "+61.25 s from the driver's clock, ± 0.002" in text
@@ -163,7 +163,7 @@ def test_the_drivers_clock_is_reported_only_if_most_nodes_agree():
         {str(place): node(clock=second) for place, second in enumerate(seconds)}
     )
     assert of(0.0, 0.1, 60.0) is None
-    assert of(60.0, 60.0) is None  # either may be wrong
+    assert of(60.0, 60.0) is None  # either clock may be wrong
     assert "driver's clock is 60.00 s behind the median of the nodes" in of(60.0, 60.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Delivery in the background: retries, bounds, and an end that waits for a limited time only."""
+"""Delivery of notifications in the background: retries, limits, and a bounded wait at the end."""
 
 import threading
 import time
@@ -18,12 +18,12 @@ from trainer.notify_config import NotifyTarget
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Pauses of a hundredth."""
+    """Shorten pauses to a hundredth."""
     monkeypatch.setattr(delivery, "PAUSES_SECONDS", tuple(p / 100 for p in PAUSES_SECONDS))
 
 
 class Notices:
-    """Notices of any thread."""
+    """Notices from any thread."""
 
     def __init__(self):
         self.texts = []
@@ -40,7 +40,7 @@ class Notices:
 
 
 class ScriptedTarget:
-    """Target that answers as a function says, and keeps what it was sent."""
+    """Target that answers by a function and records what it was sent."""
 
     name = "TRANSLOOM_X"
 
@@ -85,7 +85,7 @@ def test_a_failed_attempt_is_repeated_with_the_same_id(tmp_path):
     assert notices.texts == []
 
 
-def test_attempts_are_bounded_and_the_loss_is_a_notice_without_a_secret(tmp_path):
+def test_attempts_are_limited_and_the_notice_of_a_loss_contains_no_secret(tmp_path):
     notices, program = Notices(), ReceivingProgram(tmp_path / "program", 5)
     deliveries = Deliveries([target_of(program)], notices)
     deliveries.put(message())
@@ -111,7 +111,7 @@ def test_a_final_refusal_is_not_repeated():
     assert len(target.sent) == 1
 
 
-def test_an_unexpected_error_is_named_by_its_class_alone():
+def test_a_notice_of_an_unexpected_error_names_only_its_class():
     def fail(number):
         raise ValueError(f"https://host/{SECRET}")
 
@@ -139,7 +139,7 @@ def test_a_target_that_hangs_delays_neither_the_caller_nor_other_targets(tmp_pat
     assert len(hung.sent) == len(other.sent) == 5
 
 
-def test_a_full_queue_loses_its_oldest_messages():
+def test_a_full_queue_drops_its_oldest_messages():
     release, notices = threading.Event(), Notices()
     target = ScriptedTarget(lambda n: release.wait() and None)
     deliveries = Deliveries([target], notices)
@@ -156,7 +156,7 @@ def test_a_full_queue_loses_its_oldest_messages():
 
 
 def test_the_end_does_not_wait_for_a_target_that_hangs(monkeypatch):
-    """The target hangs until after `finish` has returned, which is what the test waits for."""
+    """The target hangs until after `finish` has returned, so `finish` cannot have waited for it."""
     monkeypatch.setattr(delivery, "LAST_SECONDS", 0.2)
     release, notices = threading.Event(), Notices()
     target = ScriptedTarget(lambda n: release.wait() and DeliveryProblem("late"))
@@ -170,11 +170,11 @@ def test_the_end_does_not_wait_for_a_target_that_hangs(monkeypatch):
     assert "within 0.2 s of the run's end" in text
     release.set()
     wait_for_threads()
-    assert len(notices.texts) == 1  # the thread itself says nothing afterwards
+    assert len(notices.texts) == 1  # the thread reports nothing afterwards
     assert len(target.sent) == 1
 
 
-def test_the_end_repeats_attempts_while_there_is_time():
+def test_attempts_are_repeated_at_the_end_while_time_is_left():
     failures = [DeliveryProblem("exit code 1")] * 2
     target = ScriptedTarget(lambda number: failures[number - 1] if number <= 2 else None)
     notices = Notices()
@@ -185,7 +185,7 @@ def test_the_end_repeats_attempts_while_there_is_time():
     assert notices.texts == []
 
 
-def test_a_pause_ends_when_the_run_ends(monkeypatch):
+def test_a_pause_between_attempts_ends_when_the_run_ends(monkeypatch):
     monkeypatch.setattr(delivery, "PAUSES_SECONDS", (HANG_SECONDS * 10,))
     paused = threading.Event()
 
@@ -202,7 +202,7 @@ def test_a_pause_ends_when_the_run_ends(monkeypatch):
     assert notices.texts == []
 
 
-def test_an_interrupt_ends_the_wait_and_nothing_else(monkeypatch):
+def test_an_interrupt_ends_only_the_wait_for_deliveries(monkeypatch):
     def interrupt(thread):
         raise KeyboardInterrupt
 
@@ -213,7 +213,7 @@ def test_an_interrupt_ends_the_wait_and_nothing_else(monkeypatch):
     assert notices.texts == []
 
 
-def test_abandoned_messages_are_not_mentioned():
+def test_abandoned_messages_cause_no_notice():
     release, notices = threading.Event(), Notices()
     target = ScriptedTarget(lambda n: release.wait() and DeliveryProblem("late"))
     deliveries = Deliveries([target], notices)
@@ -230,7 +230,7 @@ def test_a_message_whose_loss_is_reported_is_not_counted_again_at_the_end():
     reported = threading.Event()
 
     def notice(text):
-        left.append(thread.abandon())  # the run ends in this moment
+        left.append(thread.abandon())  # the run ends at this point
         reported.set()
 
     thread = DeliveryThread(target, notice)
@@ -252,7 +252,7 @@ def test_all_targets_share_the_deadline_of_the_end(monkeypatch):
     wait_for_threads()
 
 
-def test_an_attempt_at_the_end_has_no_more_time_than_is_left(monkeypatch):
+def test_an_attempt_at_the_end_gets_only_the_remaining_time(monkeypatch):
     seconds, ending = [], threading.Event()
 
     class Slow(ScriptedTarget):

@@ -1,4 +1,4 @@
-"""Loss spikes: none in real curves, each of those that are put into them, once."""
+"""Detect loss spikes: none in real curves, and each inserted spike once."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ RECORDS = sorted((Path(__file__).parents[3] / "benchmarks/multi30k/records").glo
 
 
 def spikes_in(losses):
-    """The index at which each spike begins, according to the detector."""
+    """Return the index at which the detector reports each spike."""
     detector = LossSpikeDetector()
     return [index for index, loss in enumerate(losses) if detector.add(loss)]
 
@@ -32,7 +32,7 @@ def test_a_real_curve_has_no_spike(curve):
 
 
 def test_a_spike_in_a_real_curve_is_found_once(curve):
-    """The loss doubles and comes back within 50 steps, as after a bad update."""
+    """The loss doubles and falls back within 50 steps, as after a bad update."""
     for start in range(200, len(curve) - 60, 400):
         spiky = curve[start - 150 : start + 60]
         for after in range(50):
@@ -41,7 +41,7 @@ def test_a_spike_in_a_real_curve_is_found_once(curve):
         assert 150 < found < 150 + 2 * RECENT
 
 
-def test_noise_is_no_spike_and_neither_is_a_bad_batch():
+def test_noise_and_short_bad_batches_are_no_spikes():
     for seed in range(20):
         draw = random.Random(seed)
         losses = [8 * math.exp(-n / 200) + 2 + draw.gauss(0, 0.1) for n in range(1000)]
@@ -51,7 +51,7 @@ def test_noise_is_no_spike_and_neither_is_a_bad_batch():
         assert spikes_in(losses) == []
 
 
-def test_a_loss_that_stays_high_is_one_spike_and_a_second_rise_another():
+def test_a_loss_that_stays_high_is_one_spike_and_a_second_rise_is_another():
     draw = random.Random(1)
     losses = [level + draw.gauss(0, 0.05) for level in (2, 4, 7) for _ in range(300)]
     first, second = spikes_in(losses)
@@ -59,17 +59,17 @@ def test_a_loss_that_stays_high_is_one_spike_and_a_second_rise_another():
     assert 600 < second < 600 + RECENT
 
 
-def test_the_first_steps_have_nothing_to_compare_with():
+def test_no_spike_is_reported_before_there_are_enough_steps_to_compare():
     assert spikes_in([2.0] * (BEFORE_AT_LEAST - 1) + [9.0] * RECENT) == []
     assert spikes_in([2.0] * (BEFORE_AT_LEAST + RECENT) + [9.0] * RECENT) != []
 
 
-def test_constant_and_non_finite_losses():
+def test_constant_and_non_finite_losses_are_no_spikes():
     assert spikes_in([0.0] * 300) == []
     assert spikes_in([math.nan, math.inf, 1.0] * 300) == []
 
 
-def test_other_steps_are_not_compared_with_earlier_ones():
+def test_after_a_reset_steps_are_not_compared_with_earlier_ones():
     detector = LossSpikeDetector()
     assert not any(detector.add(1.0) for _ in range(200))
     detector.reset()

@@ -1,4 +1,4 @@
-"""Ends of a run that are notified; notifications never harm the run."""
+"""Send notifications about a run; an error in a notification does not affect the run."""
 
 import pytest
 from support.cluster.scripted_cluster import Notices
@@ -15,7 +15,7 @@ from run_store.folder import RunFolder
 
 
 class Target:
-    """A target that keeps the names of events."""
+    """Target that records the names of events."""
 
     name = "TRANSLOOM_X"
 
@@ -71,7 +71,7 @@ def test_a_driver_that_lost_its_run_or_is_interrupted_sends_nothing(run, target,
     assert target.stops == 1
 
 
-def test_an_error_is_sent_and_raised(run, target):
+def test_an_error_that_ends_the_run_is_sent_and_raised(run, target):
     end(make_listener(run), RunError("no space"))
     assert target.events == ["failed"]
 
@@ -82,7 +82,7 @@ def test_events_that_the_recipe_does_not_select_are_not_sent(run, target):
 
 
 @pytest.mark.parametrize("method", ["line", "notice", "vitals"])
-def test_the_detector_gets_what_the_log_gets(run, target, monkeypatch, method):
+def test_the_event_detector_gets_all_that_the_log_gets(run, target, monkeypatch, method):
     got = []
     monkeypatch.setattr(RunEvents, method, lambda self, source: got.append(source))
     listener = make_listener(run)
@@ -100,7 +100,7 @@ def finish(listener, run, tensors):
         save_checkpoint(run.checkpoints, make_header(10), [tensors])
 
 
-def test_a_finished_run_is_sent_after_its_events_in_each_session(run, target):
+def test_a_finished_run_is_sent_once_and_after_its_other_events(run, target):
     import torch
 
     from run_store.checkpoints.fragment import Fragment
@@ -108,14 +108,14 @@ def test_a_finished_run_is_sent_after_its_events_in_each_session(run, target):
     listener = make_listener(run)
     finish(listener, run, [Fragment("master", "w", 0, torch.ones(4))])
     assert target.events == ["best_score", "finished"]
-    # Outside the context, and in a second one without a step, there is nothing to send.
+    # Outside the context, and in a second context without a step, nothing is sent.
     listener.line(validation_line(20, loss=0.5))
     with listener.logging():
         pass
     assert target.events == ["best_score", "finished"]
 
 
-def test_all_targets_receive_an_event_and_one_that_is_not_configured_is_named(
+def test_all_targets_receive_an_event_and_a_target_without_its_variable_is_named(
     run, target, monkeypatch
 ):
     opened = [target, Target()]

@@ -1,4 +1,4 @@
-"""Events of a run, each from the source that the driver has: lines, notices, vitals, errors."""
+"""Detect a run's events from what the driver gets: lines, notices, vitals, errors."""
 
 import random
 import time
@@ -30,7 +30,7 @@ from run_store.start import StopOrder
 
 
 class Clock:
-    """A clock that a test sets, and a detector that is polled each second."""
+    """Clock that a test sets."""
 
     def __init__(self):
         self.now = 100.0
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Detected(RunEvents):
-    """The detector of a run, with what it has found."""
+    """Event detector of a run, with the events that it has found."""
 
     def __init__(self, folder, events=EVENTS, **trainer):
         self.found = []
@@ -67,7 +67,7 @@ def events(tmp_path):
     return Detected(tmp_path)
 
 
-def test_each_better_validation_is_an_event_and_no_other(events):
+def test_only_a_validation_better_than_all_before_is_an_event(events):
     for step, loss in ((10, 3.0), (20, 2.5), (30, 2.6), (40, 2.5), (50, 2.4)):
         events.line(validation_line(step, loss=loss))
     assert events.names == ["best_score"] * 3
@@ -80,7 +80,7 @@ def test_each_better_validation_is_an_event_and_no_other(events):
     assert "Before: 2.5 at step 20" in events.found[-1].text
 
 
-def test_the_best_so_far_is_that_of_the_metrics_file(tmp_path):
+def test_the_best_score_of_earlier_sessions_is_read_from_the_metrics_file(tmp_path):
     (tmp_path / "tiny").mkdir()
     lines = [validation_line(10, loss=2.0), validation_line(20, loss=3.0)]
     (tmp_path / "tiny" / "metrics.jsonl").write_text("".join(f"{x.to_json()}\n" for x in lines))
@@ -93,7 +93,7 @@ def test_the_best_so_far_is_that_of_the_metrics_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{\n", "not json\n" * 3])
-def test_a_damaged_metrics_file_is_as_none(tmp_path, text):
+def test_a_damaged_metrics_file_counts_as_missing(tmp_path, text):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "metrics.jsonl").write_text(text)
     events = Detected(tmp_path)
@@ -101,7 +101,7 @@ def test_a_damaged_metrics_file_is_as_none(tmp_path, text):
     assert events.names == ["best_score"]
 
 
-def test_the_score_is_that_by_which_checkpoints_are_kept(tmp_path):
+def test_the_best_score_is_the_one_by_which_checkpoints_are_kept(tmp_path):
     (tmp_path / "tiny").mkdir()
     events = Detected(tmp_path)
     better = events._recipe.checkpoints.model_copy(update={"best_by": "bleu"})
@@ -119,7 +119,7 @@ def test_skipped_steps_in_a_row_are_one_event(events):
     events.line(skipped_line(4, in_a_row=3))
     assert events.names == ["skipped_steps"]
     assert "has skipped 2 steps in a row, up to step 3" in events.found[0].text
-    for step in (1, 2, 3):  # a restart repeats them
+    for step in (1, 2, 3):  # a restart repeats these steps
         events.line(skipped_line(step, in_a_row=step - 1))
     assert events.names == ["skipped_steps"]
     events.line(skipped_line(11, in_a_row=2))
@@ -130,7 +130,7 @@ def test_a_step_that_the_spike_guard_skips_is_a_spike(events):
     spike = {"cause": "spike", "loss": 9.0, "grad_norm": 1.0}
     limits = {"loss_threshold": 4.0, "grad_norm_threshold": 5.0}
     events.line(skipped_line(5, in_a_row=1, **spike, **limits))
-    events.line(skipped_line(5, in_a_row=1, **spike, **limits))  # repeated after a restart
+    events.line(skipped_line(5, in_a_row=1, **spike, **limits))  # the same step, after a restart
     assert events.names == ["loss_spike"]
     assert "skipped step 5, because its loss 9 was above the threshold 4" in events.found[0].text
     assert events.found[0].score.value == 9.0
@@ -139,7 +139,7 @@ def test_a_step_that_the_spike_guard_skips_is_a_spike(events):
     assert "up to step 6, because its loss 9 was above" in events.found[1].text
 
 
-def test_a_spike_of_the_loss_is_one_event(events):
+def test_a_loss_that_jumps_and_stays_high_is_one_event(events):
     draw = random.Random(1)
     for step in range(1, 200):
         level = 2.0 if step < 150 else 5.0
@@ -149,14 +149,14 @@ def test_a_spike_of_the_loss_is_one_event(events):
     assert events.found[0].score.value > 4
 
 
-def test_repeated_steps_are_no_spike(events):
-    """After a restart, the losses of earlier steps are higher than those before the restart."""
+def test_steps_repeated_after_a_restart_are_no_spike(events):
+    """After a restart, the losses of repeated steps are higher than the last losses before it."""
     for step in [*range(1, 150), *range(80, 200)]:
         events.line(train_line(step, loss=max(10.0 - 0.1 * step, 0.5)))
     assert events.names == []
 
 
-def test_a_run_without_steps_is_stalled_once_until_the_next_step(events):
+def test_a_run_without_steps_is_reported_as_stalled_once_until_the_next_step(events):
     events.seconds_pass(119)
     assert events.names == []
     events.seconds_pass(300)
@@ -164,7 +164,7 @@ def test_a_run_without_steps_is_stalled_once_until_the_next_step(events):
     assert "no step for 2 min, after step 0. No ranks are running." in events.found[0].text
     events.line(train_line(1))
     events.seconds_pass(119)
-    events.line(skipped_line(2))  # also a step
+    events.line(skipped_line(2))  # a skipped step also counts
     events.seconds_pass(119)
     assert events.names == ["stalled"]
     ranks = tuple(
@@ -209,7 +209,7 @@ def test_three_restarts_within_half_an_hour_are_an_event(events):
     assert events.names == ["restarts"] * 2
 
 
-def test_the_thresholds_are_those_of_the_alerts():
+def test_thresholds_equal_those_of_the_prometheus_alerts():
     from pathlib import Path
 
     rules = Path(__file__).parents[3] / "deploy/prometheus/transloom.rules.yml"
@@ -222,7 +222,7 @@ def test_the_thresholds_are_those_of_the_alerts():
     assert f"transloom_run_step_age_seconds > {seconds:g}" in text
 
 
-def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
+def test_a_node_that_is_left_out_is_an_event_with_the_node_s_problem(events):
     (notice,) = excluded_nodes_text(["Node b cannot write the run's folder"], 2, 1)
     events.notice("starting 2 ranks")
     events.notice(notice)
@@ -230,10 +230,10 @@ def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
     assert "leaves out a node: Node b cannot write the run's folder." in events.found[0].text
 
 
-def test_a_stop_by_a_person_is_an_event(events):
+def test_a_stop_by_a_user_is_one_event(events):
     events.notice("SIGTERM was received: the ranks leave after a checkpoint")
     events.notice(f"{StopOrder(by='ada@host', at=0.0).text}: the ranks leave after a checkpoint")
-    events.notice(StopOrder(by="ada@host", at=0.0).text)  # again, when the ranks have left
+    events.notice(StopOrder(by="ada@host", at=0.0).text)  # repeated when the ranks have left
     (found,) = events.found
     assert found.event == "stopped"
     assert "stops: ada@host stopped the run at 1970-01-01 00:00:00 UTC" in found.text
@@ -248,13 +248,13 @@ def test_corruption_is_an_event_that_names_rank_node_step_slot_and_parameter(eve
         assert part in found.text
 
 
-def test_a_wrong_sum_is_an_event(events):
+def test_a_wrong_reduction_is_an_event(events):
     events.line(wrong_reduction(7))
     assert events.names == ["bad_node"]
     assert "the sum of the gradients of x.weight" in events.found[0].text
 
 
-def test_the_error_of_the_end_is_an_event(events):
+def test_an_error_that_ends_the_run_is_an_event(events):
     error = ClusterError("The cluster has no room")
     error.add_note("Add nodes.")
     events.ended_by(error)
@@ -268,18 +268,18 @@ def test_the_error_of_the_end_is_an_event(events):
     ("chosen", "event"),
     [(("failed", "restarts"), "failed"), (("restarts",), "restarts"), (("failed",), "failed")],
 )
-def test_attempts_that_end_the_run_are_one_event_for_each_choice(tmp_path, error, chosen, event):
+def test_repeated_failed_attempts_are_one_event_for_any_selection(tmp_path, error, chosen, event):
     events = Detected(tmp_path, events=chosen)
     events.ended_by(error)
     assert events.names == [event]
 
 
-def test_a_run_that_was_complete_before_is_no_event(events):
+def test_a_run_that_was_already_complete_causes_no_event(events):
     events.ended()
     assert events.names == []
 
 
-def test_a_run_that_stops_without_its_last_checkpoint_is_no_event(events):
+def test_a_run_that_ends_without_its_last_checkpoint_is_not_finished(events):
     events.line(train_line(1))
     events.ended()
     assert events.names == []
@@ -291,7 +291,7 @@ def test_a_hang_is_an_event(events):
     assert "Rank 1 on far did not enter gloo:all_reduce" in events.found[0].text
 
 
-def test_a_slow_rank_is_an_event_and_its_recovery_none(events):
+def test_a_slow_rank_is_an_event_and_its_recovery_is_not(events):
     slow = {"rank": 3, "node": "node-2", "factor": 1.87}
     events.line(SlowRankFound(step=60, **slow, cause="data", seconds=0.374, other_seconds=0.2))
     events.line(RankRecovered(step=90, rank=3, node="node-2", factor=1.01))
@@ -303,8 +303,8 @@ def test_a_slow_rank_is_an_event_and_its_recovery_none(events):
     ) in events.found[0].text
 
 
-def test_a_session_without_a_step_of_a_complete_run_is_no_event(tmp_path):
-    """The record and the last checkpoint are those of an earlier session."""
+def test_a_complete_run_is_finished_only_in_a_session_that_trained(tmp_path):
+    """The record and the last checkpoint are from an earlier session."""
     run = RunFolder(tmp_path / "tiny")
     run.path.mkdir()
     run.metrics.write_text(train_line(100).to_json() + "\n")

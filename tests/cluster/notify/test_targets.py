@@ -1,4 +1,4 @@
-"""Targets of notifications: programs that misbehave, and no secret in any message."""
+"""Targets of notifications: programs that misbehave, and messages without secrets."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def command(*argv, **fields):
     return open_target(target, {COMMAND: json.dumps(argv)})
 
 
-def test_the_message_has_the_event_and_the_run():
+def test_a_message_describes_the_event_and_the_run():
     message = json.loads(notification().to_json())
     assert message["version"] == 1
     assert message["event"] == "finished"
@@ -46,7 +46,7 @@ def test_the_message_has_the_event_and_the_run():
     assert minute in Notification.model_validate(message).to_text().decode()
 
 
-def test_a_text_of_others_is_one_short_paragraph_without_credentials():
+def test_untrusted_text_becomes_one_short_paragraph_without_credentials():
     text = "a\n\n  Traceback\n" + 5000 * "x" + "https://u:s3cr3t@host/x"
     shown = notification(f"https://u:s3cr3t@host/x?sig=1 {text}").text
     assert "\n" not in shown
@@ -70,14 +70,14 @@ def test_a_variable_that_is_not_set_is_named(environment):
 READER = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_bytes(sys.stdin.buffer.read())"
 
 
-def test_a_command_reads_the_event_and_no_shell_reads_its_words(tmp_path):
+def test_a_command_reads_the_event_and_its_arguments_reach_no_shell(tmp_path):
     file = tmp_path / "$(touch executed); `x`"
     assert command(sys.executable, "-c", READER, str(file)).send(sent := notification(), 60) is None
     assert json.loads(file.read_bytes()) == json.loads(sent.to_json())
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_command_reads_two_lines_for_a_person(tmp_path):
+def test_a_command_with_text_format_reads_two_lines(tmp_path):
     target = command(sys.executable, "-c", READER, str(tmp_path / "text"), format="text")
     sent = notification("Run <tiny>\n\x1b[31m has \ud800 finished.")
     assert target.send(sent, 60) is None
@@ -88,7 +88,7 @@ def test_a_command_reads_two_lines_for_a_person(tmp_path):
     assert "\x1b" not in message
 
 
-def test_a_command_that_fails_or_is_missing(tmp_path):
+def test_a_command_that_fails_or_is_missing_is_a_problem(tmp_path):
     failed = command(sys.executable, "-c", "import sys; sys.exit(3)").send(notification(), 60)
     assert failed == DeliveryProblem("the program ended with exit code 3")
     missing = command(str(tmp_path / "none")).send(notification(), 60)
@@ -98,7 +98,7 @@ def test_a_command_that_fails_or_is_missing(tmp_path):
     assert "Permission denied" in command(str(tmp_path / "data")).send(notification(), 60).text
 
 
-def test_a_command_that_reads_nothing_is_no_failure():
+def test_a_command_that_does_not_read_its_input_is_no_failure():
     assert command("/bin/true").send(notification(1000 * "x"), 60) is None
 
 
@@ -123,7 +123,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
         wait_until(lambda: not is_alive(pid))  # noqa: B023
 
 
-def test_a_command_is_killed_when_the_process_ends(tmp_path):
+def test_a_running_command_is_killed_when_its_target_stops(tmp_path):
     target = command(sys.executable, "-c", SLEEPER, str(tmp_path / "pids"))
     problems = []
     sender = threading.Thread(target=lambda: problems.append(target.send(notification(), 600)))
@@ -134,7 +134,7 @@ def test_a_command_is_killed_when_the_process_ends(tmp_path):
     assert "exit code -9" in problems[0].text
     for pid in pids:
         wait_until(lambda: not is_alive(pid))  # noqa: B023
-    target.stop()  # nothing is left
+    target.stop()  # no process is left to kill
 
 
 def test_a_command_does_not_start_in_the_directory_of_the_run(tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_a_command_does_not_start_in_the_directory_of_the_run(tmp_path, monkeypa
         "[" * 100_000,
     ],
 )
-def test_a_value_that_is_no_list_of_an_absolute_program_is_refused(value):
+def test_a_value_other_than_a_list_with_an_absolute_program_is_refused(value):
     target = NotifyTarget(command_from=COMMAND)
     with pytest.raises(TargetError, match=f"{COMMAND} has no command: expected a JSON list") as e:
         open_target(target, {COMMAND: value})
@@ -174,13 +174,13 @@ def test_a_value_that_is_no_list_of_an_absolute_program_is_refused(value):
         "https://host.example/notify?token=s3cr3t5cr3t",
     ],
 )
-def test_a_credential_in_the_arguments_is_refused_because_other_users_see_it(address):
+def test_credentials_in_arguments_are_refused_because_other_users_see_them(address):
     with pytest.raises(TargetError, match=f"{COMMAND} has a credential.*file of mode 0600") as e:
         command("/usr/bin/apprise", address)
     assert "s3cr3t" not in str(e.value)
 
 
-def test_the_environment_of_the_process_is_not_changed(tmp_path):
+def test_sending_does_not_change_the_environment_of_the_process(tmp_path):
     before = dict(os.environ)
     command("/bin/true").send(notification(), 60)
     assert dict(os.environ) == before

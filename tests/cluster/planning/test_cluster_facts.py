@@ -1,4 +1,4 @@
-"""Report whether a cluster has room for a run, now or ever."""
+"""Report whether a cluster has capacity for a run now, and at all."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,12 @@ def recipe(ranks):
     return Recipe.of(values)
 
 
-def test_there_is_room():
+def test_a_run_that_fits_has_no_capacity_problem():
     assert capacity_problems(recipe(1), FACTS) == []
     assert capacity_problems(recipe({"min": 1, "max": 4}), FACTS) == []
 
 
-def test_jobs_that_hold_the_room_are_named():
+def test_jobs_that_use_the_missing_capacity_are_named():
     (problem,) = capacity_problems(recipe(2), FACTS)
     assert not problem.refuses
     assert "in use: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text
@@ -39,13 +39,13 @@ def test_jobs_that_hold_the_room_are_named():
 
 
 @pytest.mark.parametrize("ranks", [5, {"min": 5, "max": 5}])
-def test_a_run_beyond_the_clusters_capacity_is_refused(ranks):
+def test_a_run_beyond_the_cluster_s_total_capacity_is_refused(ranks):
     (problem,) = capacity_problems(recipe(ranks), FACTS)
     assert problem.refuses
     assert "needs 5 ranks of 1 CPU each, but the cluster has capacity for only 4" in problem.text
 
 
-def test_resources_and_labels_are_shown():
+def test_a_capacity_problem_shows_resources_and_node_labels():
     wanted = recipe(5)
     more = {"resources_per_rank": {"rack_a": 1.0}, "node_labels": {"pool": "train"}}
     wanted = wanted.model_copy(update={"cluster": wanted.cluster.model_copy(update=more)})
@@ -53,7 +53,7 @@ def test_resources_and_labels_are_shown():
     assert "5 ranks of 1 CPU and 1 rack_a on nodes with pool=train each" in problem.text
 
 
-def test_facts_are_printed_as_lines():
+def test_a_plan_prints_the_facts_of_the_cluster():
     leaving = replace(NODE, name="10.0.0.3 (cd)", leaves_at=1.0)
     facts = replace(FACTS, nodes=(NODE, leaving))
     plan = Plan(

@@ -1,4 +1,4 @@
-"""`transloom plan` on this machine: what it says is what training then does."""
+"""`transloom plan` on this machine, compared with what training then does."""
 
 import json
 from itertools import takewhile
@@ -23,7 +23,7 @@ def recipe_file(phrasebook, tmp_path):
 
 @pytest.fixture
 def plan(transloom, recipe_file, tmp_path):
-    """The plan of a run, and the command's exit code."""
+    """Return a function that plans a run and returns the plan and the command's exit code."""
 
     def run(*arguments):
         result = transloom("plan", recipe_file, *arguments, "--run", tmp_path / "run", "--json")
@@ -32,7 +32,7 @@ def plan(transloom, recipe_file, tmp_path):
     return run
 
 
-def test_it_measures_real_steps_and_writes_nothing(plan, phrasebook, tmp_path):
+def test_a_plan_with_measure_trains_some_steps_and_writes_nothing(plan, phrasebook, tmp_path):
     before = sorted(tmp_path.iterdir())
     found, code = plan("cluster.ranks=2", "--measure")
     assert (code, found["trainable"], found["problems"]) == (0, True, [])
@@ -51,7 +51,7 @@ def test_it_measures_real_steps_and_writes_nothing(plan, phrasebook, tmp_path):
 
 
 @pytest.mark.long
-def test_a_record_tells_the_speed_better_than_a_measurement(plan, inline_runs, phrasebook):
+def test_a_plan_takes_the_speed_from_a_record_if_there_is_one(plan, inline_runs, phrasebook):
     other = inline_runs.train("other", inline=True).run
     found, _ = plan("--from", other, "--measure")
     assert found["measured"] is None
@@ -61,8 +61,8 @@ def test_a_record_tells_the_speed_better_than_a_measurement(plan, inline_runs, p
 
 
 @pytest.mark.long
-def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
-    """Weights and moments alone would fit; what a process takes besides does not."""
+def test_ranks_that_need_more_memory_than_the_machine_has_are_a_problem(plan, monkeypatch):
+    """Weights and moments would fit, but not together with the other memory of each process."""
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 10_000_000)
     monkeypatch.setattr(host_memory, "resident_bytes", lambda: 100_000_000)
     found, code = plan("cluster.ranks=5", "--measure")
@@ -73,7 +73,7 @@ def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
     assert "has 0.11 GB left" in problem["problem"]
 
 
-def test_all_problems_are_reported_at_once(plan, tmp_path, transloom, recipe_file):
+def test_a_plan_reports_all_problems_at_once(plan, tmp_path, transloom, recipe_file):
     found, code = plan("data.dataset=/nowhere", "--from", tmp_path / "none")
     assert code == 1
     assert [problem["about"] for problem in found["problems"]] == ["dataset", "run"]
@@ -84,7 +84,7 @@ def test_all_problems_are_reported_at_once(plan, tmp_path, transloom, recipe_fil
     assert "The run cannot be trained: 1 problem." in result.stdout
 
 
-def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
+def test_the_plan_as_text_equals_the_plan_as_json(transloom, recipe_file, plan, tmp_path):
     found, _ = plan()
     result = transloom("plan", recipe_file, "--run", tmp_path / "run")
     assert f"parameters   {found['parameters']:,}" in result.stdout
@@ -92,7 +92,7 @@ def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
     assert result.stdout.endswith("The run can be trained.\n")
 
 
-def test_an_epoch_has_as_many_steps_as_are_trained(phrasebook):
+def test_the_planned_steps_of_an_epoch_equal_those_of_training(phrasebook):
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
     whole = measure_epoch(recipe, store, manifest)

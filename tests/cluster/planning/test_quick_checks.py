@@ -1,4 +1,4 @@
-"""Mistakes that cost a second: each is one line, with both values and the remedy."""
+"""Find mistakes within a second: each message is one line with both values and the remedy."""
 
 import os
 import shutil
@@ -54,10 +54,10 @@ def test_a_trainable_run_has_no_problems(phrasebook, tmp_path):
     assert checked.problems == ()
     _, manifest = checked.require()
     assert manifest.identity == open_dataset(tiny_recipe(phrasebook).data)[1].identity
-    assert list(tmp_path.iterdir()) == []  # nothing is written
+    assert list(tmp_path.iterdir()) == []  # the check writes nothing
 
 
-def test_a_dataset_that_is_missing_ends_training_with_its_own_error(tmp_path):
+def test_a_missing_dataset_ends_training_with_the_dataset_s_error(tmp_path):
     recipe = tiny_recipe(tmp_path / "nowhere")
     checked = quick_check(recipe, RunFolder(tmp_path / "run"))
     assert [problem.about for problem in checked.problems] == ["dataset"]
@@ -65,21 +65,21 @@ def test_a_dataset_that_is_missing_ends_training_with_its_own_error(tmp_path):
         checked.require()
 
 
-def test_a_client_does_not_miss_what_only_the_cluster_has(tmp_path):
+def test_a_client_does_not_report_a_dataset_that_only_the_cluster_may_have(tmp_path):
     recipe = tiny_recipe(tmp_path / "nowhere")
     checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
     assert checked.problems == ()
     checked.raise_refusal()
 
 
-def test_a_client_asks_no_server_for_the_dataset(phrasebook, tmp_path):
-    """The nodes alone may have a way to it, and its credentials."""
+def test_a_client_does_not_ask_a_server_for_the_dataset(phrasebook, tmp_path):
+    """Only the nodes may be able to reach the server, and have its credentials."""
     recipe = changed(phrasebook, data={"dataset": "http://127.0.0.1:9/nowhere"})
     checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
     assert checked.problems == ()
 
 
-def test_a_client_reports_the_problems_that_it_sees(phrasebook, tmp_path):
+def test_a_client_reports_problems_of_a_dataset_that_it_can_read(phrasebook, tmp_path):
     recipe = changed(phrasebook, tokenizer={"vocabulary_size": 999})
     checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
     (problem,) = checked.problems
@@ -87,7 +87,7 @@ def test_a_client_reports_the_problems_that_it_sees(phrasebook, tmp_path):
     assert "1000" in problem.text
 
 
-def test_another_runs_folder_is_refused(phrasebook, tmp_path):
+def test_the_folder_of_a_different_run_is_refused(phrasebook, tmp_path):
     recipe = tiny_recipe(phrasebook)
     run = opened_run(tmp_path / "run", recipe)
     run.metrics.write_text("{}\n")
@@ -101,7 +101,7 @@ def test_another_runs_folder_is_refused(phrasebook, tmp_path):
 def test_an_object_store_that_cannot_be_written_is_named(
     phrasebook, s3_server, s3_environment, monkeypatch
 ):
-    """Before anything is started; a client does not ask, as it may lack the credentials."""
+    """The check comes before any start; a client does not check, as it may lack the credentials."""
     bucket = s3_server.bucket("quick")
     with FaultProxy(s3_server.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -130,7 +130,7 @@ def test_a_run_in_an_object_store_is_compared_with_the_recipe(
     assert "model.width" in refusal
 
 
-def test_a_file_where_the_run_should_lie_is_named(phrasebook, tmp_path):
+def test_a_file_in_the_path_of_the_run_s_folder_is_named(phrasebook, tmp_path):
     (tmp_path / "file").touch()
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "file" / "run"))
     (text,) = refusals(checked)
@@ -138,8 +138,8 @@ def test_a_file_where_the_run_should_lie_is_named(phrasebook, tmp_path):
     assert "--run PATH" in text
 
 
-def test_training_asks_first(inline_runs, tmp_path):
-    """Before it starts Ray, imports torch or makes a folder."""
+def test_training_checks_the_run_s_folder_before_anything_else(inline_runs, tmp_path):
+    """The check comes before training starts Ray, imports torch or creates a folder."""
     (tmp_path / "file").touch()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ClusterError, match="is a file"):
@@ -149,8 +149,8 @@ def test_training_asks_first(inline_runs, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_of_another_user_is_named(phrasebook, tmp_path, monkeypatch):
-    # Root may write anywhere.
+def test_a_run_folder_that_belongs_to_another_user_is_named(phrasebook, tmp_path, monkeypatch):
+    # Root can write to any folder.
     monkeypatch.setattr(
         folder_access, "_has_permission", lambda path, mode: mode == os.F_OK and path.exists()
     )
@@ -160,7 +160,7 @@ def test_a_folder_of_another_user_is_named(phrasebook, tmp_path, monkeypatch):
 
 @pytest.mark.needs("small disks")
 def test_a_file_system_that_is_mounted_read_only_is_named(tmp_path):
-    """For the files of root, too."""
+    """The check also finds this for root."""
     program = f"""
 import json, subprocess
 from pathlib import Path
@@ -180,7 +180,7 @@ print(json.dumps([[problem.text for problem in found] for found in (before, afte
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
+def test_a_folder_that_the_user_cannot_enter_is_named(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o700)
     (tmp_path / "closed" / "runs").mkdir()
     os.seteuid(NOBODY)
@@ -199,7 +199,7 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
     ],
 )
 def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, remedy, monkeypatch):
-    """A wrong address is refused before the run is owned."""
+    """A wrong address is refused before the run gets an owner."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-no-cluster-0000000000000000000")
     inline_runs.address = address
     with pytest.raises(ClusterError, match=remedy):
@@ -207,7 +207,7 @@ def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, rem
     assert not (inline_runs.folder / "new").exists()
 
 
-def test_a_run_that_is_over_needs_no_cluster(phrasebook, tmp_path):
+def test_a_complete_run_needs_no_cluster(phrasebook, tmp_path):
     run = RunFolder(tmp_path / "run")
     (run.checkpoints / "step-00000020").mkdir(parents=True)
     recipe = changed(phrasebook, cluster={"address": "127.0.0.1:1"})
@@ -217,7 +217,7 @@ def test_a_run_that_is_over_needs_no_cluster(phrasebook, tmp_path):
 @pytest.mark.parametrize(
     ("checkpoints_that_fit", "refuses"), [(0.5, True), (1.5, False), (4.0, None)]
 )
-def test_a_disk_without_room_for_the_checkpoints(
+def test_a_disk_without_space_for_one_checkpoint_is_refused_and_for_all_reported(
     phrasebook, tmp_path, monkeypatch, checkpoints_that_fit, refuses
 ):
     recipe = changed(phrasebook, checkpoints={"every_steps": 5, "keep_last": 3})  # 4 in 20 steps
@@ -235,13 +235,13 @@ def test_a_disk_without_room_for_the_checkpoints(
         checked.require()
 
 
-def test_a_run_that_is_over_needs_no_disk(phrasebook, tmp_path):
+def test_a_complete_run_needs_no_disk_space(phrasebook, tmp_path):
     recipe, run = tiny_recipe(phrasebook), RunFolder(tmp_path / "run")
     (run.checkpoints / "step-00000020").mkdir(parents=True)
     assert disk_of(recipe, run, 10**12).wanted == 0
 
 
-def test_ranks_that_do_not_fit_into_memory(phrasebook, tmp_path, monkeypatch):
+def test_ranks_that_do_not_fit_into_memory_are_refused(phrasebook, tmp_path, monkeypatch):
     monkeypatch.setattr(quick_checks.host_memory, "available_bytes", lambda: 100_000)
     (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
     assert "this machine has 0.1 MB left" in text
@@ -250,7 +250,7 @@ def test_ranks_that_do_not_fit_into_memory(phrasebook, tmp_path, monkeypatch):
     assert [problem.about for problem in checked.problems] == ["cluster"]
 
 
-def test_memory_checkpoints_that_do_not_fit_are_named_and_refuse_nothing(
+def test_memory_checkpoints_that_do_not_fit_are_named_but_not_refused(
     phrasebook, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(quick_checks, "shared_memory_bytes", lambda: 1000)
@@ -263,7 +263,7 @@ def test_memory_checkpoints_that_do_not_fit_are_named_and_refuse_nothing(
     assert not quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")).problems
 
 
-def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
+def test_more_gpus_than_the_machine_has_are_refused(phrasebook, tmp_path, monkeypatch):
     from cluster.ray import private
 
     monkeypatch.setattr(private, "machine_gpus", lambda: 1)
@@ -272,11 +272,11 @@ def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
     assert "needs 2 GPUs, but Ray finds 1 here" in text
 
 
-def test_packages_of_other_versions_are_reported(phrasebook, tmp_path, monkeypatch):
+def test_packages_of_unsupported_versions_are_reported(phrasebook, tmp_path, monkeypatch):
     lines = ["torch==1.0", "numpy==0.1", "ray[default]==2.0.0", 'deepspeed==0.1; extra == "dev"']
     monkeypatch.setattr(versions.metadata, "requires", lambda name: lines)
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
-    checked.require()  # they may train
+    checked.require()  # training may still start
     assert [text.split()[0] for text in checked.notices] == ["torch", "ray"]
     assert "transloom requires version 1.0" in checked.notices[0]
 
@@ -292,7 +292,7 @@ NEWER = ("model.key_value_heads=2", "model.activation=swiglu", "model.norm_kind=
     ],
     ids=lambda value: ",".join(value) if isinstance(value, tuple) else value.stem,
 )
-def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
+def test_the_matrices_of_a_network_have_nearly_all_of_its_parameters(path, overrides):
     recipe = load_recipe(path, overrides)
     size = recipe.tokenizer.vocabulary_size
     names = ["src", "tgt"] if isinstance(recipe.model, ModelConfig) else ["text"]

@@ -1,4 +1,4 @@
-"""The actor of a rank: what it imports as a spare, and what the supervisor may ask of it."""
+"""The actor of a rank: what it imports as a spare, and its methods for the supervisor."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from cluster.ranks.reports import Notice
 from run_store.process_identity import start_tick
 
 ROOT = Path(__file__).resolve().parents[3]
-# In a separate process, in which nothing else has been imported.
+# The program runs in a separate process, which has imported nothing else.
 PROGRAM = """
 import json, sys
 from cluster.ranks.actor import RankActor
@@ -36,7 +36,7 @@ print(json.dumps([before, after, "torch._dynamo" in sys.modules]))
 
 
 @pytest.mark.long
-def test_a_spare_imports_what_a_rank_has_and_no_compiler():
+def test_a_spare_imports_the_modules_of_a_rank_without_the_compiler():
     """One of the modules that an engine imports would import the compiler, which takes seconds."""
     done = run_python(PROGRAM, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -48,7 +48,7 @@ def test_a_spare_imports_what_a_rank_has_and_no_compiler():
 
 @pytest.fixture
 def actor(monkeypatch):
-    """A rank's actor, in this process and without Ray."""
+    """Return a function that creates a rank's actor in this process, without Ray."""
     for name in ("CUDA_VISIBLE_DEVICES", "PYTORCH_NVML_BASED_CUDA_CHECK"):
         monkeypatch.setenv(name, "before")
     events = []
@@ -73,7 +73,7 @@ def test_a_rank_sees_the_gpu_of_its_bundle(actor, gpu):
     assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == ("1" if gpu else "before")
 
 
-def test_calls_of_the_supervisor_reach_the_rank(actor):
+def test_calls_from_the_supervisor_reach_the_rank(actor):
     rank = actor()
     rank._mailbox.notice("one")
     first = rank.poll(0, 0.0)
@@ -89,7 +89,7 @@ def test_calls_of_the_supervisor_reach_the_rank(actor):
     assert reports_of(rank.poll(1, 0.0)) == [Notice("worker 3 is slow")]
 
 
-def test_a_poll_is_a_heartbeat_when_it_comes(actor):
+def test_a_poll_is_a_heartbeat_on_arrival(actor):
     rank = actor()
     rank.events.clear()
     waiting = threading.Thread(target=rank.poll, args=(0, 600.0))
@@ -109,7 +109,7 @@ def reports_of(batch):
 @pytest.mark.parametrize(
     ("address", "host"), [("10.0.0.7", "10.0.0.7"), ("fd00::7", "[fd00::7]")], ids=["4", "6"]
 )
-def test_ranks_of_several_nodes_meet_at_a_free_port(actor, monkeypatch, address, host):
+def test_the_rendezvous_of_several_nodes_is_a_free_port(actor, monkeypatch, address, host):
     util = SimpleNamespace(get_node_ip_address=lambda: address)
     monkeypatch.setattr(node_check_actor, "ray", SimpleNamespace(util=util))
     scheme, _, place = actor().rendezvous(one_node=False).partition("://")
@@ -118,7 +118,7 @@ def test_ranks_of_several_nodes_meet_at_a_free_port(actor, monkeypatch, address,
     assert 1024 <= int(port) < 65536
 
 
-def test_ranks_of_one_node_meet_in_a_file_that_goes_with_the_process(actor, monkeypatch):
+def test_the_rendezvous_of_one_node_is_a_file_named_after_the_process(actor, monkeypatch):
     name = ProcessName("node", os.getpid(), start_tick(os.getpid()))
     monkeypatch.setattr(ProcessName, "of_this_process", lambda: name)
     rank = actor()
@@ -131,7 +131,7 @@ def test_ranks_of_one_node_meet_in_a_file_that_goes_with_the_process(actor, monk
     path.unlink()
 
 
-def test_modules_are_imported_as_far_as_they_can_be(actor, tmp_path, monkeypatch):
+def test_modules_that_cannot_be_imported_are_skipped(actor, tmp_path, monkeypatch):
     names = [f"module_{tmp_path.name.replace('-', '_')}_{end}" for end in "abc"]
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / f"{names[0]}.py").write_text("raise RuntimeError('not here')\n")

@@ -1,4 +1,4 @@
-"""Deaths of ranks that the agents of their nodes notice: by a script, and with real processes."""
+"""Deaths of ranks that node agents report, with scripted agents and with real processes."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ A1, A2, B1 = ProcessName("a", 1, 7), ProcessName("a", 2, 7), ProcessName("b", 1,
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """A watch over two processes on node a, one on b, and one on a node without an agent."""
+    """Return a watch over 4 processes on nodes a, b and c, and the agents of a and b."""
     monkeypatch.setattr(agent_client, "ray", ScriptedRay())
     agents = {node: ScriptedActor() for node in "ab"}
     watch = DeathWatch(agents, [A1, A2, B1, ProcessName("c", 1, 7)])
@@ -46,7 +46,7 @@ def test_each_agent_has_one_request_for_all_processes_of_its_node(scripted):
     assert len(watch.pending) == 2
 
 
-def test_a_process_that_has_ended_is_not_watched_any_more(scripted):
+def test_a_process_that_has_ended_is_no_longer_watched(scripted):
     watch, agents = scripted
     for pending, dead in zip(watch.pending, ([A2], [B1]), strict=True):
         pending.come(dead)
@@ -65,7 +65,7 @@ def test_an_answer_without_a_death_is_followed_by_the_next_request(scripted):
     assert requests(agents, "a")[1:] == [([A1, A2], ANSWER_SECONDS)]
 
 
-def test_the_agent_after_a_lost_one_gets_all_processes(scripted):
+def test_the_successor_of_a_lost_agent_is_asked_about_all_processes(scripted):
     watch, agents = scripted
     watch.pending[0].come(DEAD)
     for now in (5.0, 5.0 + RETRY_SECONDS - 0.1):
@@ -78,7 +78,7 @@ def test_the_agent_after_a_lost_one_gets_all_processes(scripted):
 
 @pytest.fixture
 def sleepers():
-    """Starts processes on this node that do nothing."""
+    """Return a function that starts a sleeping process on this node and returns its name."""
     started = []
 
     def start(node="here"):
@@ -94,15 +94,15 @@ def sleepers():
 
 
 def pidfds(process_id):
-    """The number of open descriptors of processes."""
+    """Return the number of open process descriptors."""
     count = 0
     for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
-        with suppress(OSError):  # it is that of the folder, or was closed meanwhile
+        with suppress(OSError):  # the folder's descriptor, or one that was closed meanwhile
             count += "pidfd" in str(descriptor.readlink())
     return count
 
 
-def test_processes_that_live_are_waited_for_and_leave_no_descriptor(sleepers):
+def test_a_watch_waits_for_live_processes_and_leaves_no_descriptor_open(sleepers):
     names = [sleepers(), sleepers()]
     before = pidfds(os.getpid())
     assert dead_processes_here(names, 0.05) == []
@@ -118,7 +118,7 @@ def test_processes_that_live_are_waited_for_and_leave_no_descriptor(sleepers):
 
 
 @pytest.mark.parametrize("ended", ["ended", "another of the same id"])
-def test_a_process_that_has_ended_before_is_reported_at_once(sleepers, ended):
+def test_a_process_that_ended_before_the_request_is_reported_at_once(sleepers, ended):
     living, name = sleepers(), sleepers()
     if ended == "ended":
         os.kill(name.id, signal.SIGKILL)
@@ -127,13 +127,13 @@ def test_a_process_that_has_ended_before_is_reported_at_once(sleepers, ended):
         name = ProcessName(name.node, name.id, name.started - 1)
     before = pidfds(os.getpid())
     assert dead_processes_here([living, name], 3600.0) == [name]  # longer than a test may take
-    assert dead_processes_here([ProcessName("here", 2**22 + 1, 7)], 3600.0) != []  # no such id
+    assert dead_processes_here([ProcessName("here", 2**22 + 1, 7)], 3600.0) != []  # an unused id
     assert pidfds(os.getpid()) == before
 
 
 @pytest.fixture(scope="module")
 def agent(ray_head):
-    """An agent on this node, the id of its process, and the id of the node."""
+    """Return an agent on this node, its process, and the id of the node."""
     with ray_session(ray_head.address):
         node = ray.get_runtime_context().get_node_id()
         before = {process.pid for process in ray_head.actors("NodeAgent")}
@@ -164,7 +164,7 @@ def test_an_agent_reports_deaths_and_closes_the_descriptors(agent, sleepers):
     await_descriptors(process.pid, 0)
 
 
-def test_a_stopped_agent_that_continues_reports_what_happened_and_serves_again(agent, sleepers):
+def test_an_agent_that_was_suspended_reports_deaths_when_it_continues(agent, sleepers):
     agent, process, node = agent
     first, second = sleepers(node), sleepers(node)
     watch = DeathWatch({node: agent}, [first, second])
@@ -187,10 +187,10 @@ def test_a_stopped_agent_that_continues_reports_what_happened_and_serves_again(a
     await_descriptors(process.pid, 0)
 
 
-def test_a_request_of_a_former_group_does_not_delay_the_next_one_for_ever(
+def test_a_request_of_a_former_group_does_not_block_the_next_one_forever(
     agent, sleepers, monkeypatch
 ):
-    """A process of the former group does not end, although it was killed."""
+    """A process of the former group stays alive, although it was killed."""
     monkeypatch.setattr("cluster.ranks.death_watch.ANSWER_SECONDS", 0.5)
     agent, process, node = agent
     former = DeathWatch({node: agent}, [sleepers(node)])

@@ -1,4 +1,4 @@
-"""The start of a group, and the last reports of its ranks."""
+"""The start of a group of ranks, their reports, and how the group ends."""
 
 import time
 from functools import partial
@@ -28,14 +28,14 @@ from trainer.errors import NonFiniteLossError
 NAMES = ["Rank 0 on node a", "Rank 1 on node a"]
 SAID = Notice("the last thing")
 NOTHING = ReportBatch(0, [], 0.0)
-SILENT_SECONDS = 3.0  # the others answer meanwhile
+SILENT_SECONDS = 3.0  # the other ranks answer within this time
 
 
 def rank_that(error: Exception | None, silent: bool) -> Any:
-    """An actor that returns or fails when it trains, and is asked afterwards what it did."""
+    """Return an actor whose training returns or fails, and which then reports SAID."""
 
     @ray.remote(num_cpus=0, concurrency_groups={"control": 1, "reports": 1})
-    class Rank:  # here, so that Ray sends the class itself: its processes know no tests
+    class Rank:  # defined here, so that Ray sends the class: its processes cannot import tests
         def train(self) -> str:
             if error:
                 raise error
@@ -44,7 +44,7 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
         @ray.method(concurrency_group="reports")
         def poll(self, received: int, seconds: float) -> ReportBatch:
             if silent:
-                time.sleep(600)  # the actor does not live so long
+                time.sleep(600)  # longer than the actor lives
             return ReportBatch(received, [(0.0, SAID)][received:], 0.0)
 
     return Rank.remote()
@@ -52,7 +52,11 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
 
 @pytest.fixture
 def group(ray_head, monkeypatch):
-    """Makes one of ranks that have returned or failed with these errors; silent: one rank."""
+    """Return a function that makes a group of ranks that returned (None) or failed with these
+    errors.
+
+    The rank `silent` does not answer polls.
+    """
     with ray_session(ray_head.address):
 
         def make(*errors, silent=None):
@@ -69,45 +73,45 @@ def group(ray_head, monkeypatch):
         yield make
 
 
-def test_the_last_reports_come_with_an_error_that_ends_the_run(group):
+def test_the_last_reports_are_received_with_an_error_that_ends_the_run(group):
     error = NonFiniteLossError("3 steps in a row")
     poll = group(error, error).poll()
     assert isinstance(poll.failure, NonFiniteLossError)
     assert sorted(rank for rank, report in poll.reports if report == SAID) == [0, 1]
 
 
-def test_a_silent_rank_does_not_hide_the_error(group):
+def test_a_silent_rank_does_not_hide_the_error_of_the_run(group):
     error = NonFiniteLossError("3 steps in a row")
     poll = group(error, error, silent=0).poll()
     assert isinstance(poll.failure, NonFiniteLossError)
     assert [rank for rank, report in poll.reports if report == SAID] == [1]
 
 
-def test_a_rank_that_does_not_report_its_last_action_is_named(group):
+def test_a_rank_that_does_not_send_its_last_reports_is_named(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
     assert str(poll.failure).startswith("Rank 1 on node a has finished training, but has not sent")
     assert poll.outcomes is None
 
 
-def test_ranks_that_have_returned_have_outcomes(group):
+def test_ranks_that_have_returned_give_the_outcomes(group):
     poll = group(None, None).poll()
     assert poll.failure is None
     assert poll.outcomes == ["finished", "finished"]
 
 
 def unanswered() -> Any:
-    """An answer that does not come."""
+    """Return a reference to an answer that does not arrive."""
 
     @ray.remote(num_cpus=0)
-    def never() -> None:  # here, so that Ray sends the function itself
+    def never() -> None:  # defined here, so that Ray sends the function
         time.sleep(600)
 
     return never.remote()
 
 
 class StartingRank:
-    """The supervisor's handle of a rank, with the job that the rank received."""
+    """Stand-in for the handle of a rank, with the arguments that the rank received."""
 
     def __init__(self, answer: Any) -> None:
         self.told: list[Any] = []
@@ -121,7 +125,7 @@ class StartingRank:
 
 
 def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> RankGroup:
-    """A group of ranks on these nodes, whose processes are there."""
+    """Return a group of ranks on these nodes, whose processes have started."""
     processes = [
         SimpleNamespace(
             actor=StartingRank(answer),
@@ -136,14 +140,14 @@ def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> Rank
     return RankGroup(config, processes, names, clock, agents=agents)
 
 
-def test_ranks_know_their_place_among_all_and_on_their_node(ray_head):
+def test_ranks_get_their_place_in_the_group_and_on_their_node(ray_head):
     with ray_session(ray_head.address):
         config = ClusterConfig(ranks=3, cpus_per_rank=2)
         group = starting("aab", ray.put("tcp://here:1"), config, HandClock())
         group.start("the job", ["a worker"])
         assert group.poll().failure is None
         assert not group.is_training
-        assert group.poll().failure is None  # the rendezvous has answered
+        assert group.poll().failure is None  # now the rendezvous has answered
         assert group.is_training
         for result in group._results:
             ray.cancel(result, force=True)
@@ -154,18 +158,18 @@ def test_ranks_know_their_place_among_all_and_on_their_node(ray_head):
         assert (place.world_size, place.device, place.threads) == (3, "cpu", 2)
         assert place.rendezvous == "tcp://here:1"
         found.append((place.rank, place.local_rank, place.local_world_size, agent))
-    # A rank that is alone on its node requests layouts itself.
+    # A rank that is alone on its node requests layouts without an agent.
     assert found == [(0, 0, 2, "agent of a"), (1, 1, 2, "agent of a"), (2, 0, 1, None)]
 
 
-def test_the_rendezvous_has_its_own_deadline_however_long_processes_took(ray_head):
+def test_the_deadline_of_the_rendezvous_starts_after_the_processes_have_started(ray_head):
     with ray_session(ray_head.address):
         answer = unanswered()
         config = ClusterConfig(deadlines=DeadlinesConfig(start_seconds=600, answer_seconds=60))
         clock = HandClock()
         group = starting("a", answer, config, clock)
         clock.now = 500.0
-        assert group.poll().failure is None  # the process is there: its rendezvous is asked for
+        assert group.poll().failure is None  # the process has started: requests the rendezvous
         for clock.now in (500.0, 559.0):
             assert group.poll().failure is None
         clock.now = 561.0
@@ -179,12 +183,12 @@ def test_the_rendezvous_has_its_own_deadline_however_long_processes_took(ray_hea
     ("nodes", "expected"),
     [("aaa", [0, 1, 2]), ("abc", [0, 0, 0]), ("aabbb", [0, 1, 0, 1, 2]), ("abab", [0, 0, 1, 1])],
 )
-def test_local_ranks_count_the_ranks_of_each_node(nodes, expected):
+def test_local_ranks_are_numbered_on_each_node(nodes, expected):
     assert rank_group.local_ranks_of(list(nodes)) == expected
 
 
 class GroupStory:
-    """A group of ranks on nodes, whose actors answer by a script, and its clock."""
+    """Group of ranks on nodes, whose actors answer by a script, and its clock."""
 
     def __init__(self, monkeypatch, nodes="ab", **config):
         self.ray = ScriptedRay()
@@ -219,7 +223,7 @@ class GroupStory:
         self.group.start("the job", ["a worker"])
 
     def begin(self):
-        """Let the ranks train."""
+        """Complete the start, so that the ranks train."""
         for answer in (*self.started, self.rendezvous):
             answer.come("name")
         for _ in range(2):
@@ -227,11 +231,11 @@ class GroupStory:
         assert self.group.is_training
 
     def reports(self, rank, *reports):
-        """Answer the pending call with the rank's reports."""
+        """Answer the rank's pending poll with these reports."""
         self.group._polls[rank].come(self.batch(rank, *reports))
 
     def batch(self, rank, *reports):
-        """Return the answer of a rank that has these reports, after those already received."""
+        """Return a batch of these reports, numbered after those already received."""
         first = self.group._received[rank].end
         return ReportBatch(first, [(0.0, report) for report in reports], 0.0)
 
@@ -247,7 +251,7 @@ def told(story):
 
 
 @pytest.mark.parametrize(("nodes", "one_node"), [("aa", True), ("ab", False)])
-def test_the_first_rank_makes_the_rendezvous_once_all_have_started(story, nodes, one_node):
+def test_the_first_rank_makes_the_rendezvous_after_all_ranks_have_started(story, nodes, one_node):
     told = story(nodes)
     told.started[0].come("name")
     assert told.group.poll().failure is None
@@ -287,7 +291,7 @@ def test_a_rank_that_dies_before_it_trains_is_named(told):
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
-def test_ranks_compute_where_the_recipe_says(story, gpus):
+def test_ranks_get_the_device_and_threads_of_the_recipe(story, gpus):
     told = story(gpus_per_rank=gpus, cpus_per_rank=3)
     told.begin()
     for actor in told.actors:
@@ -296,16 +300,16 @@ def test_ranks_compute_where_the_recipe_says(story, gpus):
         assert (placement.threads, config.gpus_per_rank) == (3, gpus)
 
 
-def test_waiting_ends_with_the_first_answer(told):
+def test_waiting_for_the_start_ends_with_the_first_answer(told):
     told.started[1].come("name")
     told.group.wait(0.1)
-    assert (told.ray.waits, told.pauses) == ([0.1], [])  # for rank 0 alone
+    assert (told.ray.waits, told.pauses) == ([0.1], [])  # only for rank 0
     told.started[0].come("name")
     told.group.wait(0.2)
     assert (told.ray.waits, told.pauses) == ([0.1], [])  # `poll` can start the next stage
 
 
-def test_ranks_that_all_failed_are_not_polled_without_a_pause(told):
+def test_the_group_pauses_between_polls_if_all_ranks_have_failed(told):
     told.begin()
     for result in told.results:
         result.come(DEAD)
@@ -313,7 +317,7 @@ def test_ranks_that_all_failed_are_not_polled_without_a_pause(told):
     assert told.pauses == [0.2]
 
 
-def test_waiting_ends_with_a_death_that_an_agent_reports(told):
+def test_waiting_ends_when_an_agent_reports_a_death(told):
     told.begin()
     told.group.poll()
     for agent in told.agents.values():
@@ -322,7 +326,7 @@ def test_waiting_ends_with_a_death_that_an_agent_reports(told):
     assert (told.ray.waits, told.pauses) == ([0.2], [])
     told.group._death_watch.pending[1].come([told.processes[1].name])
     told.group.wait(0.2)
-    assert (told.ray.waits, told.pauses) == ([0.2], [])  # it does not wait for node a
+    assert (told.ray.waits, told.pauses) == ([0.2], [])  # without waiting for node a
     failure = told.group.poll().failure
     assert isinstance(failure, RankDiedError)
     assert str(failure) == "Rank 1 has died in phase start: its process has ended"
@@ -340,7 +344,7 @@ def test_the_cause_that_ray_reports_of_a_death_is_kept(told):
     assert told.ray.waits == []
 
 
-def test_a_rank_that_has_returned_may_end(told):
+def test_the_death_of_a_rank_that_has_returned_is_no_failure(told):
     told.begin()
     told.group.poll()
     told.results[1].come("finished")
@@ -349,19 +353,19 @@ def test_a_rank_that_has_returned_may_end(told):
     assert told.ray.waits == []
 
 
-def test_reports_come_with_their_rank_and_each_rank_is_asked_again(told):
+def test_reports_are_received_with_their_rank_and_the_rank_is_polled_again(told):
     told.begin()
     told.group.poll()
     first, second = Notice("one"), Notice("two")
     told.reports(1, first, second)
     assert told.group.poll().reports == [(1, first), (1, second)]
     assert [len(actor.calls["poll"]) for actor in told.actors] == [1, 2]
-    assert told.group.poll().reports == []  # each is reported once
+    assert told.group.poll().reports == []  # each report is returned once
     assert told.actors[1].calls["poll"] == [(0, 1.0), (2, 1.0)]
 
 
-def test_a_failed_request_for_reports_is_repeated_after_a_pause(told):
-    """A rank's process may live on, for example if a connection was interrupted."""
+def test_a_failed_poll_is_repeated_after_a_pause(told):
+    """The rank's process may still live, for example after an interrupted connection."""
     told.begin()
     told.group.poll()
     told.group._polls[1].come(DEAD)
@@ -377,21 +381,21 @@ def test_a_failed_request_for_reports_is_repeated_after_a_pause(told):
     ("ranks", "answer_seconds", "expected"),
     [(1, 30, 1.0), (320, 30, 1.0), (1024, 30, 3.2), (64, 3, 1.0), (64, 1.5, 0.5), (1024, 6, 2.0)],
 )
-def test_ranks_answer_so_often_that_none_seems_hung_and_all_cost_little(
+def test_the_interval_of_answers_grows_with_the_ranks_up_to_a_third_of_the_deadline(
     ranks, answer_seconds, expected
 ):
     deadlines = DeadlinesConfig(answer_seconds=answer_seconds)
     assert rank_group.answer_interval(ranks, deadlines) == pytest.approx(expected)
 
 
-def test_a_request_for_reports_is_noted_as_a_heartbeat(told):
+def test_the_time_of_a_poll_is_recorded_as_a_heartbeat(told):
     told.begin()
     assert not hasattr(told.processes[0], "polled_at")
     told.group.poll()
     assert [process.polled_at for process in told.processes] == [1000.0, 1000.0]
 
 
-def test_requests_to_ray_do_not_grow_with_the_ranks(story):
+def test_the_number_of_requests_to_ray_does_not_grow_with_the_ranks(story):
     requests = []
     for ranks in (2, 32):
         told = story("a" * ranks)
@@ -407,7 +411,7 @@ def test_requests_to_ray_do_not_grow_with_the_ranks(story):
     assert requests[0] == requests[1]
 
 
-def test_a_dead_rank_does_not_hide_the_reports_of_the_others(story):
+def test_a_dead_rank_does_not_hide_the_reports_of_other_ranks(story):
     told = story("abcd")
     told.begin()
     told.group.poll()
@@ -439,7 +443,7 @@ def test_a_killed_rank_among_many_is_named(ray_head):
         group._results = [actor.train.remote() for actor in actors]
         ray.wait(group._results, num_returns=4)
         ray.kill(actors[2])
-        wait_until(lambda: is_dead(actors[2]))  # until then, it may answer
+        wait_until(lambda: is_dead(actors[2]))  # the actor may answer until then
         group._results[2] = actors[2].train.remote()
         group._polls = {rank: actor.poll.remote(0, 0.0) for rank, actor in enumerate(actors)}
         ray.wait([*group._results, *group._polls.values()], num_returns=8)
@@ -449,7 +453,7 @@ def test_a_killed_rank_among_many_is_named(ray_head):
     assert poll.reports == [(0, SAID), (1, SAID), (3, SAID)]
 
 
-def test_signs_are_positions_and_seconds_of_silence(told):
+def test_heartbeats_are_positions_and_seconds_of_silence(told):
     told.begin()
     told.clock.now = 10.0
     told.group.poll()
@@ -461,7 +465,7 @@ def test_signs_are_positions_and_seconds_of_silence(told):
     assert (start, other_silent) == (Position(), 14.0)
 
 
-def test_a_rank_that_stops_answering_hangs(story):
+def test_a_rank_that_stops_answering_is_reported_as_hung(story):
     told = story(deadlines={"answer_seconds": 7.0})
     told.begin()
     told.group.poll()
@@ -473,7 +477,7 @@ def test_a_rank_that_stops_answering_hangs(story):
     assert "Rank 1 has not answered for 7 s" in str(poll.failure)
 
 
-def test_a_rank_that_has_returned_need_not_move(story):
+def test_a_rank_that_has_returned_has_no_deadline(story):
     told = story(deadlines={"start_seconds": 5.0, "step_seconds": 50.0})
     told.begin()
     told.group.poll()
@@ -484,7 +488,7 @@ def test_a_rank_that_has_returned_need_not_move(story):
     assert told.group.poll().failure is None
 
 
-def test_outcomes_are_those_of_all_ranks_with_their_last_reports(told):
+def test_outcomes_are_returned_when_all_ranks_have_sent_their_last_reports(told):
     told.begin()
     told.group.poll()
     told.results[1].come("stopped")
@@ -502,7 +506,7 @@ def test_outcomes_are_those_of_all_ranks_with_their_last_reports(told):
     assert (poll.outcomes, poll.failure) == (["finished", "stopped"], None)
 
 
-def test_reports_under_way_are_kept_if_the_last_ones_do_not_come(told):
+def test_received_reports_are_kept_if_the_last_poll_gets_no_answer(told):
     told.begin()
     told.group.poll()
     under_way = Notice("under way")
@@ -528,8 +532,8 @@ def test_a_rank_that_dies_before_its_last_reports_is_a_failure(told):
     assert "Rank 1 has died" in str(poll.failure)
 
 
-def test_the_cause_of_two_failures_is_waited_for(told):
-    """A collective fails a moment before the death of its other rank is known."""
+def test_a_failure_that_may_be_a_consequence_waits_for_the_cause(told):
+    """A collective fails shortly before the death of another rank is known."""
     told.begin()
     told.clock.now = 20.0
     told.results[0].come(failed_with(RuntimeError("connection closed by peer")))
@@ -540,7 +544,7 @@ def test_the_cause_of_two_failures_is_waited_for(told):
     assert "Rank 1 has died" in str(told.group.poll().failure)
 
 
-def test_without_another_cause_the_first_failure_counts_after_a_while(told):
+def test_without_another_cause_the_first_failure_is_reported_after_a_wait(told):
     told.begin()
     told.clock.now = 20.0
     told.results[1].come(failed_with(RuntimeError("connection closed by peer")))
@@ -548,10 +552,10 @@ def test_without_another_cause_the_first_failure_counts_after_a_while(told):
     told.clock.now += WAIT_FOR_CAUSE_SECONDS + 0.1
     failure = told.group.poll().failure
     assert str(failure).startswith("Rank 1 has failed in phase start: RuntimeError: connection")
-    assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # nothing is awaited
+    assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # without last reports
 
 
-def test_every_rank_is_asked_to_leave_and_given_the_workers(told):
+def test_stop_requests_and_data_workers_are_sent_to_every_rank(told):
     told.group.request_stop()
     told.group.use_workers(["another"])
     for actor in told.actors:
@@ -560,13 +564,13 @@ def test_every_rank_is_asked_to_leave_and_given_the_workers(told):
 
 
 def failed_with(cause):
-    """The error that Ray raises for an exception in an actor's method."""
+    """Return the error that Ray raises for an exception in an actor's method."""
     return RayTaskError("train", "the traceback on its node", cause)
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_how_long_last_reports_are_waited_for(story, fails):
-    """A rank that owes its report to an error that ends the run gets less time."""
+def test_last_reports_get_less_time_after_an_error_that_ends_the_run(story, fails):
+    """Without an error, the limit is the deadline for answers."""
     told = story(deadlines={"answer_seconds": 7.0})
     told.begin()
     told.group.poll()

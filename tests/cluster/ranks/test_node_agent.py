@@ -1,4 +1,4 @@
-"""Actions on each node: kill processes at once, look for the run's folder."""
+"""Actions on each node: kill processes, read stacks, and check the run's folder and sources."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ from run_store.process_identity import start_tick
 
 @pytest.fixture(scope="module")
 def started(ray_head):
-    """An agent on this node, for all tests; and the node's id."""
+    """Return an agent on this node, for all tests, and the node's id."""
     with ray_session(ray_head.address):
         node = ray.get_runtime_context().get_node_id()
         agents = NodeAgents(UnfitNodes())
@@ -41,18 +41,18 @@ def started(ray_head):
 
 @pytest.fixture
 def node(started):
-    """The node's id."""
+    """Return the node's id."""
     return started[1]
 
 
 @pytest.fixture
 def agents(started, node, monkeypatch):
-    """An agent that answers, though it may be slow on a busy machine."""
+    """Return node agents that answer, even if slowly on a busy machine."""
     monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 60.0)
     agents = NodeAgents(UnfitNodes())
     agents.by_node, agents.names = dict(started[0].by_node), {node: "here"}
     agents.ping([node])
-    wait_until(lambda: not agents.unresponsive([node]))  # the test before may have killed it
+    wait_until(lambda: not agents.unresponsive([node]))  # an earlier test may have killed it
     return agents
 
 
@@ -79,23 +79,23 @@ def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, node, sleepe
     assert agents.unresponsive([node]) == set()
 
 
-def test_another_process_of_the_same_id_is_left_alone(agents, node, sleeper):
+def test_a_process_that_reuses_the_id_is_not_killed(agents, node, sleeper):
     former = ProcessName(node, sleeper.pid, start_tick(sleeper.pid) - 1)
     kill_processes(agents, [former])
     assert sleeper.poll() is None
 
 
-def test_a_process_that_ends_by_itself_meanwhile_spares_no_other(sleeper, monkeypatch):
+def test_other_processes_are_killed_if_one_has_already_ended(sleeper, monkeypatch):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     names = [name_of(process, "here") for process in (ended, sleeper)]
     ended.wait()
-    monkeypatch.setattr(ProcessName, "is_alive", lambda name: True)  # when it was looked at
+    monkeypatch.setattr(ProcessName, "is_alive", lambda name: True)  # as if both lived when checked
     agent = NodeAgent.__ray_metadata__.modified_class
     agent.kill(SimpleNamespace(_exit_with_raylet=lambda: None), names)
     assert sleeper.wait() == -signal.SIGKILL
 
 
-def test_the_files_where_killed_ranks_have_met_are_removed(agents, node, sleeper):
+def test_the_rendezvous_files_of_killed_ranks_are_removed(agents, node, sleeper):
     name = name_of(sleeper, node)
     other = ProcessName(node, os.getpid(), start_tick(os.getpid()))
     mine, another = name.new_rendezvous(), other.new_rendezvous()
@@ -110,11 +110,9 @@ def test_the_files_where_killed_ranks_have_met_are_removed(agents, node, sleeper
         another.unlink()
 
 
-def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
-    agents, node, sleeper, ray_head, monkeypatch
-):
+def test_a_node_with_a_silent_agent_is_unresponsive(agents, node, sleeper, ray_head, monkeypatch):
     ray.get(agents.by_node[node].heartbeat.remote())
-    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # agents of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
     assert agents.ping([node]) == set()
     monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.5)
@@ -128,11 +126,11 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
         agent.resume()
 
 
-def test_a_node_whose_agent_has_died_is_silent_until_the_next_one_answers(
+def test_a_node_whose_agent_died_is_unresponsive_until_the_next_agent_answers(
     agents, node, ray_head, monkeypatch
 ):
     ray.get(agents.by_node[node].heartbeat.remote())
-    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # agents of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
     monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.1)
     agent.suspend()
@@ -162,7 +160,7 @@ print("outlives its raylet")
 
 
 @pytest.mark.parametrize("call", ["heartbeat()", "kill([])"])
-def test_a_node_whose_raylet_has_died_is_not_reported_as_alive(call):
+def test_an_agent_ends_when_its_raylet_has_died(call):
     raylet = subprocess.Popen(
         ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(call=call)],
         stdout=subprocess.PIPE,
@@ -173,7 +171,7 @@ def test_a_node_whose_raylet_has_died_is_not_reported_as_alive(call):
     assert raylet.communicate(timeout=HANG_SECONDS)[0] == ""
 
 
-def test_a_node_is_relied_on_again_when_its_agent_answers(agents, node, sleeper, monkeypatch):
+def test_a_node_is_responsive_again_when_its_agent_answers(agents, node, sleeper, monkeypatch):
     monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.0)
     kill_processes(agents, [name_of(sleeper, node)])
     wait_until(lambda: not agents.unresponsive([node]))
@@ -196,29 +194,29 @@ waits_for_nobody()
         process.kill()
 
 
-def test_how_busy_a_node_is_comes_when_it_comes(agents, node, ray_head, monkeypatch):
+def test_utilization_is_requested_one_at_a_time_without_wait(agents, node, ray_head, monkeypatch):
     usage = UsageRequests(agents)
     usage.ask([node, "a node that is not there"])
     found = {}
     wait_until(lambda: found.update(usage.take()) or found)
     assert list(found) == ["here"]
     assert 0 < found["here"].memory_used_bytes <= found["here"].memory_bytes
-    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+    wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # agents of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
     agent.suspend()
     usage.ask([node])
     asked = dict(usage._pending)
-    usage.ask([node])  # it still owes an answer
+    usage.ask([node])  # no second request while an answer is pending
     assert usage._pending == asked
     assert usage.take() == {}
     agent.resume()
     wait_until(usage.take)
     usage.ask([node])
     agent.kill()
-    wait_until(lambda: not (usage.take() or usage._pending))  # the loss of it is no error
+    wait_until(lambda: not (usage.take() or usage._pending))  # the lost answer causes no error
 
 
-def test_a_folder_that_both_see_is_fine(agents, tmp_path):
+def test_a_folder_that_driver_and_node_share_has_no_problem(agents, tmp_path):
     folders = NodeFolders(agents)
     assert folders.check(tmp_path, RunFolder(tmp_path)) == []
     assert list(agents.unfit) == []
@@ -226,7 +224,7 @@ def test_a_folder_that_both_see_is_fine(agents, tmp_path):
 
 
 class ElsewhereAgent:
-    """An agent on a node where paths lead elsewhere."""
+    """Stand-in for an agent on a node where paths lead to another folder."""
 
     def __init__(self, agent, folder):
         self.check_shared_folder, self.sources = self, agent.sources
@@ -236,22 +234,22 @@ class ElsewhereAgent:
         return self._agent.check_shared_folder.remote(self._folder, left, answer)
 
 
-def test_a_node_without_the_folder_is_named(agents, node, tmp_path):
+def test_a_node_without_the_run_s_folder_is_named(agents, node, tmp_path):
     folders = NodeFolders(agents)
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
     (problem,) = folders.check(tmp_path, RunFolder(tmp_path))
     assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
     assert [unfit.id for unfit in agents.unfit] == [node]
-    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # the node is known to be unfit
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, node, tmp_path):
+def test_a_folder_of_the_same_name_that_is_not_shared_is_detected(agents, node, tmp_path):
     folders = NodeFolders(agents)
 
     class Twin(ElsewhereAgent):
         def remote(self, folder, left, answer):
-            (self._folder / left).touch()  # another process put it there, not the supervisor
+            (self._folder / left).touch()  # created by another process, not by the supervisor
             return super().remote(folder, left, answer)
 
     twin = tmp_path / "twin"
@@ -262,7 +260,7 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, node,
 
 
 class SilentAgent:
-    """An agent that answers no question about the folder until it may."""
+    """Stand-in for an agent that answers questions about the folder only after `answer`."""
 
     def __init__(self, agent):
         self._agent, self._may = agent, SignalActor.options(num_cpus=0).remote()
@@ -298,7 +296,7 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     silent = agents.by_node[node] = SilentAgent(agent)
     with pytest.raises(SilentNodesError, match=f"Node here has not answered .*{tmp_path}.*load"):
         folders.check(tmp_path, RunFolder(tmp_path, url))
-    assert agents.unresponsive([node]) == {node}  # it gets no ranks
+    assert agents.unresponsive([node]) == {node}  # the node gets no ranks
     assert folders.check(tmp_path, RunFolder(tmp_path, url)) == []  # others may start meanwhile
     assert (list(agents.unfit), folders.separate) == ([], set())
     assert list(tmp_path.iterdir()) == []
@@ -307,11 +305,11 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     wait_until(lambda: not agents.unresponsive([node]))
     monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", HANG_SECONDS)
     agents.by_node[node] = ElsewhereAgent(agent, tmp_path / "elsewhere")
-    (problem,) = folders.check(tmp_path, RunFolder(tmp_path))  # the answer counts
+    (problem,) = folders.check(tmp_path, RunFolder(tmp_path))  # this answer decides
     assert "does not have the run's folder" in problem
 
 
-def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, node, tmp_path):
+def test_a_run_that_must_stop_does_not_wait_for_nodes(agents, node, tmp_path):
     folders = NodeFolders(agents)
     silent = agents.by_node[node] = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
@@ -322,7 +320,7 @@ def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, node, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pull_without_an_answer_leaves_the_node_fit(agents, node, monkeypatch):
+def test_a_node_that_does_not_answer_a_pull_stays_fit(agents, node, monkeypatch):
     monkeypatch.setattr("cluster.ranks.node_mirror.PULL_SECONDS", 0.5)
     silent = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
@@ -333,7 +331,7 @@ def test_a_pull_without_an_answer_leaves_the_node_fit(agents, node, monkeypatch)
 
 
 @pytest.mark.parametrize("is_changed", [False, True])
-def test_an_embedded_ray_is_not_asked(agents, node, tmp_path, monkeypatch, is_changed):
+def test_an_embedded_ray_gets_no_folder_check(agents, node, tmp_path, monkeypatch, is_changed):
     folders = NodeFolders(agents)
     monkeypatch.setattr("cluster.ranks.node_folder.is_embedded", lambda: True)
     monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", 0.0)
@@ -344,10 +342,10 @@ def test_an_embedded_ray_is_not_asked(agents, node, tmp_path, monkeypatch, is_ch
     assert [bool(re.search(r"Node here .*0{12}…", problem)) for problem in problems] == (
         [True] if is_changed else []
     )
-    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # the node was already checked
 
 
-def test_a_node_that_cannot_keep_a_copy_says_why(agents, node, tmp_path):
+def test_a_node_that_cannot_keep_a_copy_is_named_with_the_reason(agents, node, tmp_path):
     folders = NodeFolders(agents)
 
     class Full(ElsewhereAgent):
@@ -364,15 +362,17 @@ def test_a_node_that_cannot_keep_a_copy_says_why(agents, node, tmp_path):
 
 
 @pytest.mark.parametrize("theirs", ["changed", "older"])
-def test_a_node_with_other_sources_is_named(agents, node, tmp_path, theirs):
-    """Sources were changed on the driver's host alone, or the node is too old to be asked."""
+def test_a_node_whose_sources_differ_is_named(agents, node, tmp_path, theirs):
+    """The driver's sources were changed, or the node's agent has no method that reports its
+    sources.
+    """
     folders = NodeFolders(agents)
     ours = folders._sources
     if theirs == "changed":
         folders._sources = "0" * 64
     else:
         agent = agents.by_node[node]
-        # It fails in the agent, as a method that it does not have would.
+        # The call fails in the agent, as that of an unknown method would.
         unknown = agent.check_shared_folder
         agents.by_node[node] = SimpleNamespace(
             check_shared_folder=agent.check_shared_folder,
@@ -382,11 +382,11 @@ def test_a_node_with_other_sources_is_named(agents, node, tmp_path, theirs):
     found = ours[:12] if theirs == "changed" else "unknown"
     assert re.search(f"Node here .*{found}….*{folders._sources[:12]}….*transloom submit", problem)
     assert [unfit.id for unfit in agents.unfit] == [node]
-    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # the node is known to be unfit
 
 
-def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):
-    """As long as a process is seen, and no more; the agent's own supervisor is heard meanwhile."""
+def test_an_agent_waits_for_deaths_until_no_process_is_seen(sleeper, monkeypatch):
+    """The agent counts as supervised during the wait."""
     looks = iter([True, True, False])
     monkeypatch.setattr(ProcessName, "is_alive", lambda name: next(looks))
     heartbeat = []

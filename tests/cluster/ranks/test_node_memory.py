@@ -1,4 +1,4 @@
-"""Memory files of one node and of another one: copied, read in blocks, verified, removed."""
+"""Memory files of two nodes: copied, read in blocks, verified, removed."""
 
 import os
 import stat
@@ -38,7 +38,7 @@ STATE = [Fragment("master", "w", 0, torch.arange(4.0)), Fragment("exp_avg", "w",
 
 @pytest.fixture(scope="module")
 def agents(ray_head):
-    """Two agents, as of two nodes; their node's id."""
+    """Return two agents, as if of two nodes, and the id of this node."""
     with ray_session(ray_head.address):
         made = [NodeAgent.remote() for _ in range(2)]
         with HeartbeatSender(lambda: made):
@@ -53,7 +53,7 @@ def run_name(request):
 
 
 class Writer:
-    """A rank that writes the state to its node's memory."""
+    """Rank that writes STATE to its node's memory."""
 
     def __init__(self, folder) -> None:
         self.file: MemoryFile | None = None
@@ -82,7 +82,7 @@ class Writer:
 
 @pytest.fixture
 def stored(agents, run_name):
-    """A file that a rank has written on the node of the first agent; the second agent."""
+    """Return a file that a rank wrote on the first agent's node, and the second agent."""
     (first, second), node = agents
     for agent in (first, second):
         ray.get(agent.close_memory.remote())
@@ -97,7 +97,7 @@ def stored(agents, run_name):
 
 
 def as_remote(stored: StoredFile, monkeypatch) -> StoredFile:
-    """The file as ranks on another node see it."""
+    """Return the file as ranks on another node see it."""
     monkeypatch.setattr(StoredFile, "_is_here", False)
     return stored
 
@@ -109,7 +109,7 @@ def copied(stored, target, node="other"):
 
 
 @pytest.mark.parametrize("block", [7, 64, node_memory.BLOCK_BYTES])
-def test_the_state_is_read_from_another_node_in_blocks(stored, monkeypatch, block):
+def test_a_state_is_read_from_another_node_in_blocks(stored, monkeypatch, block):
     monkeypatch.setattr(node_memory, "BLOCK_BYTES", block)
     remote = as_remote(stored[0], monkeypatch)
     reader = CheckpointReader(MemoryCheckpoint(make_header(5), (remote,)))
@@ -118,12 +118,12 @@ def test_the_state_is_read_from_another_node_in_blocks(stored, monkeypatch, bloc
     assert reader.whole("master", "w").tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_ranks_of_its_node_read_the_file_itself(stored):
+def test_ranks_of_the_same_node_read_the_file_directly(stored):
     reader = CheckpointReader(MemoryCheckpoint(make_header(5), (stored[0],)))
     assert reader.whole("master", "w").tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_a_copy_is_equal_and_private(stored):
+def test_a_copy_on_another_node_equals_the_file_and_is_private(stored):
     original, other = stored
     copy = copied(original, other)
     assert (copy.node, copy.agent) == ("other", other)
@@ -133,7 +133,7 @@ def test_a_copy_is_equal_and_private(stored):
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_damage_is_found_on_either_node(stored, monkeypatch, is_remote):
+def test_a_damaged_file_is_detected_on_either_node(stored, monkeypatch, is_remote):
     original, other = stored
     if is_remote:
         as_remote(original, monkeypatch)
@@ -148,7 +148,7 @@ def test_damage_is_found_on_either_node(stored, monkeypatch, is_remote):
         wait_until(lambda: pending.poll() is not None)
 
 
-def test_a_file_that_is_gone_is_damage(stored, monkeypatch):
+def test_a_missing_file_counts_as_a_damaged_checkpoint(stored, monkeypatch):
     remote = as_remote(stored[0], monkeypatch)
     remote.file.path.unlink()
     with pytest.raises(DamagedCheckpointError, match="cannot be read"):
@@ -156,14 +156,14 @@ def test_a_file_that_is_gone_is_damage(stored, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/attempt/../../../../../etc/passwd"])
-def test_only_files_of_the_run_are_served(stored, path, tmp_path):
+def test_only_files_in_the_run_s_folder_are_served(stored, path, tmp_path):
     folder = stored[0].file.path.parent.parent
     asked = type(folder)(path.format(folder=folder))
     with pytest.raises(CheckpointError, match="not in a run's folder"):
         ray.get(stored[0].agent.read_memory.remote(asked, 0, 1))
 
 
-def test_an_agent_that_was_restarted_copies_and_serves_files(stored, agents):
+def test_a_restarted_agent_copies_and_serves_files(stored, agents):
     original, other = stored
     again = NodeAgent.remote()
     with HeartbeatSender(lambda: [again]):
@@ -180,13 +180,13 @@ def test_files_of_former_attempts_are_removed(stored):
     assert not original.file.path.parent.exists()
 
 
-def test_the_end_of_the_run_removes_its_folder(stored):
+def test_closing_the_memory_removes_the_run_s_folder(stored):
     original, _ = stored
     ray.get(original.agent.close_memory.remote())
     assert not original.file.path.parent.parent.exists()
 
 
-def test_a_node_without_a_folder_says_why(monkeypatch):
+def test_a_node_without_a_memory_folder_returns_the_reason(monkeypatch):
     def refuse(name):
         raise CheckpointError("/dev/shm is missing")
 
@@ -195,7 +195,7 @@ def test_a_node_without_a_folder_says_why(monkeypatch):
     assert NodeMemory().open("run") == "/dev/shm is missing"
 
 
-def test_each_node_copies_the_files_of_the_node_before_it():
+def test_each_node_copies_the_files_of_the_previous_node():
     assert next_nodes(["a", "a", "b", "c", "b"]) == {"a": "b", "b": "c", "c": "a"}
     assert next_nodes(["a", "a"]) == {}
 
@@ -218,7 +218,7 @@ def test_the_ranks_of_a_restart_verify_each_file_once(world_size):
 
 
 class LocalNode:
-    """A node without Ray: its memory, and an agent whose calls return their results."""
+    """Node without Ray: its memory, and an agent whose calls return their results."""
 
     current = ""
 
@@ -244,7 +244,7 @@ class LocalNode:
             LocalNode.current = caller
 
     def write(self, data, slot=0):
-        """Write a memory file, as a rank of the node does."""
+        """Write a memory file as a rank of the node does, and return its record."""
         with self as memory:
             assert memory.open("run") is None
             folder = memory._folder.path / "attempt"
@@ -255,7 +255,7 @@ class LocalNode:
 
 @pytest.fixture
 def two_nodes(tmp_path, monkeypatch):
-    """Two nodes of one machine, whose blocks have 10 bytes."""
+    """Yield two nodes on one machine, with blocks of 10 bytes."""
     context = SimpleNamespace(get_node_id=lambda: LocalNode.current)
     fake = SimpleNamespace(get=lambda value: value, get_runtime_context=lambda: context)
     monkeypatch.setattr(node_memory, "ray", fake)
@@ -269,7 +269,7 @@ def two_nodes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1, 9, 10, 11, 20, 35])
-def test_a_copy_has_all_blocks_and_each_is_requested_once(two_nodes, size):
+def test_a_copy_requests_each_block_once(two_nodes, size):
     first, second = two_nodes
     file = first.write(bytes(range(size)))
     with second as memory:
@@ -279,7 +279,7 @@ def test_a_copy_has_all_blocks_and_each_is_requested_once(two_nodes, size):
     assert first.ranges == [(start, min(start + 10, size)) for start in range(0, size, 10)]
 
 
-def test_a_copy_over_a_longer_one_of_the_same_slot_has_the_new_size(two_nodes):
+def test_a_copy_over_a_longer_file_of_the_same_slot_has_the_new_size(two_nodes):
     first, second = two_nodes
     for data in (b"1" * 35, b"2" * 12, b"3" * 40):
         file = first.write(data)
@@ -291,7 +291,7 @@ def test_a_copy_over_a_longer_one_of_the_same_slot_has_the_new_size(two_nodes):
     assert [copy.path.read_bytes() for copy in copies] == [b"3" * 40, b"4" * 5]
 
 
-def test_a_file_that_changes_while_it_is_copied_is_damage(two_nodes):
+def test_a_copy_of_a_file_that_has_changed_is_refused_as_damaged(two_nodes):
     first, second = two_nodes
     file = first.write(b"1" * 35)
     file.path.write_bytes(b"1" * 34 + b"2")
@@ -299,7 +299,7 @@ def test_a_file_that_changes_while_it_is_copied_is_damage(two_nodes):
         memory.copy(first, file)
 
 
-def test_a_folder_that_was_closed_can_be_opened_again(two_nodes):
+def test_a_memory_folder_can_be_opened_again_after_it_was_closed(two_nodes):
     node = two_nodes[0]
     for data in (b"1", b"2"):
         file = node.write(data)
@@ -309,7 +309,7 @@ def test_a_folder_that_was_closed_can_be_opened_again(two_nodes):
         assert not file.path.exists()
 
 
-def test_the_files_of_all_named_attempts_stay(two_nodes):
+def test_files_of_each_attempt_to_keep_are_kept(two_nodes):
     node = two_nodes[0]
     file = node.write(b"1")
     folder = file.path.parent
@@ -322,7 +322,7 @@ def test_the_files_of_all_named_attempts_stay(two_nodes):
     assert file.path.exists()
 
 
-def test_a_node_alone_has_no_neighbour_and_nodes_with_many_ranks_have_one():
+def test_a_single_node_has_no_next_node_and_several_nodes_form_a_ring():
     assert next_nodes(["a", "a"]) == {}
     assert next_nodes(["a", "a", "b", "b"]) == {"a": "b", "b": "a"}
     assert next_nodes(["c", "a", "b", "a"]) == {"c": "a", "a": "b", "b": "c"}

@@ -1,4 +1,4 @@
-"""Load of a node: its cores, memory and GPUs, as far as the run may use them."""
+"""Load of a node: the part of its cores, memory and GPUs that the run may use."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from cluster.ray import private
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes when a test says so, and cores that were busy for `clock.busy` seconds."""
+    """Return a clock that a test moves, and cores that were busy for `clock.busy` seconds."""
     clock = SimpleNamespace(now=100.0, busy=5.0)
 
     def sleep(seconds):
@@ -27,9 +27,9 @@ def clock(monkeypatch):
     return clock
 
 
-def test_the_cores_are_measured_from_sample_to_sample(clock):
+def test_cpu_use_is_measured_between_samples(clock):
     meter = NodeMeter()
-    assert meter.sample().cpu_percent == 25  # one of four while the first sample was taken
+    assert meter.sample().cpu_percent == 25  # one of four cores, during the first sample
     clock.now, clock.busy = 200.0, 305.5
     assert meter.sample().cpu_percent == pytest.approx(75, abs=1)
     assert meter.sample().cpu_percent == 0  # no time has passed
@@ -39,13 +39,13 @@ def test_the_cores_are_measured_from_sample_to_sample(clock):
     assert meter.sample().cpu_percent == 0
 
 
-def test_this_machine_has_cores_and_memory():
+def test_a_sample_of_this_machine_has_plausible_values():
     usage = NodeMeter().sample()
     assert 0 <= usage.cpu_percent <= 100
     assert 0 < usage.memory_used_bytes <= usage.memory_bytes <= psutil.virtual_memory().total
 
 
-def test_a_container_s_limits_count_where_they_are_smaller(monkeypatch):
+def test_a_container_s_limits_apply_if_they_are_below_the_machine_s(monkeypatch):
     total = psutil.virtual_memory().total
     for limit, expected in ((MemoryLimit(total // 2, 7), 7), (MemoryLimit(2**62, 7), None)):
         monkeypatch.setattr(node_meter, "memory_limit", lambda limit=limit: limit)
@@ -59,7 +59,9 @@ def test_a_container_s_limits_count_where_they_are_smaller(monkeypatch):
 
 
 class Driver:
-    """NVIDIA's library on a machine with two GPUs; `nvmlInit` fails if there is a reason."""
+    """NVIDIA's library on a machine with two GPUs; `nvmlInit` raises an error with `reason`, if
+    set.
+    """
 
     NVMLError = type("NVMLError", (Exception,), {})
 
@@ -88,11 +90,11 @@ class Driver:
         return SimpleNamespace(gpu=50 + device, memory=3)
 
 
-def test_gpus_are_those_that_the_driver_shows(tmp_path, monkeypatch):
+def test_gpus_are_those_that_the_driver_lists(tmp_path, monkeypatch):
     control = tmp_path / "nvidiactl"
     driver = Driver()
     monkeypatch.setattr(private, "nvml", lambda: driver)
-    assert gpus_of_node(control) == []  # there is no driver, and it is not asked
+    assert gpus_of_node(control) == []  # without a driver, the library is not called
     control.touch()
     assert [(gpu.index, gpu.utilization_percent) for gpu in gpus_of_node(control)] == [
         (0, 50),
@@ -103,16 +105,16 @@ def test_gpus_are_those_that_the_driver_shows(tmp_path, monkeypatch):
     assert gpus_of_node(control) == []
 
 
-def test_ray_carries_nvidia_s_library():
-    """Under the names that `node_meter` uses; the class above has no others."""
+def test_ray_contains_nvidia_s_library():
+    """The library has all names that `Driver` defines, which are those that `node_meter` uses."""
     library = private.nvml()
     names = {name for name in vars(Driver) if not name.startswith("_")}
     assert names
     assert names <= set(dir(library))
 
 
-def test_cores_are_busy_with_whatever_takes_their_time(monkeypatch):
-    """Only cores count that this process may use, and waiting for a disk does not count."""
+def test_busy_time_includes_all_work_but_not_waiting_for_a_disk(monkeypatch):
+    """Only the cores that this process may use count."""
     times = SimpleNamespace(
         user=1, nice=2, system=4, irq=8, softirq=16, steal=32, idle=64, iowait=128, guest=256
     )
@@ -123,4 +125,4 @@ def test_cores_are_busy_with_whatever_takes_their_time(monkeypatch):
     cores = node_meter.cpus_of_node()
     assert (cores.cores, cores.busy_seconds()) == (1, 63)
     monkeypatch.setattr(node_meter.os, "sched_getaffinity", lambda process: {7})
-    assert cores.busy_seconds() == 6063  # all that are shown, in a container that hides its own
+    assert cores.busy_seconds() == 6063  # all listed cores, as a container may hide the process's

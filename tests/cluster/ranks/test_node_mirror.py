@@ -1,4 +1,4 @@
-"""Files that ranks write on a node are in the run, however the object store fails meanwhile."""
+"""Files that ranks write on a node reach the run, in spite of failures of the object store."""
 
 import pytest
 from support.records.checkpoints import make_header
@@ -16,7 +16,7 @@ RECORD = "metrics.jsonl"
 
 
 class Node:
-    """A node and its driver, whose run has a checkpoint of step 10."""
+    """Node and driver of a run that has a checkpoint of step 10."""
 
     def __init__(self, url, driver):
         driver.save(10)
@@ -38,7 +38,7 @@ class Node:
         return self.mirror.upload_changes(names, self.driver.mirror.number, again)
 
     def collect(self):
-        """Upload the changes, and wait until the driver has them; return the files' names."""
+        """Upload changes, wait until the driver has them, and return the files' names."""
         files, problems = self.upload()
         self.driver.mirror.add(files, problems)
         assert self.driver.mirror.flush(SECONDS)
@@ -66,7 +66,7 @@ def node(url, tmp_path, told):
     check_no_orphans(url, "after the run")
 
 
-def test_files_of_a_rank_are_in_the_run_and_the_drivers_folder(node, tmp_path):
+def test_files_of_a_rank_reach_the_run_and_the_driver_s_folder(node, tmp_path):
     node.write(RECORD, b"11\n", "ab")
     node.write("wandb/offline/log", b"log")
     assert node.collect() == {RECORD, "wandb/offline/log"}
@@ -88,7 +88,7 @@ def test_only_the_named_files_are_uploaded_and_links_are_not_followed(node, tmp_
     assert (files.keys(), problems) == ({"profile/steps/rank-1.json"}, {})
 
 
-def test_a_node_without_rank_0_reports_no_file_of_a_former_attempt(node):
+def test_a_node_without_rank_0_uploads_no_file_of_a_former_attempt(node):
     node.write("profile/old", b"of the former attempt")
     node.collect()
     node.pull(is_first=False)
@@ -96,7 +96,7 @@ def test_a_node_without_rank_0_reports_no_file_of_a_former_attempt(node):
     assert node.upload(SHARED_RANK_FILES)[0].keys() == {"profile/new"}
 
 
-def test_a_file_that_is_removed_meanwhile_does_not_hold_up_others(node, monkeypatch):
+def test_a_file_removed_during_an_upload_does_not_delay_others(node, monkeypatch):
     for name in (RECORD, "profile/a", "translations/b"):
         node.write(name, b"1")
     names = [RECORD, "profile/a", "translations/b", "translations/removed"]
@@ -104,7 +104,7 @@ def test_a_file_that_is_removed_meanwhile_does_not_hold_up_others(node, monkeypa
     assert node.collect() == set(names[:3])
 
 
-def test_files_that_cannot_be_stored_are_named_by_the_driver(node, told):
+def test_the_driver_names_files_that_cannot_be_stored(node, told):
     node.write("wandb/line\nbreak", b"x")
     node.write("wandb/good", b"x")
     assert node.collect() == {"wandb/good"}
@@ -122,8 +122,8 @@ def test_files_uploaded_before_an_outage_are_reported_after_it(node, s3_server, 
     assert node.collect() == {RECORD, "wandb/log"}
 
 
-def test_no_checkpoint_is_published_without_its_record(node):
-    """The record's object was deleted before the driver named it; the node uploads it again."""
+def test_a_checkpoint_is_published_only_after_its_record(node):
+    """The record's object is deleted before the driver adds it, and the node uploads it again."""
     node.write(RECORD, b"20\n", "ab")
     files, problems = node.upload()
     ObjectStore(node.url).delete(files[RECORD].objects(RECORD))
@@ -148,7 +148,7 @@ def test_objects_that_no_head_names_yet_survive_the_deletion_of_leftovers(node):
     assert node.stored()[RECORD] == files[RECORD]
 
 
-def test_objects_of_uploads_that_were_followed_by_others_are_deleted(node):
+def test_objects_replaced_by_later_uploads_are_deleted(node):
     for text in (b"11\n", b"12\n", b"13\n"):
         node.write(RECORD, text, "ab")
         node.driver.mirror.add(*node.upload())

@@ -1,4 +1,4 @@
-"""Arguments and environment of a rank's process, and the processes that wait as spares."""
+"""Arguments and environment of a rank's process, and spare processes."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +17,8 @@ from trainer.process.host_memory import ALLOCATOR_ENVIRONMENT, allocator_environ
 CODE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
-def test_libraries_read_what_they_keep_when_a_rank_starts(ray_head):
-    """Code for shapes that do not recur is not kept: it would take gigabytes."""
+def test_libraries_get_their_cache_settings_when_a_rank_starts(ray_head):
+    """If shapes do not recur, compiled code is not kept, because it would take gigabytes."""
     environment = allocator_environment(shapes_recur=False)
     assert {name for name in environment if environment[name] != ALLOCATOR_ENVIRONMENT[name]} == {
         CODE
@@ -29,13 +29,13 @@ def test_libraries_read_what_they_keep_when_a_rank_starts(ray_head):
         process = RankProcess(RankBundle(node, None), "cpu", environment)
         found = Path(f"/proc/{ray.get(process.actor.process_id.remote())}/environ").read_text()
         ray.kill(process.actor)
-    # In this copy, glibc has ended each of its tunables with a null byte, in place of the colon.
+    # In this copy, glibc has replaced the colon after each of its tunables with a null byte.
     expected = "\0".join(f"{name}={value}" for name, value in environment.items())
     assert {*expected.replace(":", "\0").split("\0")} <= {*found.replace(":", "\0").split("\0")}
 
 
 class StartedProcesses:
-    """The processes that are started, in order, instead of actors of Ray."""
+    """Records of started processes, in order, in place of Ray actors."""
 
     def __init__(self, monkeypatch):
         self.ray, self.started = ScriptedRay(), []
@@ -60,7 +60,7 @@ def processes(monkeypatch):
 A, B = RankBundle("a"), RankBundle("b")
 
 
-def test_a_spare_waits_for_each_bundle_with_a_ranks_imports(processes):
+def test_a_spare_with_a_rank_s_imports_waits_for_each_bundle(processes):
     rank = ScriptedActor(preparation=lambda: (["torch"], None))
     processes.spares.refill([A, A, B], rank)
     assert [one.rank_bundle for one in processes.started] == [A, A, B]
@@ -82,7 +82,7 @@ def test_spares_without_a_bundle_are_killed(processes):
     assert processes.started[3].rank_bundle == RankBundle("c")
 
 
-def test_ranks_are_spares_of_their_bundles_or_new_processes(processes):
+def test_a_group_takes_the_spares_of_its_bundles_and_starts_missing_processes(processes):
     processes.spares.refill([A, B], ScriptedActor())
     on_a, on_b = processes.started
     taken = processes.spares.take([B, A, A])
@@ -93,7 +93,7 @@ def test_ranks_are_spares_of_their_bundles_or_new_processes(processes):
     assert processes.killed == []
 
 
-def test_spares_of_another_gpu_are_not_taken(processes):
+def test_a_spare_with_another_gpu_is_not_taken(processes):
     processes.spares.refill([RankBundle("a", "0")], ScriptedActor())
     (taken,) = processes.spares.take([RankBundle("a", "1")])
     assert taken is processes.started[1]

@@ -1,4 +1,4 @@
-"""Nodes that are offered to ranks, and the processes of a group after it ends."""
+"""Nodes that get ranks, and the processes of a group after its end."""
 
 import gc
 import time
@@ -43,7 +43,7 @@ def killed_by(agents):
 
 
 class Seats:
-    """A reservation that gets what it asks for."""
+    """Reservation that gets all requested bundles if `places` is true."""
 
     def __init__(self):
         self.taken, self.given_back, self.places = [], 0, True
@@ -57,7 +57,7 @@ class Seats:
 
 
 class Process(SimpleNamespace):
-    """A process of a rank or a spare, which has not been polled."""
+    """Process of a rank or spare, which was never polled."""
 
     polled_at = -inf
     __hash__ = object.__hash__
@@ -84,7 +84,7 @@ class NewSpares:
 
 @pytest.fixture
 def supply(monkeypatch):
-    """Return a supply with scripted agents, bundles and spares, of a recipe with these settings."""
+    """Return a function that makes a pool with scripted agents, bundles and spares."""
 
     def make(**config):
         scripted = ScriptedRay()
@@ -115,7 +115,7 @@ def test_a_group_has_a_rank_per_bundle_and_an_agent_per_node(supply):
     assert ranks._agents.names == {"a": "node a", "b": "node b"}
 
 
-def test_without_bundles_there_is_no_group(supply):
+def test_no_group_starts_without_bundles(supply):
     ranks, _ = supply()
     ranks._reservation.places = False
     assert ranks.start_group(["a"], NAMES) is None
@@ -129,12 +129,12 @@ def test_without_bundles_there_is_no_group(supply):
 def test_the_end_of_a_group_kills_its_processes_once(supply):
     ranks, scripted = supply(ranks=2)
     group = ranks.start_group(["a", "b"], NAMES)
-    group.processes[1].name = None  # it has not started yet
+    group.processes[1].name = None  # this process has not started
     ranks.end_group()
     ranks.end_group()
     assert killed_by(ranks._agents) == [[ProcessName("a", 0, 1)]]
     assert scripted.killed == group.actors
-    assert ranks._reservation.given_back == 0  # the next group takes the same bundles
+    assert ranks._reservation.given_back == 0  # the bundles are kept for the next group
 
 
 def test_the_end_of_a_group_drops_its_pending_requests(supply):
@@ -150,7 +150,7 @@ def test_the_end_of_a_group_drops_its_pending_requests(supply):
     assert [reference() for reference in references] == [None] * 4
 
 
-def test_leaving_kills_ranks_and_spares(supply):
+def test_leaving_the_pool_kills_ranks_and_spares(supply):
     ranks, scripted = supply()
     with ranks:
         group = ranks.start_group(["a"], NAMES)
@@ -171,8 +171,8 @@ def test_agents_spares_and_ranks_get_heartbeats(supply):
     assert list(ranks._actors()) == [ranks._agents.by_node["a"], spare.actor, *group.actors]
 
 
-def test_a_rank_gets_no_other_heartbeat_as_long_as_it_is_polled(supply, monkeypatch):
-    """A busy driver polls no rank, and its thread goes on sending heartbeats."""
+def test_a_rank_that_is_polled_gets_no_other_heartbeats(supply, monkeypatch):
+    """A busy driver polls no rank, so its thread sends heartbeats to ranks not polled recently."""
     ranks, _ = supply(ranks=2)
     group = ranks.start_group(["a", "a"], NAMES)
     agent, (polled, other) = ranks._agents.by_node["a"], group.processes
@@ -183,7 +183,7 @@ def test_a_rank_gets_no_other_heartbeat_as_long_as_it_is_polled(supply, monkeypa
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_spares_are_started_for_bundles_if_the_recipe_says_so(supply, warm):
+def test_spares_are_started_for_bundles_only_with_warm_spares(supply, warm):
     ranks, _ = supply(ranks=2, warm_spares=warm)
     group = ranks.start_group(["a", "b"], NAMES)
     ranks.refill_spares()
@@ -192,12 +192,12 @@ def test_spares_are_started_for_bundles_if_the_recipe_says_so(supply, warm):
     )
 
 
-def test_the_stacks_of_every_rank_are_known_or_why_not(supply, monkeypatch):
+def test_stacks_are_returned_for_each_rank_or_the_reason_why_not(supply, monkeypatch):
     monkeypatch.setattr("cluster.ranks.node_processes.COLLECT_SECONDS", 0.0)
     ranks, _ = supply(ranks=3)
     group = ranks.start_group(["a", "b", "c"], NAMES)
     group.processes[0].name = None
-    ranks._agents.by_node["b"].answers["stacks"] = []  # it does not answer
+    ranks._agents.by_node["b"].answers["stacks"] = []  # this agent does not answer
     stacks = ranks.stacks()
     assert list(stacks) == [0, 1, 2]
     assert stacks[2] == "stacks of process 2"
@@ -208,7 +208,7 @@ def test_the_stacks_of_every_rank_are_known_or_why_not(supply, monkeypatch):
     )
 
 
-def test_records_of_collectives_come_from_the_ranks_that_answer(supply):
+def test_records_of_collectives_are_collected_from_ranks_that_answer(supply):
     ranks, scripted = supply(ranks=3)
     assert ranks.collectives() == {}
     group = ranks.start_group(["a", "a", "b"], NAMES)
@@ -218,14 +218,14 @@ def test_records_of_collectives_come_from_the_ranks_that_answer(supply):
     assert scripted.waits == [rank_pool.RECORD_SECONDS]
 
 
-def test_usage_is_asked_of_the_nodes_of_the_group(supply):
+def test_usage_is_requested_from_the_nodes_of_the_group(supply):
     ranks, _ = supply(ranks=2)
     ranks.start_group(["a", "b"], NAMES)
     ranks.ask_usage()
     assert [agent.calls["usage"] for agent in ranks._agents.by_node.values()] == [[()], [()]]
 
 
-def test_nodes_that_leave_or_are_silent_are_not_offered(monkeypatch):
+def test_nodes_that_drain_or_are_silent_get_no_ranks(monkeypatch):
     nodes = {name: Node(name, name, {"CPU": 2.0}, {"CPU": 4.0}) for name in "abc"}
     nodes["c"] = replace(nodes["c"], leaves_at=2e9)
     supply = RankPool(ClusterConfig(ranks=3), SuspendAwareClock(), {}, UnfitNodes())
@@ -236,7 +236,7 @@ def test_nodes_that_leave_or_are_silent_are_not_offered(monkeypatch):
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
-def test_spares_are_made_for_the_device_and_killed_with_the_group_s(gpus, device, monkeypatch):
+def test_spares_use_the_device_of_the_recipe_and_agents_kill_them(gpus, device, monkeypatch):
     environment = {"A": "1"}
     config = ClusterConfig(gpus_per_rank=gpus)
     supply = RankPool(config, SuspendAwareClock(), environment, UnfitNodes())

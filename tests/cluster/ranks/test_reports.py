@@ -1,4 +1,4 @@
-"""A rank's reports reach its supervisor, through its actor's mailbox or by plain calls."""
+"""Reports of a rank reach its supervisor through its actor's mailbox or by direct calls."""
 
 import threading
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def test_reports_are_kept_in_order_until_they_are_acknowledged():
     assert (mailbox.reports_since(7).first, mailbox.reports_since(7).end) == (7, 8)
 
 
-def test_reports_that_come_twice_are_received_once_with_their_time():
+def test_reports_that_arrive_twice_are_accepted_once_with_their_time():
     received = ReceivedReports()
     one, two, three = (Notice(text) for text in ("one", "two", "three"))
     batch = ReportBatch(0, [(5.0, one), (6.0, two)], sent_at=8.0)
@@ -73,7 +73,7 @@ def test_reports_that_come_twice_are_received_once_with_their_time():
         received.accept(ReportBatch(4, [], 9.0), 104.0)
 
 
-def test_reports_keep_their_order_if_a_batch_waited_longer_than_the_next_one():
+def test_reports_keep_their_order_if_a_batch_arrives_late():
     received = ReceivedReports()
     one, two = Notice("one"), Notice("two")
     assert received.accept(ReportBatch(0, [(5.0, one)], sent_at=5.1), 9.0) == [(8.9, one)]
@@ -91,7 +91,7 @@ def test_a_waiting_poll_ends_with_an_urgent_report():
     mailbox.log_detail("8 threads")
     waiting.join(0.3)
     assert waiting.is_alive()
-    assert len(mailbox.reports_since(1).reports) == 2  # another thread need not wait
+    assert len(mailbox.reports_since(1).reports) == 2  # a poll without a timeout returns at once
     mailbox.state_failed(9, "the disk is full")
     waiting.join(HANG_SECONDS)
     (batch,) = batches
@@ -103,7 +103,7 @@ def test_a_waiting_poll_ends_with_an_urgent_report():
 
 
 @pytest.mark.parametrize("urgent", [True, False])
-def test_reports_that_are_kept_are_returned_at_once_only_if_one_is_urgent(urgent):
+def test_a_poll_returns_pending_reports_at_once_only_if_one_is_urgent(urgent):
     mailbox = Mailbox()
     mailbox.progress("step", 1)
     if urgent:
@@ -118,7 +118,7 @@ def test_reports_that_are_kept_are_returned_at_once_only_if_one_is_urgent(urgent
     poll.join(HANG_SECONDS)
 
 
-def test_a_request_to_stop_stays():
+def test_a_stop_request_stays_in_the_mailbox():
     mailbox = Mailbox()
     assert not mailbox.stop_requested()
     mailbox.request_stop()
@@ -128,7 +128,7 @@ def test_a_request_to_stop_stays():
 
 @pytest.fixture
 def inline():
-    """A supervision in the rank's own process, and the calls that it makes, in order."""
+    """Return a supervision in the rank's process, the list of its calls, and the stop request."""
     calls = []
 
     def noting(*names):
@@ -149,7 +149,7 @@ def inline():
     return supervision, calls, stop
 
 
-def test_without_ray_each_report_is_a_call(inline):
+def test_without_ray_each_report_becomes_a_call(inline):
     supervision, calls, _ = inline
     supervision.progress("step", 7, "window 3")
     supervision.progress("save", 8)
@@ -173,7 +173,7 @@ def test_without_ray_each_report_is_a_call(inline):
     ]
 
 
-def test_without_ray_a_request_to_stop_is_asked_for(inline):
+def test_without_ray_a_rank_polls_for_stop_requests(inline):
     supervision, _, stop = inline
     assert not supervision.stop_requested()
     stop.reason = "SIGTERM was received"

@@ -1,4 +1,4 @@
-"""A group of real actors of Ray that report without training, and the agent of their node."""
+"""A group of real Ray actors that report without training, and the agent of their node."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ from cluster.ray.session import ray_session
 
 
 class Process(RankProcess):
-    """A process whose actor is given."""
+    """Process of a given actor."""
 
     def __init__(self, actor, node):
         self.actor, self._name, self.name_answer = actor, None, actor.process.remote()
@@ -39,10 +39,10 @@ class Process(RankProcess):
 
 
 def new_rank(timeout_seconds=600.0):
-    """An actor that reports a number twenty times a second, and ends without heartbeats."""
+    """Return an actor that reports a number every 50 ms, and ends if it gets no heartbeats."""
 
     @ray.remote(num_cpus=0, concurrency_groups={"control": 1, "reports": 1})
-    class Rank(ReportingMethods):  # here, so that Ray sends it: its processes know no tests
+    class Rank(ReportingMethods):  # defined here: Ray's processes cannot import tests
         def __init__(self):
             super().__init__(Watchdog(timeout_seconds).heartbeat)
 
@@ -55,7 +55,7 @@ def new_rank(timeout_seconds=600.0):
 
 
 class Running:
-    """A group of real ranks, and the agent of this node."""
+    """Group of real ranks, with or without the agent of this node."""
 
     def __init__(self, ranks, node_agent=True, **deadlines):
         node = ray.get_runtime_context().get_node_id()
@@ -88,7 +88,7 @@ class Running:
         wait_until(lambda: self.poll() and is_enough())
 
     def poll_further(self, count):
-        """Supervise until each rank has made this number of further reports."""
+        """Poll until each rank has sent this number of further reports."""
         reached = [len(numbers) + count for numbers in self.numbers]
         self.poll_until(
             lambda: all(len(n) >= r for n, r in zip(self.numbers, reached, strict=True))
@@ -116,11 +116,11 @@ def running(ray_head):
 
 
 def keep_news_of_ray_away(group, other):
-    """Replace the calls of `train` by those of another actor."""
+    """Replace the calls of `train` by those of another actor, so that Ray reports no death."""
     group.group._results = [other.train.remote() for _ in group.processes]
 
 
-def test_a_death_is_noticed_through_the_agent(running):
+def test_a_death_is_detected_through_the_agent(running):
     other, ranks = new_rank(), [new_rank(), new_rank()]
     group = running(*ranks)
     keep_news_of_ray_away(group, other)
@@ -133,7 +133,7 @@ def test_a_death_is_noticed_through_the_agent(running):
     group.check_that_nothing_is_lost()
 
 
-def test_without_an_agent_a_death_is_noticed_by_ray(running):
+def test_without_an_agent_a_death_is_detected_through_ray(running):
     ranks = [new_rank(), new_rank()]
     group = running(*ranks, node_agent=False)
     group.poll_further(5)
@@ -143,7 +143,7 @@ def test_without_an_agent_a_death_is_noticed_by_ray(running):
     group.check_that_nothing_is_lost()
 
 
-def test_a_killed_agent_loses_no_report_and_the_next_one_notices_deaths(running, ray_head):
+def test_a_killed_agent_loses_no_report_and_its_successor_detects_deaths(running, ray_head):
     other, ranks = new_rank(), [new_rank(), new_rank()]
     before = {process.pid for process in ray_head.actors("NodeAgent")}
     group = running(*ranks)
@@ -160,7 +160,7 @@ def test_a_killed_agent_loses_no_report_and_the_next_one_notices_deaths(running,
     group.check_that_nothing_is_lost()
 
 
-def test_a_stopped_agent_costs_no_report(running, ray_head):
+def test_a_suspended_agent_loses_no_report(running, ray_head):
     before = {process.pid for process in ray_head.actors("NodeAgent")}
     group = running(new_rank(), new_rank())
     group.poll_further(5)
@@ -173,7 +173,7 @@ def test_a_stopped_agent_costs_no_report(running, ray_head):
     group.check_that_nothing_is_lost()
 
 
-def test_a_stopped_rank_that_continues_has_all_its_reports_once(running):
+def test_reports_of_a_rank_that_was_suspended_are_received_once(running):
     group = running(new_rank(), new_rank())
     group.poll_further(5)
     stopped, reached = group.processes[1].name.id, len(group.numbers[0])
@@ -186,8 +186,8 @@ def test_a_stopped_rank_that_continues_has_all_its_reports_once(running):
 
 
 @pytest.mark.long
-def test_a_driver_that_is_busy_loses_no_rank(running, monkeypatch):
-    """Poll no rank for much longer than a rank lives without heartbeats."""
+def test_a_busy_driver_loses_no_rank(running, monkeypatch):
+    """The driver polls no rank for much longer than a rank lives without heartbeats."""
     monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.5)
     monkeypatch.setattr(rank_pool, "POLLED_SECONDS", 1.0)
     group = running(new_rank(timeout_seconds=6.0), new_rank(timeout_seconds=6.0))
@@ -203,18 +203,18 @@ def test_a_driver_that_is_busy_loses_no_rank(running, monkeypatch):
         group.check_that_nothing_is_lost()
     ids = [process.name.id for process in group.processes]
     assert all(map(is_alive, ids))
-    wait_until(lambda: not any(map(is_alive, ids)))  # without polls and heartbeats
+    wait_until(lambda: not any(map(is_alive, ids)))  # the ranks end without polls and heartbeats
 
 
 RANKS_PER_HOST = 16
 
 
 def new_host():
-    """An actor whose threads are ranks that report steps."""
+    """Return an actor whose threads act as ranks that report steps."""
     threads = {"control": 1, "train": RANKS_PER_HOST, "reports": RANKS_PER_HOST}
 
     @ray.remote(num_cpus=0, concurrency_groups=threads)
-    class Host:  # here, so that Ray sends it: its processes know no tests
+    class Host:  # defined here: Ray's processes cannot import tests
         def __init__(self):
             self._mailboxes = [Mailbox() for _ in range(RANKS_PER_HOST)]
 
@@ -245,7 +245,7 @@ def rank_of(host, rank):
 
 
 @pytest.mark.long
-def test_no_rank_of_64_is_called_hung_with_a_short_deadline_for_answers(ray_head):
+def test_none_of_64_ranks_counts_as_hung_with_a_short_deadline_for_answers(ray_head):
     with ray_session(ray_head.address):
         hosts = [new_host() for _ in range(4)]
         ranks = [rank_of(host, rank) for host in hosts for rank in range(RANKS_PER_HOST)]
@@ -254,7 +254,7 @@ def test_no_rank_of_64_is_called_hung_with_a_short_deadline_for_answers(ray_head
         while time.monotonic() < until:
             group.wait(0.1)
             assert group.poll().failure is None
-        time.sleep(5.0)  # the driver is busy
+        time.sleep(5.0)  # as if the driver were busy
         for _ in range(20):
             group.wait(0.1)
             assert group.poll().failure is None

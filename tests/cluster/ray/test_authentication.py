@@ -15,7 +15,7 @@ from foundation.home import home_folder
 
 @pytest.fixture
 def new_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The home of a user who has never used Ray."""
+    """Yield the home of a user who has never used Ray."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -27,7 +27,7 @@ def token_of_this_process() -> str:
     return str(AuthenticationTokenLoader.instance().get_raw_token())
 
 
-def test_a_new_token_is_the_users_own_secret_and_is_kept(new_user: Path) -> None:
+def test_a_new_token_is_secret_and_is_kept(new_user: Path) -> None:
     enable_authentication(create_token=True)
     assert get_authentication_mode() == AuthenticationMode.TOKEN
     folder, file = new_user / ".ray", new_user / ".ray" / "auth_token"
@@ -41,7 +41,7 @@ def test_a_new_token_is_the_users_own_secret_and_is_kept(new_user: Path) -> None
     assert file.read_text() == before
 
 
-def test_the_first_of_two_concurrent_tokens_counts(new_user: Path) -> None:
+def test_the_token_that_was_created_first_is_kept(new_user: Path) -> None:
     from cluster.ray.authentication import _create_token
 
     file = new_user / ".ray" / "auth_token"
@@ -52,21 +52,19 @@ def test_the_first_of_two_concurrent_tokens_counts(new_user: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_client_without_a_token_learns_where_to_put_it(new_user: Path) -> None:
+def test_the_error_of_a_client_without_a_token_says_where_to_put_it(new_user: Path) -> None:
     with pytest.raises(ClusterError, match=r"this user has none.*ray get-auth-token.*auth_token"):
         enable_authentication(create_token=False)
     assert not (new_user / ".ray").exists()
 
 
-def test_a_token_file_that_is_not_there_is_named(
-    new_user: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_token_file_is_named(new_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(new_user / "nowhere"))
     with pytest.raises(ClusterError, match="nowhere"):
         enable_authentication(create_token=True)
 
 
-def test_the_token_of_the_environment_needs_no_file(
+def test_a_token_in_the_environment_needs_no_file(
     new_user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
@@ -75,14 +73,14 @@ def test_the_token_of_the_environment_needs_no_file(
     assert not (new_user / ".ray").exists()
 
 
-def test_without_a_writable_home_the_token_is_in_this_process_and_its_children(
+def test_without_a_writable_home_the_token_is_only_in_the_environment(
     new_user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # restored afterwards
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # so that monkeypatch restores it
     os.environ.pop("RAY_AUTH_TOKEN")
-    (new_user / ".ray").write_text("")  # in the way, as a read-only file system would be
+    (new_user / ".ray").write_text("")  # prevents the folder, as a read-only file system would
     with pytest.raises(ClusterError, match="RAY_AUTH_TOKEN"):
-        enable_authentication(create_token=False)  # a token of ours would not be the cluster's
+        enable_authentication(create_token=False)  # a new token would not be the cluster's
     enable_authentication(create_token=True)
     assert re.fullmatch("[0-9a-f]{64}", token_of_this_process())
     assert os.environ["RAY_AUTH_TOKEN"] == token_of_this_process()
@@ -90,16 +88,16 @@ def test_without_a_writable_home_the_token_is_in_this_process_and_its_children(
     assert os.environ["RAY_AUTH_TOKEN"] == token_of_this_process()
 
 
-def test_a_user_without_a_home_has_the_root_folder(
+def test_the_home_of_a_user_without_an_account_is_the_root_folder(
     new_user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # not in the list of users
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # a user id without an account
     assert home_folder() == Path("/")
     assert cache_folder(None) == Path("/.cache/transloom")
 
 
-def test_a_user_who_disables_authentication_is_obeyed(
+def test_authentication_that_the_user_disabled_stays_disabled(
     new_user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

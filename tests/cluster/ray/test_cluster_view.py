@@ -1,4 +1,4 @@
-"""A head that does not answer: waited for, reported once, and at last given up."""
+"""A head that does not answer: wait for it, report it once, and give up after a limit."""
 
 import threading
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ HERE = Node("a", "node a", {}, {})
 
 
 class Head:
-    """Answers while it is there."""
+    """Head that answers until `leave` is called."""
 
     def __init__(self):
         self._there, self._missed = threading.Event(), threading.Event()
@@ -24,7 +24,7 @@ class Head:
         self._there.set()
 
     def leave(self):
-        """Return while an unanswered request is being made, so that no answer is under way."""
+        """Return once a request is pending, so that no earlier answer can arrive."""
         self._missed.clear()
         self._there.clear()
         assert self._missed.wait(60)
@@ -69,20 +69,20 @@ def notices():
 
 @pytest.fixture
 def view(head, clock, notices):
-    """Return the view of a head that has just gone away."""
+    """Yield the view of a head that no longer answers."""
     with ClusterView(WAIT_SECONDS, notices.append) as view:
         head.leave()
         view.nodes()
         yield view
 
 
-def test_the_nodes_that_were_seen_last_are_known_while_the_head_is_away(view, clock, notices):
+def test_the_last_known_nodes_are_used_while_the_head_is_silent(view, clock, notices):
     clock.now += WARN_AFTER_SECONDS
     assert view.nodes() == {"a": HERE}
     assert notices == []
 
 
-def test_loss_and_return_of_the_head_are_reported_once(view, clock, head, notices):
+def test_the_loss_and_the_return_of_the_head_are_each_reported_once(view, clock, head, notices):
     for _ in range(3):
         clock.now += WARN_AFTER_SECONDS + 1
         view.nodes()
@@ -94,12 +94,12 @@ def test_loss_and_return_of_the_head_are_reported_once(view, clock, head, notice
     assert notices == [away, "Ray's head answers again"]
 
 
-def test_a_head_that_is_away_is_not_awaited_by_a_run_that_must_stop(view):
+def test_a_run_that_must_stop_does_not_wait_for_a_silent_head(view):
     answers = iter([False, True])
     assert view.query_nodes(lambda: next(answers)) == {"a": HERE}
 
 
-def test_a_head_that_is_back_may_be_away_as_long_again(view, clock, head, notices):
+def test_the_limit_for_a_silent_head_restarts_with_each_answer(view, clock, head, notices):
     for _ in range(2):
         clock.now += WAIT_SECONDS
         view.nodes()
@@ -111,7 +111,7 @@ def test_a_head_that_is_back_may_be_away_as_long_again(view, clock, head, notice
 
 
 @pytest.mark.parametrize("ask", [ClusterView.nodes, ClusterView.query_nodes])
-def test_a_head_that_is_away_for_too_long_is_lost(view, clock, ask):
+def test_a_head_that_is_silent_beyond_the_limit_is_lost(view, clock, ask):
     clock.now += WAIT_SECONDS + 1
     with pytest.raises(HeadLostError, match=r"for 45 s \(cluster.wait_for_head_seconds\)"):
         ask(view)
@@ -133,8 +133,8 @@ def ray_node(name, alive=True, **fields):
     [({}, None), ({"a1b2c3d4e5": 1_500_250}, 1500.25), ({"a1b2c3d4e5": 0}, float("inf"))],
     ids=["stays", "leaves", "leaves at no time"],
 )
-def test_nodes_are_read_from_rays_answer(monkeypatch, leaving, leaves_at):
-    """Ray tells deadlines in milliseconds, and 0 for none."""
+def test_nodes_are_read_from_ray_s_answer(monkeypatch, leaving, leaves_at):
+    """Ray gives deadlines in milliseconds, and 0 for no deadline."""
     nodes = [ray_node("a1b2c3d4e5"), ray_node("dead", alive=False), ray_node("new")]
     monkeypatch.setattr(cluster_view, "ray", SimpleNamespace(nodes=lambda: nodes))
     monkeypatch.setattr(cluster_view.private, "free_resources", lambda: {"a1b2c3d4e5": {"CPU": 2}})
@@ -164,7 +164,7 @@ def test_a_silent_head_is_reported_after_the_delay(view, clock, notices):
     assert len(notices) == 1
 
 
-def test_fresh_nodes_are_those_of_a_question_that_was_asked_later(head, clock, monkeypatch):
+def test_queried_nodes_are_from_a_request_made_after_the_call(head, clock, monkeypatch):
     asked = []
     monkeypatch.setattr(cluster_view, "_ask", lambda: asked.append(None) or {str(len(asked)): HERE})
     with ClusterView(WAIT_SECONDS, pytest.fail) as view:

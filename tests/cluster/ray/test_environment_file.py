@@ -1,4 +1,4 @@
-"""Variables from a file on the node: chosen by name, from a file that only its owner can read."""
+"""Read variables by name from a file on the node that only its owner can read."""
 
 import os
 from pathlib import Path
@@ -25,12 +25,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_lines_of_names_and_values(file: Path) -> None:
+def test_a_file_has_lines_of_names_and_values(file: Path) -> None:
     assert read_file(file) == {"ONE": "1", "TWO": "two words = two", "THREE": "x", "FOUR": ""}
 
 
 @pytest.mark.parametrize(("names", "taken"), [([], {"ONE", "TWO"}), (["TWO"], {"TWO"})])
-def test_a_process_takes_what_it_is_pointed_to(
+def test_a_process_reads_all_or_only_the_named_variables_of_its_file(
     names: list[str], taken: set[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ONE", "TWO", "THREE", "FOUR"):
@@ -45,7 +45,7 @@ def test_a_process_takes_what_it_is_pointed_to(
     assert os.environ["TWO"] == "two words = two"
 
 
-def test_welcome_variables_are_taken_if_they_exist(
+def test_optional_variables_are_read_if_they_exist(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ONE", "TWO", "FIVE"):
@@ -58,7 +58,7 @@ def test_welcome_variables_are_taken_if_they_exist(
     assert found == ["1", "two words = two", "before", "before"]
 
 
-def test_a_process_that_is_pointed_nowhere_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_file_reads_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRANSLOOM_ENVIRONMENT_FILE", raising=False)
     before = dict(os.environ)
     read_environment()
@@ -76,7 +76,7 @@ def test_a_process_that_is_pointed_nowhere_reads_nothing(monkeypatch: pytest.Mon
         ("A=" + 100_000 * "x", "has 100,002 bytes, expected a regular file of at most 100,000"),
     ],
 )
-def test_another_file_is_refused_without_showing_its_values(
+def test_a_malformed_file_is_refused_without_showing_its_values(
     text: str, complaint: str, file: Path
 ) -> None:
     file.write_text(text)
@@ -100,7 +100,7 @@ def test_another_file_is_refused_without_showing_its_values(
         ("\ufeffA=b\r", "b"),
     ],
 )
-def test_quotes_and_comments_follow_one_rule(file: Path, line: str, value: str) -> None:
+def test_values_are_read_without_quotes_and_comments(file: Path, line: str, value: str) -> None:
     file.write_text(f"{line}\n")
     assert read_file(file) == {"A": value}
 

@@ -1,4 +1,4 @@
-"""A cluster as `ray start` makes it by itself: without a token, its folder open to everybody."""
+"""Find the open endpoints of a cluster as plain `ray start` makes it: no token, an open folder."""
 
 import json
 import re
@@ -39,13 +39,13 @@ def open_head() -> Iterator[RayHead]:
 
 @pytest.fixture
 def recipe(tmp_path: Path, phrasebook: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use a separate folder, for a user who has a token."""
+    """Return a recipe in a separate folder, for a user who has a token."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     monkeypatch.chdir(tmp_path)
     return write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))
 
 
-def test_joining_names_what_is_open_once(open_head: RayHead, recipe: Path) -> None:
+def test_joining_an_open_cluster_reports_this_once(open_head: RayHead, recipe: Path) -> None:
     told: list[str] = []
     with ray_session(open_head.address, report_open_endpoints=told.append):
         assert ray.is_initialized()
@@ -54,7 +54,7 @@ def test_joining_names_what_is_open_once(open_head: RayHead, recipe: Path) -> No
     assert re.search(f"{TOKEN}.*{FOLDER}", paragraph)
 
 
-def test_strict_training_does_not_begin(
+def test_strict_training_in_an_open_cluster_is_refused(
     open_head: RayHead, recipe: Path, transloom: Callable[..., Result], tmp_path: Path
 ) -> None:
     with pytest.raises(ClusterError, match=f"{TOKEN}.*{FOLDER}.*refused because of --strict"):
@@ -63,13 +63,13 @@ def test_strict_training_does_not_begin(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_job_is_submitted_with_a_warning_and_with_strict_not_at_all(
+def test_submission_to_an_open_cluster_warns_and_is_refused_with_strict(
     open_head: RayHead, recipe: Path, transloom: Callable[..., Result]
 ) -> None:
     address = open_head.dashboard
     with pytest.raises(ClusterError, match=f"{TOKEN}.*{FOLDER}.*refused because of --strict"):
         transloom("submit", recipe, "--address", address, "--strict")
-    assert list_jobs(address) == []  # nor is that which has looked at the head node there
+    assert list_jobs(address) == []  # not even the job that probes the head node
     submitted = transloom("submit", recipe, "--address", address, "--json")
     job = json.loads(submitted.stdout)["job"]
     stop_job(address, job)
@@ -77,7 +77,7 @@ def test_a_job_is_submitted_with_a_warning_and_with_strict_not_at_all(
     assert [known.id for known in list_jobs(address)] == [job]
 
 
-def test_a_cluster_that_is_closed_is_not_named(ray_head: Any) -> None:
+def test_a_closed_cluster_is_not_reported(ray_head: Any) -> None:
     told: list[str] = []
     with ray_session(ray_head.address, report_open_endpoints=told.append):
         pass

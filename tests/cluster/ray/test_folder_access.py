@@ -20,10 +20,10 @@ from cluster.ray.folder_access import access_by_others, replaceable_by_others
         ((0o777, 0o700, 0o777), "other users may replace files in {}/1 (mode 0777)"),
         ((0o775, 0o700, 0o777), "other users may replace files in {}/1 (mode 0775)"),
         ((0o755, 0o710, 0o755), "other users may enter {}/1/2"),
-        ((0o755, 0o744, 0o755), None),  # a list of names, and no way to what they stand for
+        ((0o755, 0o744, 0o755), None),  # users can list names, but not access the files
     ],
 )
-def test_access_follows_the_modes_of_three_folders(
+def test_access_of_other_users_follows_from_the_modes_of_all_parents(
     modes: tuple[int, ...], way: str | None, parent: Path
 ) -> None:
     folder = parent / "1" / "2" / "3"
@@ -52,6 +52,6 @@ def test_the_owner_of_a_parent_folder_may_replace_its_content(parent: Path) -> N
     assert as_another_user(f"mv {folder} {folder}2").returncode == 0
 
 
-def test_a_folder_that_everybody_may_enter_need_not_be_one_to_replace(parent: Path) -> None:
+def test_a_folder_that_others_may_enter_need_not_be_replaceable(parent: Path) -> None:
     assert replaceable_by_others(parent) is None
     assert access_by_others(parent) == f"other users may enter {parent.parent}"

@@ -1,4 +1,4 @@
-"""The program that inspects a head node, run as it is there: alone, from its text."""
+"""The program that inspects a head node, run from its text as on the head node."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from cluster.ray.exposure import probe_program
 
 
 @pytest.mark.parametrize(("mode", "code"), [(0o700, head_probe.CLOSED), (0o755, head_probe.OPEN)])
-def test_the_text_of_the_modules_is_a_program_for_another_machine(
+def test_the_probe_runs_as_a_single_text_without_imports_of_transloom(
     mode: int, code: int, parent: Path
 ) -> None:
     (logs := parent / "session" / "logs").mkdir(parents=True)

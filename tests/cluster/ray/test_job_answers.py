@@ -32,7 +32,7 @@ def details(number, **fields):
     )
 
 
-def test_a_job_s_times_are_in_seconds_and_its_command_is_what_was_submitted():
+def test_a_job_has_times_in_seconds_and_the_submitted_command():
     message = "Running entrypoint for job job-1: cd /x; exec y\nbroken"
     job = jobs._job(
         details(
@@ -60,7 +60,7 @@ def test_a_new_job_has_unknown_fields():
 
 @pytest.fixture
 def client(monkeypatch):
-    """The cluster's client, whose answers a test sets."""
+    """Return a cluster client whose answers a test sets."""
     client = SimpleNamespace(submitted=[])
 
     def submit_job(**given):
@@ -79,7 +79,7 @@ def client(monkeypatch):
     return client
 
 
-def test_jobs_are_listed_oldest_first_without_those_that_only_look(client):
+def test_jobs_are_listed_oldest_first_without_probe_jobs(client):
     client.list_jobs = lambda: [
         details(1, start_time=3000),
         details(2, start_time=1000),
@@ -91,7 +91,7 @@ def test_jobs_are_listed_oldest_first_without_those_that_only_look(client):
     assert [job.id for job in list_jobs(ADDRESS)] == ["job-5", "job-2", "job-6", "job-1"]
 
 
-def test_the_submitted_package_is_complete(client, tmp_path):
+def test_a_submission_contains_files_metadata_and_environment(client, tmp_path):
     shipped = tmp_path / "module.py"
     shipped.write_text("x = 1")
     command = [HEAD_PYTHON, Attachment("recipe.yaml", b"a: 1"), "model.width=7"]
@@ -115,7 +115,7 @@ def test_the_submitted_package_is_complete(client, tmp_path):
     assert given["runtime_env"]["env_vars"] == {"A": "1"}
 
 
-def test_without_files_nothing_travels(client, tmp_path):
+def test_a_submission_without_files_uploads_nothing(client, tmp_path):
     submit(["true"], address=ADDRESS, folder=tmp_path)
     ((given, files),) = client.submitted
     assert files == {}
@@ -139,13 +139,13 @@ def test_without_files_nothing_travels(client, tmp_path):
     ],
     ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
 )
-def test_errors_are_one_paragraph_with_a_remedy(error, job_id, said):
+def test_an_error_is_one_paragraph_with_a_remedy(error, job_id, said):
     with pytest.raises(ClusterError, match=said), jobs_api_errors(ADDRESS, job_id):
         raise error
 
 
 @pytest.mark.parametrize("status", [403, 407, 503])
-def test_a_proxy_in_the_way_is_named(monkeypatch, status):
+def test_a_proxy_that_refuses_the_request_is_named(monkeypatch, status):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     with (
         proxy_of_environment(status) as proxy,
@@ -168,7 +168,7 @@ def test_a_dashboard_on_this_machine_is_reached_without_a_proxy(monkeypatch):
     ("answer", "count"),
     [((200, ["ALIVE", "DEAD", "ALIVE"]), 2), ((200, []), 0), ((500, ["ALIVE"]), 0)],
 )
-def test_nodes_that_are_alive_are_counted(client, answer, count):
+def test_only_nodes_that_are_alive_are_counted(client, answer, count):
     status, states = answer
     result = {"data": {"result": {"result": [{"state": state} for state in states]}}}
     client._do_request = lambda *_, **__: SimpleNamespace(status_code=status, json=lambda: result)
@@ -176,7 +176,7 @@ def test_nodes_that_are_alive_are_counted(client, answer, count):
 
 
 @pytest.mark.parametrize(("status", "content"), [(200, b"text"), (404, None)])
-def test_a_file_next_to_the_logs_may_be_missing(client, status, content):
+def test_a_file_next_to_the_logs_is_none_if_it_is_missing(client, status, content):
     asked = []
 
     def answer(*arguments, **options):

@@ -44,9 +44,9 @@ def look_at_the_head(dashboard: str) -> HeadProbe:
     return ClusterExposure(dashboard).wait()
 
 
-ASK = [list_jobs, look_at_the_head]  # the latter before a job is submitted
+ASK = [list_jobs, look_at_the_head]  # the second call precedes each submission
 
-# Prints its arguments; once it may go on, an attachment's content, where it runs and one variable.
+# Prints its arguments; once the file `go` exists, also an attachment, the folder and a variable.
 PROGRAM = """
 import os, sys, time
 print("arguments", sys.argv[2:], flush=True)
@@ -58,7 +58,7 @@ print("variable", os.environ.get("FLAVOUR"))
 """
 
 
-def test_the_shell_line_keeps_every_character_of_the_command(tmp_path: Path) -> None:
+def test_the_shell_command_keeps_every_character_of_its_arguments(tmp_path: Path) -> None:
     attachments, folder = tmp_path / "ray's own", tmp_path / "a shared $HOME"
     attachments.mkdir()
     folder.mkdir()
@@ -82,18 +82,18 @@ def test_the_shell_line_keeps_every_character_of_the_command(tmp_path: Path) -> 
     assert shell.stdout == expected
 
 
-def test_a_program_that_the_python_here_lacks_is_looked_for_on_the_path(tmp_path: Path) -> None:
+def test_a_program_missing_next_to_python_is_found_on_the_path(tmp_path: Path) -> None:
     line = shell_command(["echo", "found"], tmp_path, tmp_path / "no such folder")
     assert subprocess.check_output(["sh", "-c", line], text=True) == "found\n"
 
 
 @pytest.mark.parametrize("name", ["model.py", "folder/recipe.yaml", "../recipe.yaml"])
-def test_an_attachment_is_a_plain_file_that_python_cannot_import(name: str) -> None:
+def test_an_attachment_in_a_folder_or_with_a_python_name_is_refused(name: str) -> None:
     with pytest.raises(AssertionError):
         Attachment(name, b"")
 
 
-def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
+def test_a_job_runs_from_submission_to_its_result(ray_head: Any, tmp_path: Path) -> None:
     command = ["python", "-c", PROGRAM, Attachment("recipe.yaml", b"width: 64"), "model.width=128"]
     job_id = submit(
         command,
@@ -104,7 +104,7 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
     )
     assert job_status(ray_head.dashboard, job_id).status in {"PENDING", "RUNNING"}
     (tmp_path / "go").touch()
-    log = "".join(job_logs(ray_head.dashboard, job_id, follow=True))  # ends with the job
+    log = "".join(job_logs(ray_head.dashboard, job_id, follow=True))  # the log ends with the job
     for line in (
         "arguments ['model.width=128']",
         "attachment width: 64",
@@ -112,7 +112,7 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
         "variable salty",
     ):
         assert line in log.splitlines()
-    assert "attachments=$PWD" not in log  # Ray's line with the whole command
+    assert "attachments=$PWD" not in log  # Ray's line with the whole command is left out
     job = wait_for_job(ray_head.dashboard, job_id)
     assert (job.status, job.exit_code, job.finished) == ("SUCCEEDED", 0, True)
     assert job.metadata["recipe"] == "tiny"
@@ -127,9 +127,9 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
 
 @contextmanager
 def agent_unknown(head: RayHead, seconds: float) -> Iterator[threading.Event]:
-    """For some seconds a head does not know its agent, which enters its address when it listens.
+    """Remove the agent's address from a head for some seconds, as if the agent did not listen yet.
 
-    The event is set when the head knows the agent again.
+    Yield an event that is set when the head knows the agent again.
     """
     enable_authentication(create_token=False)
     gcs = GcsClient(address=head.address)
@@ -171,19 +171,19 @@ def test_a_job_waits_for_a_head_that_cannot_start_jobs_yet(
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_a_line_near_the_top_is_left_out_however_the_text_is_cut(size: int) -> None:
+def test_the_command_line_is_removed_from_a_log_however_the_log_is_cut(size: int) -> None:
     line, text = "Running: a\nb\n", "Ray\nRunning: a\nb\nfirst\nRunning: a\nb\n"
     pieces = (text[start : start + size] for start in range(0, len(text), size))
     assert "".join(without_line(pieces, line)) == "Ray\nfirst\nRunning: a\nb\n"
 
 
-def test_a_text_without_the_line_is_not_held_back_for_ever() -> None:
+def test_a_log_without_the_command_line_is_passed_on_soon() -> None:
     endless = itertools.repeat("x" * 1_000)
     assert next(without_line(endless, "Running: a\n")).startswith("x")
     assert "".join(without_line(iter(["short"]), "Running: a\n")) == "short"
 
 
-def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
+def test_a_job_that_failed_or_was_stopped_has_that_status(ray_head: Any, tmp_path: Path) -> None:
     address = ray_head.dashboard
     failing = submit(["sh", "-c", "echo broken; exit 3"], address=address, folder=tmp_path)
     homeless = submit(["true"], address=address, folder=tmp_path / "nowhere")
@@ -200,7 +200,7 @@ def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
     assert not job_status(address, sleeping).finished
     assert stop_job(address, sleeping)
     assert wait_for_job(address, sleeping).status == "STOPPED"
-    wait_until(lambda: not stop_job(address, sleeping))  # its supervisor may live a moment longer
+    wait_until(lambda: not stop_job(address, sleeping))  # its supervisor may live a little longer
 
     ids = [job.id for job in list_jobs(address)]
     assert [i for i in ids if i in {failing, homeless, sleeping}] == [failing, homeless, sleeping]
@@ -209,7 +209,7 @@ def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ask", [job_status, stop_job, lambda *a: list(job_logs(*a, follow=True))])
-def test_an_unknown_job_is_named(ray_head: Any, ask: Any) -> None:
+def test_an_unknown_job_is_named_in_the_error(ray_head: Any, ask: Any) -> None:
     with pytest.raises(ClusterError, match=r"knows no job nothing\. .*`transloom jobs list"):
         ask(ray_head.dashboard, "nothing")
 
@@ -249,7 +249,7 @@ def test_a_client_without_the_token_is_refused(
     ],
 )
 @pytest.mark.parametrize("ask", ASK)
-def test_addresses_where_no_dashboard_is(
+def test_an_address_without_a_dashboard_is_refused(
     address: str, complaint: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
@@ -258,17 +258,17 @@ def test_addresses_where_no_dashboard_is(
 
 
 @pytest.mark.parametrize("ask", ASK)
-def test_the_port_that_drivers_join_is_no_dashboard(ray_head: Any, ask: Ask) -> None:
+def test_the_port_for_drivers_is_refused_as_a_dashboard(ray_head: Any, ask: Ask) -> None:
     address = f"http://{ray_head.address}"
     with pytest.raises(ClusterError, match=rf"No Ray dashboard answers at {address}") as caught:
         ask(address)
-    assert "does not speak HTTP" in str(caught.value)  # and not the bytes of Ray's answer
+    assert "does not speak HTTP" in str(caught.value)  # without the bytes of Ray's answer
     assert "6379 is the port for drivers" in str(caught.value)
     assert "x00" not in str(caught.value)
 
 
 class AnotherServer(QuietHandler):
-    """Gives the same answer to every request."""
+    """Server with the same answer to every request."""
 
     code, page = 200, b""
 
@@ -288,7 +288,7 @@ class AnotherServer(QuietHandler):
         (500, b""),
     ],
 )
-def test_another_server_is_no_dashboard(
+def test_a_server_that_is_not_a_dashboard_is_refused(
     code: int, body: bytes, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
@@ -301,7 +301,7 @@ def test_another_server_is_no_dashboard(
         ask(server.url)
 
 
-def test_the_address_counts_and_not_rays_variables(
+def test_the_given_address_overrides_ray_s_variables(
     ray_head: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = list_jobs(ray_head.dashboard)
@@ -311,10 +311,10 @@ def test_the_address_counts_and_not_rays_variables(
     assert list_jobs(ray_head.dashboard) == jobs
 
 
-def test_the_token_is_shown_and_not_a_password_for_the_same_host(
+def test_the_token_is_sent_instead_of_a_netrc_password(
     ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """requests by default takes the password of ~/.netrc; the token must be used instead."""
+    """By default, requests sends the password of ~/.netrc."""
     jobs = list_jobs(ray_head.dashboard)
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password wrong\n")
     (tmp_path / "netrc").chmod(0o600)

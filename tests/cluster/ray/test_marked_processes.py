@@ -6,7 +6,7 @@ from support.cluster.processes import is_alive
 
 from cluster.ray.marked_processes import MARK, MarkedProcesses
 
-# A process that starts another one and leaves it behind.
+# Starts another process and exits without ending it.
 PARENT = """
 import subprocess, sys
 sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
@@ -33,7 +33,7 @@ def test_orphans_are_found_by_their_mark_and_killed():
         theirs.kill()
 
 
-def test_the_environment_is_put_back(monkeypatch):
+def test_marking_restores_the_environment_afterwards(monkeypatch):
     monkeypatch.setenv(MARK, "of a parent")
     before = dict(os.environ)
     with MarkedProcesses().marking():

@@ -1,4 +1,4 @@
-"""A driver tells Ray, before it is imported, that no lost raylet ends it."""
+"""Set, before a driver imports Ray, that the loss of a raylet does not end the driver."""
 
 import pytest
 from support.command import run_python
@@ -15,7 +15,7 @@ app.main()
 
 
 @pytest.mark.parametrize(("given", "found"), [(None, "1"), ("4711", "4711")])
-def test_the_command_says_so_before_it_imports_ray(given, found, monkeypatch):
+def test_the_command_sets_the_variable_before_it_imports_ray(given, found, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     done = run_python(PROGRAM, **({VARIABLE: given} if given else {}))
     assert done.stdout == f"False {found}\n", done.stderr

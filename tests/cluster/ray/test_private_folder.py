@@ -21,17 +21,17 @@ sys.stdin.read()
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Make a folder like /tmp: each user may create files in it, and remove only his own."""
+    """Yield a folder like /tmp, where users may create files, but remove only their files."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o1777)
         monkeypatch.setenv("RAY_TMPDIR", folder)
         yield Path(folder)
 
 
-def test_no_other_user_gets_access_and_nothing_is_left(parent: Path) -> None:
+def test_other_users_have_no_access_and_removal_leaves_nothing(parent: Path) -> None:
     folder = PrivateFolder()
     folder.path.mkdir()
-    folder.path.chmod(0o777)  # as Ray does
+    folder.path.chmod(0o777)  # the mode that Ray sets
     (folder.path / "logs").mkdir(0o777)
     outer = folder.path.parent
     assert (outer.parent, outer.stat().st_mode & 0o7777) == (parent, 0o700)
@@ -52,7 +52,7 @@ def test_no_other_user_gets_access_and_nothing_is_left(parent: Path) -> None:
     assert list(parent.iterdir()) == []
 
 
-def test_a_start_removes_what_a_killed_one_has_left_and_nothing_else(parent: Path) -> None:
+def test_a_new_folder_removes_folders_of_killed_processes_and_nothing_else(parent: Path) -> None:
     holders = [started_python(HOLDER) for _ in range(2)]
     killed, alive = (Path(holder.stdout.readline().strip()) for holder in holders if holder.stdout)
     (killed / "r" / "logs").mkdir(parents=True)
@@ -74,7 +74,7 @@ def test_a_start_removes_what_a_killed_one_has_left_and_nothing_else(parent: Pat
     finally:
         mine.keep_for_inspection()
         holders[1].communicate()
-    PrivateFolder().remove()  # this and the other process have let theirs go
+    PrivateFolder().remove()  # no process uses the earlier folders any more
     assert {path.name for path in parent.iterdir()} == others
 
 
@@ -112,12 +112,12 @@ def test_tmp_replaces_an_unsuitable_tmpdir(parent: Path, monkeypatch: pytest.Mon
         folder.remove()
 
 
-def test_the_paths_of_sockets_fit(parent: Path) -> None:
+def test_paths_of_sockets_stay_within_the_limit(parent: Path) -> None:
     folder = PrivateFolder()
     below = "session_2026-01-31_12-00-00_123456_4194304/sockets/plasma_store"
     longest = len(str(folder.path / below)) - len(str(parent)) + LONGEST_PARENT
     folder.remove()
-    assert longest == 107  # what a unix socket's address holds, with its final zero byte 108
+    assert longest == 107  # a Unix socket's address has 108 bytes with its final zero
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")

@@ -1,4 +1,4 @@
-"""Placement of ranks: as many as there is room for, and on the same nodes again."""
+"""Placement of ranks: as many as fit, and again on the same nodes."""
 
 from collections import Counter
 from itertools import product
@@ -24,7 +24,7 @@ from cluster.ray.reservation import (
 from cluster.ray.session import ray_session
 
 
-def test_room_is_what_every_resource_allows():
+def test_the_scarcest_resource_limits_the_room_of_a_node():
     assert room({"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0}) == 4
     assert room({"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}) == 1
     assert room({"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}) == 0
@@ -36,7 +36,7 @@ def test_fractions_of_a_cpu_fill_a_node():
     assert room({"CPU": 0.2999}, {"CPU": 0.1}) == 2
 
 
-def test_few_nodes_are_taken_the_roomiest_first():
+def test_few_nodes_are_chosen_and_those_with_the_most_room_first():
     assert choose_nodes([], {"a": 1, "b": 3, "c": 2}, 4) == ["b", "b", "b", "c"]
     assert choose_nodes([], {"a": 1, "b": 1}, 4) == ["a", "b"]
 
@@ -62,8 +62,8 @@ def kept(way, held):
     free=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3), max_size=4),
     most=st.integers(1, 8),
 )
-def test_the_placement_is_optimal(held, free, most):
-    """By brute force: pack on the fewest nodes besides the bundles held, or spread evenly."""
+def test_the_placement_is_as_good_as_the_best_of_all_placements(held, free, most):
+    """Compare with all placements: packed on the fewest nodes besides held bundles, or even."""
     held = Counter(held)
     seats = sorted(held.elements())
     rooms = {node: held[node] + free.get(node, 0) for node in sorted({*held, *free})}
@@ -77,7 +77,7 @@ def test_the_placement_is_optimal(held, free, most):
     keeping = min(len(seats), most)
     assert kept(packed, held) == keeping
     fewest = min(len(+way) for way in all_ways if kept(way, held) == keeping)
-    if len(seats) <= most:  # otherwise any bundles are given back
+    if len(seats) <= most:  # otherwise, any of the held bundles may be given up
         assert len(+packed) == fewest
 
     def unevenness(way):
@@ -89,11 +89,11 @@ def test_the_placement_is_optimal(held, free, most):
     assert kept(spread, held) == max((kept(way, held) for way in even), default=0)
 
 
-def test_a_further_rank_goes_to_a_held_node_with_room():
+def test_another_rank_goes_to_a_held_node_with_room():
     assert choose_nodes(["a"], {"a": 1, "b": 3}, 2) == ["a", "a"]
 
 
-def test_spread_is_even_over_uneven_nodes():
+def test_spread_places_ranks_evenly_on_uneven_nodes():
     assert choose_nodes([], {"a": 1, "b": 3, "c": 2}, 4, "spread") == ["a", "b", "b", "c"]
     assert choose_nodes([], {"a": 1, "b": 3, "c": 2}, 9, "spread") == ["a", "b", "b", "b", "c", "c"]
 
@@ -125,14 +125,14 @@ NODES = {
     ],
     ids=str,
 )
-def test_ranks_are_offered_what_the_recipe_asks_for(fields, expected):
+def test_nodes_are_offered_by_the_resources_labels_and_placement_of_the_recipe(fields, expected):
     config = ClusterConfig(ranks=4, **fields)
     assert sorted(Reservation(config).offer(NODES, config.max_ranks)) == expected
     ever = max_possible_ranks(config, NODES.values())
     assert ever == len(expected) or (ever > 4 == len(expected))
 
 
-def test_resources_of_nodes_are_named_if_they_differ():
+def test_the_capabilities_of_nodes_are_listed_if_they_differ():
     assert node_capabilities(NODES.values()) == (
         "a has CPU 8, GPU 0, rack_a 1 and pool=train labels; "
         "b has CPU 2, GPU 1 and pool=train labels; c has CPU 8, GPU 0 and pool=other labels"
@@ -147,12 +147,12 @@ def test_resources_of_nodes_are_named_if_they_differ():
     ("resources", "told"),
     [({"GPU": 1}, "cluster.gpus_per_rank sets a rank"), ({"rack": 0}, "greater than 0")],
 )
-def test_amounts_with_a_dedicated_field_or_wrong_ones_are_refused(resources, told):
+def test_resources_with_a_dedicated_field_or_an_invalid_amount_are_refused(resources, told):
     with pytest.raises(ValidationError, match=told):
         ClusterConfig(resources_per_rank=resources)
 
 
-def test_a_placement_is_not_awaited_by_a_run_that_must_stop():
+def test_a_run_that_must_stop_does_not_wait_for_a_placement():
     answers = iter([False, False])
     must_stop = iter([False, True])
     seats = Reservation(ClusterConfig(), lambda: next(must_stop))
@@ -161,11 +161,11 @@ def test_a_placement_is_not_awaited_by_a_run_that_must_stop():
     assert list(answers) == []
 
 
-def test_bundles_that_are_not_placed_in_time_are_given_back(ray_head, monkeypatch):
+def test_bundles_that_are_not_placed_in_time_are_released(ray_head, monkeypatch):
     """Otherwise Ray would place the bundles later, and no rank would use them."""
     monkeypatch.setattr(reservation, "PLACEMENT_SECONDS", 0.2)
     with ray_session(ray_head.address):
-        (head,) = (node for node in ray.nodes() if node["Alive"])  # others have left before
+        (head,) = (node for node in ray.nodes() if node["Alive"])  # other nodes have left before
         too_many = ClusterConfig(ranks=1, cpus_per_rank=head["Resources"]["CPU"] + 1)
         before = placement_group_table().keys()
         assert not Reservation(too_many).take([head["NodeID"]])

@@ -28,7 +28,7 @@ from cluster.ray.session import ray_session
 
 OWN = [str(INSTALLATION / name / "__init__.py") for name in PACKAGES]
 
-# A driver says what it and a worker import, and which processes it has started.
+# A driver that prints what it and a worker import, and which processes it has started.
 DRIVER = f"""
 import json, os, signal, sys, time
 import psutil, ray
@@ -84,7 +84,7 @@ for _ in range(10):  # on a busy machine Ray may time out
 
 @pytest.fixture
 def decoys(tmp_path: Path) -> Path:
-    """A user's folder with a driver, and packages of our names which cannot be imported."""
+    """Return a folder with a driver, and packages of transloom's names that fail to import."""
     folder = tmp_path / "project"
     for name in ("trainer", "run_store", "model", "data_pipeline"):
         (folder / name).mkdir(parents=True)
@@ -94,32 +94,32 @@ def decoys(tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing_behind(
+def test_embedded_ray_ignores_foreign_packages_in_the_folder_and_leaves_nothing_behind(
     decoys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    # The home directory of a user who has no token yet.
+    # HOME is that of a user who has no token.
     driver = run_command(sys.executable, "driver.py", "embedded", cwd=decoys, HOME=str(tmp_path))
     assert driver.stderr == ""
-    answer = json.loads(driver.stdout)  # and nothing else
+    answer = json.loads(driver.stdout)  # stdout contains nothing else
     assert answer["driver"] == answer["worker"] == OWN
     assert len(answer["processes"]) > 3
     assert not [pid for pid in answer["processes"] if is_alive(pid)]
     assert stat.S_IMODE((tmp_path / ".ray" / "auth_token").stat().st_mode) == 0o600
 
 
-def test_workers_of_a_cluster_import_our_packages(decoys: Path, ray_head: Any) -> None:
+def test_workers_of_a_cluster_import_transloom_s_packages(decoys: Path, ray_head: Any) -> None:
     driver = (sys.executable, "driver.py", ray_head.address)
     plain = run_command(*driver, "plain", cwd=decoys, RAY_AUTH_MODE="token")
-    assert "decoy" in plain.stderr  # what Ray does by itself
+    assert "decoy" in plain.stderr  # without transloom's session, Ray imports the decoys
     done = run_command(*driver, cwd=decoys)
     assert done.stderr == ""
     answer = json.loads(done.stdout)
     assert answer["driver"] == answer["worker"] == OWN
 
 
-def test_workers_of_a_ray_job_import_our_packages(decoys: Path, ray_head: Any) -> None:
+def test_workers_of_a_ray_job_import_transloom_s_packages(decoys: Path, ray_head: Any) -> None:
     enable_authentication(create_token=False)
     job_id = JobSubmissionClient(ray_head.dashboard).submit_job(
         entrypoint=f"{sys.executable} driver.py auto", runtime_env={"working_dir": str(decoys)}
@@ -132,7 +132,7 @@ def test_workers_of_a_ray_job_import_our_packages(decoys: Path, ray_head: Any) -
 
 
 @pytest.mark.long
-def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> None:
+def test_processes_of_a_killed_driver_end_within_seconds(decoys: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "driver.py", "embedded", "wait"],
         cwd=decoys,
@@ -144,7 +144,7 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
         pids = json.loads(driver.stdout.readline())["processes"]
         agents = [pid for pid in pids if psutil.Process(pid).name().endswith("Agent")]
         driver.kill()
-    # Ray's two agents monitor nothing any more, but wait a minute for the head.
+    # Ray's two agents no longer monitor anything, but wait a minute for the head.
     wait_until(lambda: not any(is_alive(pid) for pid in pids if pid not in agents), seconds=45)
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
 
 @contextmanager
 def ray_in_the_end(wanted: EmbeddedRay) -> Iterator[None]:
-    """On a machine that is very busy Ray may time out once more, or twice."""
+    """Start a session in up to five attempts, because Ray may time out on a busy machine."""
     with ExitStack() as stack:
         for _ in range(5):
             with suppress(EmbeddedRayError):
@@ -169,7 +169,7 @@ def niceness() -> int:
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray's
-def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is_as_wanted(
+def test_a_failed_start_of_embedded_ray_leaves_nothing_and_the_next_start_has_its_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def handler(number: int, frame: object) -> None: ...
@@ -177,11 +177,11 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
     def time_out(**options: Any) -> None:
         try:
             initialise(**options)
-        finally:  # on a busy machine it may time out by itself
+        finally:  # Ray may also time out, on a busy machine
             started.extend(child for child in children() if child not in there)
         raise Exception("The current node timed out during startup.")
 
-    there = children()  # such as a head that other tests use
+    there = children()  # such as a head of other tests
     started: list[psutil.Process] = []
     start_api_server = Node.start_api_server
     initialise = embedded.initialise
@@ -207,15 +207,15 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
                 ClusterError, match=r"needs 99 GPUs, but Ray has only [0-9]+ here\. Lower"
             ):
                 require_gpus(99)
-        assert signal.getsignal(signal.SIGTERM) is handler  # Ray had put its own
+        assert signal.getsignal(signal.SIGTERM) is handler  # Ray had set a handler
         assert not ray.is_initialized()
-        assert Node.start_api_server is start_api_server  # of the test's own clusters
+        assert Node.start_api_server is start_api_server  # restored for other clusters
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_ray_that_cannot_start_ends_in_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")  # where no user can make a folder
+def test_a_ray_that_cannot_start_raises_a_cluster_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")  # a folder that no user can create
     with (
         pytest.raises(ClusterError),
         ray_session(None),
@@ -233,10 +233,10 @@ class Failing:
         pass
 
 
-def test_an_error_that_no_caller_requests_is_not_printed(
+def test_an_error_whose_result_is_never_requested_is_not_printed(
     ray_head: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray tells such errors when the reference to the answer goes."""
+    """Ray reports such errors when the last reference to the result is deleted."""
     told: list[Exception] = []
     monkeypatch.setattr("ray._private.worker._unhandled_error_handler", told.append)
     with ray_session(ray_head.address):
@@ -244,7 +244,7 @@ def test_an_error_that_no_caller_requests_is_not_printed(
 
         def leave_unread() -> None:
             unread = actor.fail.remote()
-            ray.get(actor.answer.remote())  # after the other one
+            ray.get(actor.answer.remote())  # wait until `fail` has run
             del unread
 
         for _ in range(5):
@@ -257,7 +257,7 @@ def test_an_error_that_no_caller_requests_is_not_printed(
     assert IGNORE_UNREAD_ERRORS not in os.environ
 
 
-def test_the_nodes_of_a_cluster_may_come_later(ray_head: Any) -> None:
+def test_a_cluster_that_lacks_gpus_is_accepted_as_nodes_may_join_later(ray_head: Any) -> None:
     with ray_session(ray_head.address):
         require_gpus(99)
 
@@ -287,10 +287,10 @@ def test_a_cluster_is_not_joined_without_its_token(
         ("127.0.0.1:{free_port}", r"No Ray cluster answers at .* \(unavailable\)"),
     ],
 )
-def test_addresses_where_no_cluster_is_are_refused_at_once(
+def test_an_address_without_a_cluster_is_refused_at_once(
     address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray itself, which would try for minutes, is not asked."""
+    """Ray would try for minutes, so it is not called."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     asked: list[str] = []
     monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))

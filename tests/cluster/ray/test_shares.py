@@ -1,4 +1,4 @@
-"""Targets of jobs on clusters that are described in a line, and their properties on drawn ones."""
+"""Targets of jobs: known results on small clusters, and invariants on random clusters."""
 
 import random
 from collections import Counter
@@ -31,7 +31,7 @@ def job(
     bundle: Mapping[str, float] = {},
     run: str | None = None,
 ) -> SharingJob:
-    """A job whose owner is the letter before its number; jobs are submitted by their numbers."""
+    """Return a job owned by the user in its name's first letter, submitted at the number's time."""
     needs = Needs(
         ranks=least,
         max_ranks=most,
@@ -53,14 +53,14 @@ def nodes(*cpus: float, **labels: str) -> list[NodeCapacity]:
         ([job("a1", 1, 4)], (4.0,), [4]),
         ([job("a1", 1, 4), job("b2", 1, 4)], (4.0,), [2, 2]),
         ([job("a1", 1, 4), job("b2", 1, 4), job("a3", 1, 4)], (4.0,), [1, 2, 1]),
-        ([job("a1", 1, 4), job("b2", 1, 4)], (2.0, 3.0), [3, 2]),  # the first of equals
+        ([job("a1", 1, 4), job("b2", 1, 4)], (2.0, 3.0), [3, 2]),  # the first equal job has more
         ([job("a1", 1, 4, weight=3.0), job("b2", 1, 4)], (4.0,), [3, 1]),
         ([job("a1", 1, 4), job("b2", 1, 4, priority=90)], (4.0,), [0, 4]),
         ([job("a1", 1, 4, begun=True), job("b2", 1, 4, priority=90)], (4.0,), [1, 3]),
         ([job("a1", 4, begun=True), job("b2", 1, priority=100)], (4.0,), [4, 0]),
         ([job("a1", 1, 4, begun=True, held=3, fixed=True), job("b2", 1, 4)], (4.0,), [3, 1]),
         ([job("a1", 1, 4, begun=True, held=2, fixed=True), job("b2", 1, 1)], (4.0,), [3, 1]),
-        ([job("a1", 8), job("b2", 1)], (4.0,), [0, 1]),  # no capacity idle
+        ([job("a1", 8), job("b2", 1)], (4.0,), [0, 1]),  # no capacity stays idle
         ([job("a1", 2, 4, cpus=1.5), job("b2", 1)], (2.0, 2.0), [2, 0]),
         ([job("a1", 2, 4, workers=1.0)], (4.0,), [3]),
         ([job("a1", 4, workers=1.0)], (4.0,), [0]),
@@ -71,13 +71,13 @@ def nodes(*cpus: float, **labels: str) -> list[NodeCapacity]:
         ([job("a1", 1, 4)], (), [0]),
     ],
 )
-def test_the_targets_of_a_few_jobs(
+def test_jobs_get_these_targets(
     jobs: list[SharingJob], cpus: tuple[float, ...], targets: list[int]
 ) -> None:
     assert list(target_ranks(jobs, nodes(*cpus)).values()) == targets
 
 
-def test_labels_and_gpus_are_taken_where_they_are() -> None:
+def test_ranks_go_only_to_nodes_with_their_labels_and_gpus() -> None:
     gpu = NodeCapacity({}, {"CPU": 2.0, "GPU": 2.0}, {"pool": "train"})
     jobs = [
         job("a1", 1, 9, bundle={"GPU": 1.0}),
@@ -105,25 +105,25 @@ jobs_of_a_team = st.lists(
 
 
 @given(jobs_of_a_team, st.lists(st.integers(0, 6).map(float), max_size=4), st.randoms())
-def test_invariants_hold_for_jobs_of_one_rank_size(
+def test_targets_of_jobs_with_equal_ranks_fulfil_the_invariants(
     jobs: list[SharingJob], cpus: list[float], order: random.Random
 ) -> None:
     targets = target_ranks(jobs, nodes(*cpus))
     left = sum(cpus) - sum(targets.values())
     assert left >= 0
     assert all(targets[one.id] in (0, *range(one.needs.ranks, one.largest + 1)) for one in jobs)
-    # A job that has begun keeps its smallest number, unless those of others fill the cluster.
+    # A job that has begun keeps its smallest number, unless those of earlier jobs fill the cluster.
     begun = sorted((one for one in jobs if one.begun), key=lambda one: one.precedence)
     room = int(sum(cpus))
     for one in begun:
         if one.needs.ranks <= room:
             assert targets[one.id]
             room -= one.needs.ranks
-    # No capacity is idle that a job could use.
+    # No capacity that a job could use is idle.
     for one in jobs:
         if targets[one.id] < one.largest:
             assert left < (1 if targets[one.id] else one.needs.ranks)
-    # No job can give a rank to a job with a higher priority, or to an owner with less.
+    # No job could still give a rank to a job of higher priority, or of an owner with fewer ranks.
     held = {
         (priority, owner): sum(
             targets[one.id]
@@ -146,17 +146,17 @@ def test_invariants_hold_for_jobs_of_one_rank_size(
                     if giver.claim.owner == taker.claim.owner:
                         own, other = targets[giver.id], targets[taker.id]
                     assert own <= other + 1
-    # The answer depends neither on the order of the list nor on what is held.
+    # Targets depend neither on the order of the list nor on the ranks that jobs hold.
     others = [replace(one, held=order.randrange(9)) for one in jobs]
     order.shuffle(others)
     assert target_ranks(others, nodes(*cpus)) == targets
-    # When those that may begin have begun, all targets stay.
+    # When all jobs with a target have begun, the targets stay the same.
     after = [replace(one, begun=one.begun or targets[one.id] > 0) for one in jobs]
     assert target_ranks(after, nodes(*cpus)) == targets
 
 
 def water_level(most: list[int], capacity: int) -> Counter[int]:
-    """Ranks of jobs of different owners with the smallest number 1, by raising a common level."""
+    """Return ranks of jobs with different owners and a minimum of 1, by raising a common level."""
     ranks = [0] * len(most)
     while capacity and (open_jobs := [n for n in range(len(most)) if ranks[n] < most[n]]):
         ranks[min(open_jobs, key=lambda n: (ranks[n], n))] += 1
@@ -165,14 +165,14 @@ def water_level(most: list[int], capacity: int) -> Counter[int]:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 40))
-def test_owners_with_one_job_each_have_the_same_level(most: list[int], capacity: int) -> None:
+def test_owners_with_one_job_each_share_the_ranks_equally(most: list[int], capacity: int) -> None:
     jobs = [job(f"{chr(97 + n)}{n}", 1, largest) for n, largest in enumerate(most)]
     targets = target_ranks(jobs, nodes(float(capacity)))
     assert list(targets.values()) == list(water_level(most, capacity).values())
 
 
-def test_a_dominant_share_compares_jobs_of_different_resources() -> None:
-    """The example of Ghodsi et al., 2011, section 4.1."""
+def test_jobs_with_different_resources_are_compared_by_dominant_share() -> None:
+    """This is the example of Ghodsi et al., 2011, section 4.1."""
     cluster = [NodeCapacity({}, {"CPU": 9.0, "memory": 18.0})]
     jobs = [
         job("a1", 1, 9, bundle={"memory": 4.0}),
@@ -201,7 +201,7 @@ def listed(**metadata: str) -> Job:
         ("no JSON", None),
     ],
 )
-def test_a_claim_that_is_invalid_takes_no_part(claim: str, needs: str | None) -> None:
+def test_a_job_with_an_invalid_claim_is_ignored(claim: str, needs: str | None) -> None:
     valid = Needs(ranks=1, bundle={"CPU": 1.0}, cpus_of_workers=0.0).model_dump_json()
     job = sharing_job(listed(run="/r/", claim="{}", needs=valid), 2, True)
     assert job is not None

@@ -17,7 +17,7 @@ SETTINGS = NodeSettings(cpus=1, gpus=0, niceness=3)
 
 @pytest.fixture
 def token(tmp_path, monkeypatch):
-    """As a Slurm job hands it over: by a file, not by a variable."""
+    """Return a token that is in a file and not in a variable, as in a Slurm job."""
     file = tmp_path / "token"
     file.touch(mode=0o600)
     file.write_text(secrets.token_hex(32))
@@ -28,7 +28,7 @@ def token(tmp_path, monkeypatch):
 
 
 def started_by_us():
-    """Processes that a node of ours has left or runs."""
+    """Return the processes that a node of this test runs or has left."""
     mine = f"{os.getpid()}-"
     found = []
     for process in psutil.process_iter():
@@ -40,7 +40,7 @@ def started_by_us():
     return found
 
 
-def test_two_nodes_run_next_to_another_ray(ray_head, token):
+def test_two_nodes_run_next_to_a_different_ray_cluster(ray_head, token):
     others = {p.pid for p in psutil.Process(ray_head.process_id).children(recursive=True)}
     head = StartedNode(SETTINGS, None)
     node = StartedNode(SETTINGS, head.head)

@@ -1,4 +1,4 @@
-"""The supervision of one group of ranks: growth, lost nodes, and what their reports lead to."""
+"""Supervise one group of ranks: growth, lost nodes, and the effects of reports."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ NO_ERROR = nullcontext()
 
 @pytest.fixture
 def looks(monkeypatch):
-    """The times at which data workers were looked at; each has read 12 windows."""
+    """Return the times at which data workers were polled; each worker has read 12 windows."""
     statistics = WorkerStatistics(process_id=1, node="0123abcd", windows_read=12)
     times = []
 
@@ -58,11 +58,11 @@ def scripted(scripted, looks):
     return scripted
 
 
-def test_room_for_more_ranks_before_the_first_step_ends_no_rank(scripted):
+def test_ranks_do_not_leave_for_more_ranks_before_their_first_step(scripted):
     waiting = [NOTHING] * 100
     first = itertools.chain(waiting, [trained(1)], itertools.repeat(NOTHING))
     with scripted([first, [FINISHED]], ranks=GROWABLE, wait_seconds=1.0) as run:
-        offered = iter([1])  # one place at the start, two ever after
+        offered = iter([1])  # capacity for one rank at the start, for two afterwards
         run.supply.offer = lambda nodes: [DRIVER] * next(offered, 2)
         assert run.loop.run() == "finished"
     small, grown = run.supply.groups
@@ -70,19 +70,19 @@ def test_room_for_more_ranks_before_the_first_step_ends_no_rank(scripted):
     assert small.asked_to_stop_at >= len(waiting) + SCALE_UP_AFTER_SECONDS
 
 
-def test_a_node_that_the_head_has_just_lost_is_lost(scripted):
+def test_a_node_that_the_head_no_longer_lists_is_lost(scripted):
     with scripted([[lost()]], places=("a", "b"), ranks=2) as run:
         del run.view.now["a"]
         assert run.context.lost_nodes({DRIVER, "a", "b"}) == {"a"}
 
 
-def test_a_node_whose_agent_is_silent_is_lost_and_the_drivers_is_not(scripted):
+def test_a_node_with_a_silent_agent_is_lost_unless_it_is_the_driver_s(scripted):
     with scripted([[lost()]], places=("a", "b"), ranks=2) as run:
         run.supply.silent = {"b", DRIVER}
         assert run.context.lost_nodes({DRIVER, "a", "b"}) == {"b"}
 
 
-def test_ranks_that_have_not_begun_are_not_waited_for(scripted):
+def test_ranks_that_have_not_begun_leave_a_drained_node_at_once(scripted):
     with scripted([[NOTHING] * 3, [FINISHED]], places=["a"]) as run:
         run.supply.is_training = False
         stays, leaves = run.view.now, {"a": replace(run.view.now["a"], leaves_at=2e9)}
@@ -104,7 +104,7 @@ def test_ranks_that_have_not_begun_are_not_waited_for(scripted):
     [((), 2), ((StateFailed(2, "No space left on device"),), None)],
     ids=["under way", "failed"],
 )
-def test_vitals_show_a_checkpoint_until_it_has_failed(scripted, more, being_written):
+def test_vitals_show_a_pending_checkpoint_until_it_fails(scripted, more, being_written):
     reports = [(0, report) for report in (Position("save", 2), *more)]
     ending = (
         pytest.raises(CheckpointError, match="checkpoint, of step 2, could") if more else NO_ERROR
@@ -117,7 +117,7 @@ def test_vitals_show_a_checkpoint_until_it_has_failed(scripted, more, being_writ
 
 
 class Workers:
-    """Data workers that serve as soon as they are asked for, up to a number."""
+    """Data workers that serve at once, up to the number `most`."""
 
     def __init__(self, most):
         self.most = most
@@ -146,7 +146,7 @@ def ask_to_stop(run, seconds_ago=0.0):
     run.context.stop.asked_at = time.monotonic() - seconds_ago
 
 
-def test_reports_of_ranks_reach_the_audience_with_their_rank(scripted):
+def test_reports_of_ranks_reach_the_listener_with_their_rank(scripted):
     reports = [(1, Notice("a shard is damaged")), (0, Detail("8 threads"))]
     with scripted([[Poll(reports), FINISHED]]) as run:
         run.loop.run()
@@ -154,7 +154,7 @@ def test_reports_of_ranks_reach_the_audience_with_their_rank(scripted):
     assert f"{DETAIL}rank 0: 8 threads" in run.listener.kept
 
 
-def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
+def test_a_checkpoint_is_announced_after_all_ranks_have_written_their_parts(scripted):
     seen = []
 
     def polls():
@@ -172,8 +172,8 @@ def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
     assert run.listener.notices.count("checkpoint of step 2 is complete") == 1
 
 
-def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
-    """The run is at its end only after the checkpoint."""
+def test_a_part_that_arrives_with_the_outcome_completes_a_checkpoint(scripted):
+    """The run ends only after this checkpoint."""
     events = []
 
     def polls():
@@ -187,7 +187,7 @@ def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
     assert events == [1]
 
 
-def test_a_part_that_was_given_up_is_said_once(scripted):
+def test_a_step_that_several_ranks_failed_to_write_is_reported_once(scripted):
     failed = [StateFailed(2, "No space left on device")] * 2
     polls = [Poll([*enumerate(failed)]), FINISHED]
     ending = pytest.raises(CheckpointError)
@@ -198,7 +198,7 @@ def test_a_part_that_was_given_up_is_said_once(scripted):
     ]
 
 
-def test_stacks_of_ranks_are_kept_when_one_hangs(scripted):
+def test_stacks_of_ranks_are_saved_when_a_rank_hangs(scripted):
     hung = Poll([], failure=RankHungError("Rank 0 hangs"))
     with scripted([[hung], [FINISHED]]) as run:
         run.supply.stacks = lambda: {0: "in all_reduce"}
@@ -208,8 +208,10 @@ def test_stacks_of_ranks_are_kept_when_one_hangs(scripted):
     assert any("Rank 0 hangs. The stacks of all ranks" in text for text in run.listener.notices)
 
 
-def test_a_hang_is_explained_to_all_and_recorded_by_the_ranks_that_start_next(scripted):
-    """Until ranks have trained a step after it: those that end before may not have recorded it."""
+def test_a_hang_is_announced_and_recorded_by_the_next_ranks(scripted):
+    """Each group records the hang until one has trained a step: a group that ends before may not
+    have recorded it.
+    """
     entry = {
         "process_group": ["0", "default_pg"],
         "collective_seq_id": 3,
@@ -259,7 +261,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(scripted, seconds_ago, leave
     assert said[-1].startswith("the ranks have not left in time and are killed")
 
 
-def test_only_nodes_of_the_ranks_and_of_the_driver_make_ranks_leave(scripted):
+def test_ranks_leave_only_if_a_node_of_the_ranks_or_of_the_driver_drains(scripted):
     def polls():
         run.view.before["other"] = replace(node("other"), leaves_at=2e9)
         yield trained(1)
@@ -276,7 +278,7 @@ def test_only_nodes_of_the_ranks_and_of_the_driver_make_ranks_leave(scripted):
     assert leaving == [f"node {DRIVER} is being drained: the ranks leave after a checkpoint"]
 
 
-def test_a_reason_to_leave_is_the_cause_of_the_next_restart(scripted):
+def test_the_reason_why_ranks_left_is_the_cause_of_the_restart(scripted):
     def polls():
         yield trained(1)
         run.view.before["a"] = replace(run.view.before["a"], leaves_at=2e9)
@@ -297,7 +299,7 @@ def test_a_reason_to_leave_is_the_cause_of_the_next_restart(scripted):
     [({"min": 1, "max": 2}, 2, True), ({"min": 1, "max": 2}, 1, False), (1, 2, False)],
     ids=["room", "no room", "at its most"],
 )
-def test_only_room_for_more_ranks_makes_ranks_leave(scripted, ranks, offered, grows):
+def test_ranks_leave_for_growth_only_if_more_may_start(scripted, ranks, offered, grows):
     first = [trained(1), *[NOTHING] * 3 * int(SCALE_UP_AFTER_SECONDS), FINISHED]
     with scripted([first, [FINISHED]], ranks=ranks, wait_seconds=1.0) as run:
         places = iter([1])
@@ -317,7 +319,7 @@ def test_only_room_for_more_ranks_makes_ranks_leave(scripted, ranks, offered, gr
         (ShareTarget(ranks=2, reason="a node is new"), 1, 2, SCALE_UP_AFTER_SECONDS),
     ],
 )
-def test_ranks_follow_the_target_of_their_job(
+def test_the_number_of_ranks_follows_the_target_of_their_job(
     scripted, tmp_path, monkeypatch, target, begins, ranks, seconds
 ):
     monkeypatch.setenv(JOB_VARIABLE, "mine")
@@ -345,7 +347,7 @@ def test_ranks_follow_the_target_of_their_job(
     assert any(text.startswith(f"{target.reason}: ") for text in run.listener.notices)
 
 
-def test_a_run_that_was_taken_over_ends_at_the_next_lease_check(scripted):
+def test_a_run_taken_over_by_another_owner_ends_at_the_next_lease_check(scripted):
     seconds = 2 * int(LEASE_CHECK_SECONDS)
     with scripted([[trained(1), *[NOTHING] * seconds]], wait_seconds=1.0) as run:
         taken = run.context.run.path / "owners" / "00000099.json"
@@ -353,7 +355,7 @@ def test_a_run_that_was_taken_over_ends_at_the_next_lease_check(scripted):
 
         def observed():
             checks.append(run.clock.now)
-            if len(checks) == 2:  # at the start of the attempt, and of its loop
+            if len(checks) == 2:  # after the checks at the start of the attempt and of its loop
                 raise OSError("the file system is away")
             if len(checks) == 3:
                 taken.write_text("{}")
@@ -366,7 +368,7 @@ def test_a_run_that_was_taken_over_ends_at_the_next_lease_check(scripted):
     assert checks[2] - checks[1] == LEASE_CHECK_SECONDS
 
 
-def test_data_workers_are_added_when_the_control_file_asks_for_them(scripted):
+def test_data_workers_are_added_on_request_of_the_control_file(scripted):
     def polls():
         yield trained(1)
         run.context.run.request_data_workers(5)
@@ -389,7 +391,7 @@ def test_data_workers_are_added_when_the_control_file_asks_for_them(scripted):
     assert not run.context.run.data_workers_request.exists()
 
 
-def test_as_many_data_workers_as_wanted_are_no_shortage(scripted):
+def test_a_granted_request_for_data_workers_reports_no_shortage(scripted):
     def polls():
         run.context.run.request_data_workers(2)
         yield trained(1)
@@ -402,7 +404,7 @@ def test_as_many_data_workers_as_wanted_are_no_shortage(scripted):
     assert not any("only" in text for text in run.listener.notices)
 
 
-def test_data_workers_that_come_later_are_given_to_the_ranks(scripted):
+def test_data_workers_that_start_later_are_passed_to_the_ranks(scripted):
     newcomer = WorkerHandle(7, None)
     with scripted([[trained(1), NOTHING, NOTHING, FINISHED]]) as run:
         workers = Workers(most=1)
@@ -415,7 +417,7 @@ def test_data_workers_that_come_later_are_given_to_the_ranks(scripted):
     assert run.listener.notices.count("data workers are now 0, 7") == 1
 
 
-def test_vitals_have_ranks_and_workers_every_two_seconds(scripted, looks):
+def test_vitals_of_ranks_and_workers_are_written_every_two_seconds(scripted, looks):
     polls = [trained(1), *[NOTHING] * 10, FINISHED]
     with scripted([polls], wait_seconds=0.5) as run:
         run.view.before["0123abcd99"] = replace(node("0123abcd99"), name="far away")
@@ -427,7 +429,7 @@ def test_vitals_have_ranks_and_workers_every_two_seconds(scripted, looks):
     assert {after - before for before, after in itertools.pairwise(looks)} == {VITALS_SECONDS}
 
 
-def test_samples_of_nodes_carry_the_furthest_step(scripted):
+def test_samples_of_nodes_contain_the_furthest_step(scripted):
     usage = Usage(cpu_percent=50.0, memory_used_bytes=1, memory_bytes=2)
     second = [trained(1), NOTHING, trained(3), NOTHING, FINISHED]
     scripts = [[trained(1), trained(2), lost()], second]
@@ -441,7 +443,7 @@ def test_samples_of_nodes_carry_the_furthest_step(scripted):
     assert len(asked) == len(steps)
 
 
-def test_validations_are_shown_and_are_no_progress(scripted):
+def test_validation_lines_are_shown_but_do_not_count_as_progress(scripted):
     validated = Poll([(0, RecordedLine(validation_line(9)))])
     scripts = [[trained(1), validated, lost()], [trained(1), trained(2), FINISHED]]
     with scripted(scripts) as run:

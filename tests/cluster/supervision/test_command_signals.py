@@ -1,4 +1,4 @@
-"""Effects of signals on a command before and after its run, in a process that signals may end."""
+"""Effects of signals before and after a run, in a process that a signal may end."""
 
 import signal
 
@@ -25,7 +25,7 @@ def after(handling, *numbers):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_before_the_run_ends_the_process_as_preempted_and_says_so(number):
+def test_a_signal_before_the_run_ends_the_process_as_preempted_with_a_message(number):
     done = after("exit_on_signal_before_run", number)
     assert done.returncode == EXIT_PREEMPTED
     assert done.stderr == (
@@ -34,11 +34,11 @@ def test_a_signal_before_the_run_ends_the_process_as_preempted_and_says_so(numbe
     assert done.stdout == ""
 
 
-def test_after_the_run_signals_change_no_exit_code():
+def test_signals_after_the_run_do_not_change_the_exit_code():
     assert after("ignore_signals", *SIGNALS).returncode == 0
 
 
-def test_signals_are_obeyed_again_as_python_does():
+def test_restored_signal_handlers_are_python_s_defaults():
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in SIGNALS:

@@ -1,5 +1,6 @@
-"""Response of a run to silent data corruption: the node that it excludes, when it tries again, when
-it ends, and the checkpoints that it no longer trusts."""
+"""Response of a run to silent data corruption: excluded nodes, restarts, the end of the run, and
+checkpoints that are no longer trusted.
+"""
 
 import pickle
 from functools import partial
@@ -22,7 +23,7 @@ THREE = ("a", "b", "c")
 
 
 def found(*ranks, certain=True, reproducible=True, verified=0, places=THREE):
-    """A poll in which all ranks have raised the error of a finding."""
+    """Return a poll in which all ranks have raised the error of a finding."""
     finding = CorruptionFinding(
         checked_step=9,
         slots=(2,),
@@ -50,14 +51,14 @@ def steps(run):
     return [step_of(path) for path in list_checkpoints(run.context.run.checkpoints)]
 
 
-def test_the_error_arrives_from_a_rank_as_it_was():
+def test_a_corruption_error_keeps_its_finding_when_it_is_pickled():
     error = found(1).failure
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (copy.finding, str(copy)) == (error.finding, str(error))
 
 
 @pytest.mark.parametrize("reproducible", [True, False])
-def test_the_node_of_a_known_rank_is_left_out(scripted, reproducible):
+def test_the_node_of_an_identified_rank_is_excluded(scripted, reproducible):
     with scripted([[trained(6), found(1, reproducible=reproducible)], [FINISHED]]) as run:
         assert run.loop.run() == "finished"
     (restart,) = read_status(run.context.run).vitals.restarts
@@ -70,7 +71,7 @@ def test_the_node_of_a_known_rank_is_left_out(scripted, reproducible):
     assert "silent data corruption: rank 1 on node b" in restart.cause
 
 
-def test_a_node_that_the_run_needs_gets_one_more_chance(scripted):
+def test_a_node_that_the_run_needs_is_used_once_more(scripted):
     two = {"places": ("a", "b"), "ranks": 2}
     with scripted([[found(0)], [trained(9), FINISHED]], **two) as run:
         assert run.loop.run() == "finished"
@@ -79,7 +80,7 @@ def test_a_node_that_the_run_needs_gets_one_more_chance(scripted):
     assert any("restarting once on the same nodes" in text for text in run.listener.notices)
 
 
-def test_and_no_second_one(scripted):
+def test_a_second_corruption_on_a_node_that_the_run_needs_ends_the_run(scripted):
     two = {"places": ("a", "b"), "ranks": 2}
     with (
         scripted([[found(0)], [found(0, reproducible=False)]], **two) as run,
@@ -88,7 +89,7 @@ def test_and_no_second_one(scripted):
         run.loop.run()
 
 
-def test_one_of_two_nodes_is_not_left_out_and_ends_the_run_at_the_second_time(scripted):
+def test_corruption_on_either_of_two_nodes_excludes_none_and_ends_the_run_if_repeated(scripted):
     open_one = found(0, 1, certain=False)
     with (
         scripted([[open_one], [trained(8), open_one]]) as run,
@@ -99,7 +100,7 @@ def test_one_of_two_nodes_is_not_left_out_and_ends_the_run_at_the_second_time(sc
     assert not len(run.context.unfit)
 
 
-def test_two_ranks_of_one_node_name_that_node(scripted):
+def test_two_suspect_ranks_on_one_node_exclude_that_node(scripted):
     places = ("a", "a", "b", "b")
     open_one = found(0, 1, certain=False, places=places)
     with scripted([[open_one], [FINISHED]], places=places, ranks={"min": 2, "max": 4}) as run:
@@ -107,7 +108,7 @@ def test_two_ranks_of_one_node_name_that_node(scripted):
     assert nodes(run) == [["a", "a", "b", "b"], ["b", "b"]]
 
 
-def test_steps_after_the_last_check_that_passed_are_not_trusted(scripted):
+def test_checkpoints_after_the_last_verified_step_are_set_aside(scripted):
     with scripted([[found(1, verified=6)], [FINISHED]]) as run:
         older, newer = save_step(run, 5), save_step(run, 7)
         assert run.loop.run() == "finished"
@@ -117,7 +118,7 @@ def test_steps_after_the_last_check_that_passed_are_not_trusted(scripted):
     assert any("step 7 may be wrong" in text for text in run.listener.notices)
 
 
-def test_a_transient_fault_costs_no_checkpoint(scripted):
+def test_a_fault_that_is_not_reproducible_sets_no_checkpoint_aside(scripted):
     with scripted([[found(1, verified=6, reproducible=False)], [FINISHED]]) as run:
         save_step(run, 5)
         newer = save_step(run, 7)
@@ -134,7 +135,7 @@ def test_a_run_that_was_never_verified_starts_over(scripted):
     assert run.supply.groups[-1].job.checkpoint is None
 
 
-def test_without_an_older_checkpoint_the_newest_is_used_and_the_replay_is_named(scripted):
+def test_without_an_older_checkpoint_the_newest_is_used_with_advice_to_replay(scripted):
     with scripted([[found(1, verified=4)], [FINISHED]]) as run:
         save_step(run, 5)
         newer = save_step(run, 7)
@@ -146,7 +147,7 @@ def test_without_an_older_checkpoint_the_newest_is_used_and_the_replay_is_named(
 
 
 @pytest.mark.parametrize(("verified", "trusted"), [(6, False), (8, True)])
-def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verified, trusted):
+def test_a_memory_checkpoint_is_trusted_up_to_the_last_verified_step(scripted, verified, trusted):
     def first():
         yield trained(8)
         yield write_memory(run, 8)
@@ -162,7 +163,7 @@ def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verif
 
 
 def test_ranks_end_before_their_checkpoints_are_set_aside(scripted, monkeypatch):
-    """A rank that still lives could write another checkpoint, or commit one."""
+    """A rank that is still alive could write or commit another checkpoint."""
     with scripted([[found(1, verified=6)], [FINISHED]]) as run:
         save_step(run, 5)
         save_step(run, 7)

@@ -1,4 +1,4 @@
-"""The user's command and the version of the code, without secrets, wherever the run is."""
+"""Record the user's command and the version of the code, without secrets."""
 
 import os
 from importlib import metadata
@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_checkout_is_its_commit_and_whether_it_differs(project: Path) -> None:
+def test_a_checkout_has_a_commit_and_a_mark_for_changes(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     (project / "runs").mkdir()
     (project / "runs" / "log.txt").write_text("of a run, which git does not know")
@@ -65,7 +65,7 @@ def test_a_checkout_is_its_commit_and_whether_it_differs(project: Path) -> None:
     assert not now.dirty
 
 
-def test_the_version_names_only_the_commit_of_its_checkout(
+def test_the_version_shows_a_commit_only_of_transloom_s_checkout(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version() -> str:
@@ -83,7 +83,7 @@ def test_the_version_names_only_the_commit_of_its_checkout(
     assert version() == f"{number}\n"
 
 
-def test_a_folder_without_checkout_has_no_commit(
+def test_a_folder_without_a_checkout_has_no_commit(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert code_of(tmp_path) is None
@@ -96,14 +96,14 @@ def test_a_folder_without_checkout_has_no_commit(
     assert code_of(project) is None
 
 
-def test_variables_of_git_point_nowhere_else(
+def test_git_s_environment_variables_do_not_select_a_checkout(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(project / ".git"))
     assert code_of(tmp_path) is None
 
 
-def test_nothing_that_a_checkout_names_is_started(project: Path, tmp_path: Path) -> None:
+def test_programs_in_a_checkout_s_configuration_are_not_run(project: Path, tmp_path: Path) -> None:
     hook = tmp_path / "hook"
     hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     hook.chmod(0o700)
@@ -143,13 +143,13 @@ def test_a_job_reports_the_command_of_its_submission(
     assert current_invocation() == Invocation()
 
 
-def test_a_start_names_the_packages() -> None:
+def test_a_start_records_the_versions_of_packages() -> None:
     versions = current_start().versions
     assert {"python", "torch", "ray", "wandb"} <= versions.keys()
 
 
 @pytest.mark.parametrize("user", ["ada", "DOM\\ada", "\x1b[2J", "=cmd", "x" * 200])
-def test_each_user_has_a_name_that_an_owner_may_have(
+def test_the_name_of_any_user_becomes_a_valid_owner(
     user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: user)

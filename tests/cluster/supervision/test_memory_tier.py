@@ -12,7 +12,7 @@ from run_store.errors import CheckpointError
 
 
 class Copy:
-    """A copy that a test ends."""
+    """Copy that ends when a test calls `finish`."""
 
     def __init__(self, file: MemoryFile, node: str) -> None:
         self.copied = StoredFile(file, node, None)
@@ -48,7 +48,7 @@ class Supply:
 
 
 class Tier:
-    """A memory tier in an attempt with a rank on each of these nodes."""
+    """Memory tier in an attempt with one rank on each of these nodes."""
 
     def __init__(self, *nodes: str) -> None:
         self.supply, self.notices = Supply(), []
@@ -88,11 +88,11 @@ def test_a_step_is_held_when_all_ranks_have_written_and_all_copies_are_complete(
 
 @pytest.fixture
 def run():
-    """Two ranks on two nodes."""
+    """Return a tier of two ranks on two nodes."""
     return Tier("a", "b")
 
 
-def test_ranks_of_one_node_have_no_copies():
+def test_ranks_of_a_single_node_make_no_copies():
     run = Tier("a", "a")
     run.write(5)
     assert run.supply.copies == []
@@ -100,7 +100,7 @@ def test_ranks_of_one_node_have_no_copies():
     assert run.newest() == (5, ["a", "a"])
 
 
-def test_any_single_node_may_be_lost():
+def test_a_step_survives_the_loss_of_any_single_node():
     run = Tier("a", "b", "c")
     run.hold(5)
     assert run.newest() == (5, ["a", "b", "c"])
@@ -108,27 +108,27 @@ def test_any_single_node_may_be_lost():
     assert run.newest("c") == (5, ["a", "b", "a"])
 
 
-def test_neighbours_that_are_lost_together_leave_nothing():
+def test_a_step_is_lost_together_with_two_neighbouring_nodes():
     run = Tier("a", "b", "c", "d")
     run.hold(5)
     assert run.newest("a", "b") is None
     assert run.newest("a", "c") == (5, ["b", "b", "d", "d"])
 
 
-def test_a_newer_step_without_copies_counts_while_its_nodes_live(run):
+def test_a_newer_step_without_copies_is_used_while_all_its_nodes_live(run):
     run.hold(5)
     run.write(10)
     assert run.newest() == (10, ["a", "b"])
     assert run.newest("a") == (5, ["b", "b"])
 
 
-def test_a_step_that_some_rank_has_not_written_is_not_used(run):
+def test_a_step_that_a_rank_has_not_written_is_not_used(run):
     run.hold(5)
     run.write(10, 0)
     assert run.newest() == (5, ["a", "b"])
 
 
-def test_an_older_step_than_that_on_disk_is_not_used():
+def test_a_step_in_memory_is_used_only_if_newer_than_the_step_on_disk():
     run = Tier("a")
     run.hold(5)
     assert run.newest(after=4) == (5, ["a"])
@@ -145,7 +145,7 @@ def test_a_skipped_step_is_settled_and_its_late_files_are_ignored(run):
     assert run.newest() is None
 
 
-def test_a_failed_step_does_not_settle_the_one_before_it(run):
+def test_a_failed_step_does_not_settle_an_earlier_pending_step(run):
     run.write(5)
     run.tier.failed(10)
     assert run.tier.poll() is None
@@ -164,7 +164,7 @@ def test_a_copy_that_fails_is_reported_once(run):
     assert run.newest() is None
 
 
-def test_the_restored_step_is_kept_until_a_newer_one_is_held(run):
+def test_the_restored_step_is_kept_until_a_newer_step_is_held(run):
     run.hold(5)
     assert run.newest("a", "b") is None
     restored = run.tier.newest(0, lambda nodes: nodes)
@@ -178,7 +178,7 @@ def test_the_restored_step_is_kept_until_a_newer_one_is_held(run):
     assert run.newest("a") == (10, ["b"])
 
 
-def test_a_step_is_given_up_after_some_starts_without_a_trained_step():
+def test_a_step_is_dropped_after_several_starts_without_a_trained_step():
     run = Tier("a")
     run.hold(5)
     for _ in range(MAX_FAILED_STARTS):
@@ -188,7 +188,7 @@ def test_a_step_is_given_up_after_some_starts_without_a_trained_step():
     assert "the checkpoint on disk is used" in run.notices[-1]
 
 
-def test_starts_after_which_steps_were_trained_do_not_count():
+def test_starts_that_train_a_step_do_not_count_against_the_restored_step():
     run = Tier("a")
     run.hold(5)
     for _ in range(2 * MAX_FAILED_STARTS):
@@ -205,7 +205,7 @@ def test_a_damaged_step_is_dropped():
     assert run.newest() is None
 
 
-def test_a_node_without_a_folder_is_named_and_switches_the_tier_off():
+def test_a_node_without_a_memory_folder_is_named_and_turns_the_tier_off():
     run = Tier("a")
     run.supply.problems = ["node a: no /dev/shm"]
     assert run.tier.begin_attempt("second", ["a"], None) is None
@@ -213,7 +213,7 @@ def test_a_node_without_a_folder_is_named_and_switches_the_tier_off():
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 5])
-def test_memory_does_not_grow_with_steps_that_are_never_held(ranks):
+def test_steps_that_are_never_held_are_forgotten(ranks):
     run = Tier(*"abcde"[:ranks])
     for step in range(1, 100):
         run.tier.failed(step)

@@ -1,4 +1,4 @@
-"""Lines of nodes.jsonl: requested periodically, written when they come, and never waited for."""
+"""Lines of nodes.jsonl: requested periodically, and written on arrival without waiting."""
 
 import json
 
@@ -15,7 +15,7 @@ USAGE = Usage(cpu_percent=1, memory_used_bytes=2, memory_bytes=3)
 
 
 class Nodes:
-    """Nodes that answer when a test says so."""
+    """Nodes that answer when a test sets `answers`."""
 
     def __init__(self):
         self.asked = 0
@@ -38,13 +38,13 @@ def written(run):
     return [json.loads(line) for line in run.nodes.read_text().splitlines()]
 
 
-def test_nodes_are_asked_seldom_and_what_comes_is_written_when_it_comes(run):
+def test_usage_is_requested_at_the_interval_and_written_on_arrival(run):
     nodes = Nodes()
     samples = NodeSampler(run, nodes, every_seconds=30)
     for now in (0, 1, 29):
         samples.poll(now, 5)
     assert nodes.asked == 1
-    assert not run.nodes.exists()  # no node has answered, and the sampler has waited for none
+    assert not run.nodes.exists()  # no node has answered, and the sampler does not wait
     nodes.answers = {"a": USAGE, "b": USAGE}
     samples.poll(29.5, 6)
     samples.poll(30, 7)
@@ -54,7 +54,7 @@ def test_nodes_are_asked_seldom_and_what_comes_is_written_when_it_comes(run):
     assert [(line["node"], line["step"]) for line in written(run)] == [("a", 6), ("b", 6), ("a", 8)]
 
 
-def test_no_node_is_asked_if_samples_are_not_wanted(run):
+def test_an_interval_of_0_turns_samples_off(run):
     nodes = Nodes()
     NodeSampler(run, nodes, every_seconds=0).poll(0, 5)
     assert nodes.asked == 0
@@ -63,7 +63,7 @@ def test_no_node_is_asked_if_samples_are_not_wanted(run):
     assert not run.nodes.exists()
 
 
-def test_a_run_in_this_process_is_sampled_by_a_thread(run):
+def test_a_thread_samples_the_node_of_a_run_in_this_process(run):
     with LocalNodeSampler(run, "here", every_seconds=0.01):
         wait_until(run.nodes.exists)
         wait_until(lambda: len(written(run)) > 2)

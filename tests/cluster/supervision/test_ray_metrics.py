@@ -1,4 +1,4 @@
-"""A run's numbers at Ray's metrics endpoint."""
+"""Export a run's metrics to Ray's metrics endpoint."""
 
 import urllib.request
 
@@ -22,7 +22,7 @@ def often(monkeypatch):
 
 
 def at_node(port):
-    """The values that the node's metrics endpoint has of runs, by name and labels."""
+    """Return the metrics of runs at the node's endpoint, by name and labels."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         return {
@@ -36,7 +36,7 @@ def at_node(port):
 
 
 @pytest.mark.usefixtures("often")
-def test_the_numbers_of_a_run_are_at_the_node_s_metrics_port(ray_head, tmp_path):
+def test_the_metrics_of_a_run_are_at_the_node_s_metrics_port(ray_head, tmp_path):
     name = 'a "run" of <b>'
     totals = {"restarts": 1, "lost_steps": 0, "wall_seconds": 4.0, "counted_seconds": 3.0}
     lines = [train_line(step, goodput=0.75, **totals, **COUNTED, **COMPARED) for step in (1, 2)]
@@ -61,7 +61,7 @@ def test_the_numbers_of_a_run_are_at_the_node_s_metrics_port(ray_head, tmp_path)
 
 
 @pytest.mark.usefixtures("often")
-def test_an_embedded_ray_has_no_endpoint(tmp_path, monkeypatch):
+def test_an_embedded_ray_exports_no_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr(RayMetrics, "_export", lambda metrics: pytest.fail("nobody reads them"))
     with RayMetrics(made_run(tmp_path / "run"), None) as metrics:
         assert not metrics._thread.is_alive()

@@ -1,4 +1,4 @@
-"""A run in an object store: what its supervisor waits for."""
+"""A run in an object store: the uploads for which its supervisor waits."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ SILENT = RayTaskError("upload_changes", "", OSError("503"))
 
 
 class Nodes:
-    """Nodes "a", of rank 0, and "b", which answer when a test says so, and their run's mirror."""
+    """Nodes "a", with rank 0, and "b", which answer when a test says so, and the run's mirror."""
 
     def __init__(self):
         self.answers = {}
@@ -41,7 +41,7 @@ class Nodes:
         self.remote.publish("folder", SimpleNamespace(step=step), None)
 
     def answer(self, **answers):
-        """Answer the requests in flight; return the steps that have been published since."""
+        """Answer pending requests, and return the steps that have been published so far."""
         self.answers |= {"a": ({}, {}), "b": ({}, {})} | answers
         self.remote.poll()
         return [call.args[1].step for call in self.mirror.publish.call_args_list]
@@ -56,7 +56,7 @@ def nodes(monkeypatch):
 
 
 @pytest.mark.parametrize("must_stop", [True, False])
-def test_an_object_store_is_not_awaited_by_a_run_that_must_stop(nodes, must_stop):
+def test_a_run_that_must_stop_does_not_wait_for_the_object_store(nodes, must_stop):
     nodes.mirror.flush.return_value = False
     nodes.supply.give_up.return_value = must_stop
     if must_stop:
@@ -66,11 +66,11 @@ def test_an_object_store_is_not_awaited_by_a_run_that_must_stop(nodes, must_stop
             nodes.prepare()
 
 
-def test_a_checkpoint_is_published_after_a_collection_that_began_later(nodes):
+def test_a_checkpoint_is_published_after_a_collection_that_began_after_it(nodes):
     nodes.prepare()
     nodes.remote.poll()
     nodes.complete(10)
-    assert nodes.answer() == []  # of the collection that may have missed the last steps
+    assert nodes.answer() == []  # this collection began earlier and may lack the last steps
     assert nodes.answer(a=SILENT) == []
     assert "503" in nodes.mirror.tell_once.call_args.args[1]
     assert nodes.answer() == [10]

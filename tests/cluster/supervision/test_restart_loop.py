@@ -1,4 +1,4 @@
-"""Losses that a run survives, and its messages when there is no room for its ranks."""
+"""Losses that a run survives, and errors when its ranks do not fit."""
 
 import time
 from contextlib import nullcontext
@@ -46,7 +46,7 @@ from trainer.job.rank_job import ReplayOptions
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
 
-def test_the_clusters_resources_are_named_when_the_wait_times_out():
+def test_the_cluster_s_resources_are_named_when_the_wait_for_capacity_times_out():
     config = ClusterConfig(ranks=3, wait_for_ranks_seconds=20)
     nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
     said = str(no_capacity_error("there is capacity for 2 ranks", config, nodes, UnfitNodes()))
@@ -56,7 +56,7 @@ def test_the_clusters_resources_are_named_when_the_wait_times_out():
     )
 
 
-def test_unfit_nodes_are_named_when_the_wait_for_room_times_out():
+def test_unfit_nodes_are_named_when_the_wait_for_capacity_times_out():
     unfit = UnfitNodes()
     unfit.add("b", "Node b computes other products", "digest 0f…, the others 1a…")
     nodes = {name: Node(name, name, {"CPU": 4.0}, {"CPU": 4.0}) for name in "ab"}
@@ -65,7 +65,7 @@ def test_unfit_nodes_are_named_when_the_wait_for_room_times_out():
     assert "Not used: Node b computes other products (digest 0f…, the others 1a…). Wait" in said
 
 
-def test_resources_of_nodes_that_can_never_hold_the_ranks_are_named():
+def test_the_resources_of_nodes_that_can_never_hold_the_ranks_are_named():
     config = ClusterConfig(ranks=3, resources_per_rank={"rack_a": 1}, node_labels={"pool": "big"})
     nodes = {
         "a": Node("a", "a", {}, {"CPU": 4.0, "rack_a": 2.0}, labels={"pool": "big"}),
@@ -81,15 +81,15 @@ def test_resources_of_nodes_that_can_never_hold_the_ranks_are_named():
         no_capacity_error("there is capacity for 0 ranks", config, nodes, UnfitNodes())
     )
     fewer = config.model_copy(update={"ranks": 2})
-    assert missing_capacity_text(fewer, nodes) == ""  # they may be held by others now
+    assert missing_capacity_text(fewer, nodes) == ""  # other jobs may use them now
 
 
-def test_a_run_goes_on_without_a_node_that_lacks_its_folder():
+def test_a_run_continues_without_a_node_that_lacks_its_folder():
     (notice,) = excluded_nodes_text([LACKS], room=2, min_ranks=2)
     assert notice == f"{LACKS}. The run does not use this node in this session"
 
 
-def test_without_room_elsewhere_the_run_ends_and_names_the_node():
+def test_a_run_without_enough_other_nodes_ends_and_names_the_node():
     room = "The other nodes have capacity for 1 rank, but the run needs at least 2"
     with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}. {room}$"):
         excluded_nodes_text([LACKS, LACKS], room=1, min_ranks=2)
@@ -123,7 +123,7 @@ def test_a_lost_node_does_not_count_against_the_run(phrasebook, tmp_path, monkey
     assert "node a is lost" in "\n".join(scripted.listener.notices)
 
 
-def test_all_attempts_of_a_session_carry_its_start(phrasebook, tmp_path, monkeypatch):
+def test_all_attempts_of_a_session_have_its_start_time(phrasebook, tmp_path, monkeypatch):
     scripts = [[trained(1), lost()], [trained(2), lost()], [FINISHED]]
     before = time.time()
     with scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted:
@@ -136,7 +136,7 @@ def test_all_attempts_of_a_session_carry_its_start(phrasebook, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("drained", [True, False])
-def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
+def test_a_run_stops_if_its_nodes_drain_and_fails_if_they_are_lost(
     phrasebook, tmp_path, monkeypatch, drained
 ):
     script = [trained(1)] if drained else [trained(1), lost()]
@@ -159,7 +159,7 @@ def test_ranks_start_only_where_the_run_has_its_folder(phrasebook, tmp_path, mon
     with scripted_run(
         phrasebook, tmp_path / "run", [[], [FINISHED]], monkeypatch, places=["a", "b"], ranks=ranks
     ) as scripted:
-        offered = iter([["a", "b"]])  # none of node b once it was found unfit
+        offered = iter([["a", "b"]])  # node b is not offered after it was found unfit
         scripted.supply.offer = lambda nodes: next(offered, ["a"])
         scripted.supply.problems = [[LACKS]]
         assert scripted.loop.run() == "finished"
@@ -170,7 +170,7 @@ def test_ranks_start_only_where_the_run_has_its_folder(phrasebook, tmp_path, mon
     assert f"{LACKS}. The run does not use this node in this session" in scripted.listener.notices
 
 
-def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monkeypatch):
+def test_spares_start_after_lost_steps_are_trained_again(phrasebook, tmp_path, monkeypatch):
     scripts = [[trained(1), trained(2), lost()], [*map(trained, (1, 2, 3, 4)), FINISHED]]
     with scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted:
         events = []
@@ -180,7 +180,7 @@ def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monk
     assert events == [1, "spares", 2, 1, 2, 3, "spares", 4]
 
 
-def test_ranks_go_on_from_the_newest_checkpoint(scripted):
+def test_ranks_start_from_the_newest_checkpoint(scripted):
     with scripted([[FINISHED]], places=("a", "a", "b"), ranks=3) as run:
         save_step(run, 5)
         path = save_step(run, 7)
@@ -204,17 +204,17 @@ def test_ranks_go_on_from_the_newest_checkpoint(scripted):
 DAMAGED = Poll([], failure=DamagedCheckpointError("state-00000-of-00001 is damaged"))
 
 
-def test_damage_that_ranks_find_sets_the_checkpoint_aside(scripted):
+def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(scripted):
     with scripted([[DAMAGED], [trained(6), lost()], [FINISHED]]) as run:
         older, newer = save_step(run, 5), save_step(run, 7)
         (state,) = newer.glob("state-*")
         data = bytearray(state.read_bytes())
-        data[-1] ^= 1  # the size stays the same: only hashing tells
+        data[-1] ^= 1  # the size stays the same, so only the hash differs
         state.write_bytes(data)
         assert run.loop.run() == "finished"
     jobs = [group.job for group in run.supply.groups]
     assert [job.checkpoint for job in jobs] == [newer, older, older]
-    # The ranks hash what they start from, unless all has been hashed before they start.
+    # Ranks hash the checkpoint that they start from, unless the driver has just hashed it.
     assert [job.verify_checkpoint for job in jobs] == [True, False, True]
     assert newer.with_name(f"damaged-{newer.name}").exists()
     assert any("was renamed to damaged-step-00000007" in text for text in run.listener.notices)
@@ -230,17 +230,17 @@ def test_damage_of_the_only_checkpoint_ends_the_run(scripted):
     assert state.exists()
 
 
-def test_profile_and_replay_reach_the_ranks(scripted, tmp_path):
+def test_the_ranks_get_the_profile_and_replay_options(scripted, tmp_path):
     profile, replay = StepRange(3, 4), ReplayOptions(tmp_path)
     with scripted([[FINISHED]]) as run:
         loop = RestartLoop(run.recipe, run.manifest, run.context, profile, replay)
         assert loop.run() == "finished"
     job = run.supply.groups[0].job
     assert (job.profile, job.replay) == (profile, replay)
-    assert not job.verify_checkpoint  # a replay trusts that it has been done
+    assert not job.verify_checkpoint  # a replay expects a verified checkpoint
 
 
-def test_steps_up_to_the_checkpoint_are_no_progress(scripted):
+def test_repeated_steps_up_to_the_checkpoint_are_no_progress(scripted):
     scripts = [[trained(6), lost()], [trained(7), lost()], [trained(7), lost()]]
     ending = pytest.raises(RankLostError, match="no further than step 7 in 3 attempts")
     with scripted(scripts) as run, ending:
@@ -248,8 +248,8 @@ def test_steps_up_to_the_checkpoint_are_no_progress(scripted):
         run.loop.run()
 
 
-def test_a_checkpoint_without_a_line_of_the_record_is_progress(scripted):
-    """A loss can come between the report of the checkpoint and that of the step."""
+def test_a_new_checkpoint_is_progress_without_a_recorded_step(scripted):
+    """A loss can occur after the report of a checkpoint and before that of its step."""
 
     def polls():
         yield write_part(run, 4)
@@ -261,7 +261,7 @@ def test_a_checkpoint_without_a_line_of_the_record_is_progress(scripted):
 
 
 @pytest.mark.parametrize("leaves", ["by request", "by drain"])
-def test_a_run_that_has_to_leave_starts_no_ranks(scripted, leaves):
+def test_a_run_that_must_stop_starts_no_ranks(scripted, leaves):
     with scripted([[FINISHED]]) as run:
         if leaves == "by request":
             run.context.stop.reason = "SIGTERM was received"
@@ -272,7 +272,7 @@ def test_a_run_that_has_to_leave_starts_no_ranks(scripted, leaves):
 
 
 @pytest.mark.parametrize("event", ["cancel_starting", "check_nodes"])
-def test_a_request_to_stop_while_ranks_start_is_obeyed(scripted, event):
+def test_a_stop_request_during_the_start_of_ranks_is_obeyed(scripted, event):
     with scripted([[FINISHED]]) as run:
         owner = run.context.workers if event == "cancel_starting" else run.supply
 
@@ -289,7 +289,7 @@ def test_a_request_to_stop_while_ranks_start_is_obeyed(scripted, event):
     )
 
 
-def test_waiting_for_room_is_said_once(scripted):
+def test_waiting_for_capacity_is_reported_once(scripted):
     offers = iter([[], ["a"], ["a"]])
     with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
         run.supply.offer = lambda nodes: next(offers, ["a", "b"])
@@ -324,7 +324,7 @@ def test_bundles_that_are_never_placed_end_the_run(scripted):
         run.loop.run()
 
 
-def test_a_change_of_the_number_of_ranks_is_said(scripted):
+def test_a_change_of_the_number_of_ranks_is_reported(scripted):
     scripts = [[trained(1), lost()], [trained(2), lost()], [FINISHED]]
     with scripted(scripts, places=("a", "b"), ranks={"min": 1, "max": 2}) as run:
         offers = iter([["a"], ["a", "b"]])
@@ -335,7 +335,7 @@ def test_a_change_of_the_number_of_ranks_is_said(scripted):
     ]
 
 
-def test_the_cause_of_a_loss_is_kept_and_is_that_of_the_restart(scripted):
+def test_the_cause_of_a_loss_is_logged_and_recorded_with_the_restart(scripted):
     error = RankLostError("Rank 0 has failed")
     error.__cause__ = ValueError("the traceback on its node")
     with scripted([[Poll([], failure=error)], [FINISHED]]) as run:
@@ -347,7 +347,7 @@ def test_the_cause_of_a_loss_is_kept_and_is_that_of_the_restart(scripted):
     ]
 
 
-def test_an_error_that_would_come_again_ends_the_run_and_its_ranks(scripted):
+def test_an_error_that_a_restart_would_repeat_ends_the_run(scripted):
     error = NonFiniteLossError("3 steps in a row")
     with scripted([[Poll([], failure=error)]]) as run, pytest.raises(NonFiniteLossError):
         run.loop.run()
@@ -355,7 +355,7 @@ def test_an_error_that_would_come_again_ends_the_run_and_its_ranks(scripted):
 
 
 @pytest.mark.parametrize(("given_up", "said"), [(0, None), (1, "1 data worker"), (2, "2 data")])
-def test_data_workers_that_did_not_start_yield_to_ranks(scripted, given_up, said):
+def test_data_workers_that_do_not_start_in_time_yield_to_ranks(scripted, given_up, said):
     with scripted([[FINISHED]]) as run:
         run.context.workers.cancel_starting = lambda: given_up
         run.context.workers.windows_read_text = lambda: "worker 0 has read 12 windows"
@@ -367,7 +367,7 @@ def test_data_workers_that_did_not_start_yield_to_ranks(scripted, given_up, said
 
 
 @pytest.mark.parametrize(("cpus", "answers"), [(0.0, None), (1.0, 3), (1.0, None)], ids=str)
-def test_bundles_are_given_back_until_data_workers_are_placed(scripted, monkeypatch, cpus, answers):
+def test_bundles_are_released_until_data_workers_are_placed(scripted, monkeypatch, cpus, answers):
     monkeypatch.setattr(restart_loop, "WORKERS_SECONDS", 600.0 if answers else 0.0)
     with scripted([[FINISHED]], settings={"cpus_per_data_worker": cpus}) as run:
         asked, given_back = [], []
@@ -387,7 +387,7 @@ def test_bundles_are_given_back_until_data_workers_are_placed(scripted, monkeypa
     assert len(late) == (bool(cpus) and not answers)
 
 
-def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
+def test_the_run_ends_if_too_few_nodes_are_fit(scripted):
     ending = pytest.raises(ClusterError, match=LACKS)
     with scripted([[]], places=("a", "b"), ranks=2) as run, ending:
         offers = iter([["a", "b"]])
@@ -400,7 +400,7 @@ def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
     assert run.supply.groups[0].job is None
 
 
-def test_nodes_that_do_not_answer_end_no_run_and_are_asked_again(scripted):
+def test_nodes_that_do_not_answer_are_asked_again_without_limit(scripted):
     silences = 2 * ATTEMPTS_WITHOUT_PROGRESS
     with scripted([[]] * silences + [[FINISHED]], places=("a",)) as run:
         answers = [SilentNodesError("Node a has not answered")] * silences
@@ -425,7 +425,7 @@ def test_nodes_that_do_not_answer_are_named_when_the_wait_for_capacity_ends(scri
 
 
 def checked(*verdicts):
-    """The report of a check of two nodes."""
+    """Return the report of a check of two nodes with these verdicts."""
     nodes = {name: MeasuredNode(name) for name in "ab"}
     return NodeCheckReport("quick", nodes, ("a", "b"), verdicts, 1.25, ("the clock is wrong",))
 
@@ -434,7 +434,7 @@ SLOW = NodeVerdict("b", "Node b is slow", "3 GFLOP/s; the other: 90 GFLOP/s")
 LATE = NodeVerdict("a", "The clock of node a is wrong", "+2.00 s", fails=False)
 
 
-def test_ranks_start_again_without_a_node_that_fails_the_check(scripted):
+def test_ranks_restart_without_a_node_that_fails_the_check(scripted):
     with scripted([[], [FINISHED]], places=("a", "b"), ranks={"min": 1, "max": 2}) as run:
         run.supply.reports = [checked(SLOW, LATE)]
         offered = iter([["a", "b"]])
@@ -448,14 +448,14 @@ def test_ranks_start_again_without_a_node_that_fails_the_check(scripted):
     assert "quick check of 2 nodes in 1.2 s: 1 unfit, 1 with a warning" in notices
 
 
-def test_a_check_without_failures_does_not_end_an_attempt(scripted):
+def test_warnings_of_a_node_check_do_not_end_an_attempt(scripted):
     with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
         run.supply.reports = [checked(LATE)]
         assert run.loop.run() == "finished"
     assert run.supply.groups[0].job is not None
 
 
-def test_nodes_that_fail_the_check_end_the_run_if_the_others_are_too_few(scripted):
+def test_the_run_ends_if_too_few_nodes_pass_the_check(scripted):
     ending = pytest.raises(ClusterError)
     with scripted([[]], places=("a", "b"), ranks=2) as run, ending as error:
         run.supply.reports = [checked(SLOW)]
@@ -469,7 +469,7 @@ def test_nodes_that_fail_the_check_end_the_run_if_the_others_are_too_few(scripte
     )
 
 
-def test_a_run_that_was_taken_over_starts_no_ranks_again(scripted):
+def test_a_run_taken_over_by_another_owner_restarts_no_ranks(scripted):
     with scripted([[trained(1), lost()], [FINISHED]]) as run:
         taken = run.context.run.path / "owners" / "00000099.json"
         run.supply.unresponsive_nodes = lambda nodes: taken.write_text("{}") and set()
@@ -511,7 +511,7 @@ def test_ranks_restart_from_the_disk_if_it_has_the_newer_step(scripted):
     assert job.checkpoint.name == "step-00000009"
 
 
-def test_damage_in_memory_leads_to_the_disk(scripted):
+def test_damage_in_memory_makes_the_run_restart_from_the_disk(scripted):
     def first():
         yield trained(8)
         yield write_memory(run, 8)
@@ -529,7 +529,7 @@ def test_damage_in_memory_leads_to_the_disk(scripted):
     assert any("The checkpoint on disk will be used" in text for text in run.listener.notices)
 
 
-def test_without_the_setting_nothing_is_kept_in_memory(scripted):
+def test_without_the_setting_no_checkpoint_is_kept_in_memory(scripted):
     with scripted([[FINISHED]]) as run:
         assert run.loop.run() == "finished"
     assert run.supply.groups[0].job.memory_name is None

@@ -1,4 +1,4 @@
-"""Failures that a run survives."""
+"""Count losses, and end a run that makes no progress."""
 
 import pytest
 
@@ -20,12 +20,12 @@ def take(losses, *nodes, progressed=False):
     return losses.take(LOSS, {node: f"node {node}" for node in nodes})
 
 
-def test_the_restarts_are_counted(losses):
+def test_notices_contain_the_number_of_restarts(losses):
     assert take(losses) == "Rank 1 has died; restart 1 of this session"
     assert take(losses) == "Rank 1 has died; restart 2 of this session"
 
 
-def test_three_in_a_row_without_progress_end_the_run(losses):
+def test_three_losses_in_a_row_without_progress_end_the_run(losses):
     take(losses)
     take(losses)
     with pytest.raises(RankLostError, match="no further than step 7 in 3 attempts") as raised:
@@ -33,7 +33,7 @@ def test_three_in_a_row_without_progress_end_the_run(losses):
     assert raised.value.__cause__ is LOSS
 
 
-def test_progress_forgives_all_before_it(losses):
+def test_progress_resets_the_count_of_losses(losses):
     for _ in range(4):
         take(losses)
         take(losses)
@@ -44,7 +44,7 @@ def test_progress_forgives_all_before_it(losses):
         take(losses)
 
 
-def test_losses_of_nodes_are_no_failures_of_the_run(losses):
+def test_the_loss_of_a_node_does_not_count_as_a_failure(losses):
     for name in "abcdef":
         notice = take(losses, name)
     assert notice == (
@@ -57,15 +57,15 @@ def test_losses_of_nodes_are_no_failures_of_the_run(losses):
         take(losses)
 
 
-def test_a_node_is_lost_once(losses):
-    """A node that repeatedly comes back and fails again does not keep the run busy for ever."""
+def test_the_loss_of_the_same_node_is_forgiven_only_once(losses):
+    """A node that repeatedly returns and fails does not keep the run restarting forever."""
     notices = [take(losses, "b") for _ in range(3)]
     assert ["is lost" in notice for notice in notices] == [True, False, False]
     with pytest.raises(RankLostError, match="in 3 attempts"):
         take(losses, "b")
 
 
-def test_a_lost_node_forgives_no_failure_before_it(losses):
+def test_the_loss_of_a_node_does_not_reset_the_count_of_failures(losses):
     take(losses)
     take(losses)
     take(losses, "b")
@@ -73,7 +73,7 @@ def test_a_lost_node_forgives_no_failure_before_it(losses):
         take(losses)
 
 
-def test_a_step_beyond_all_before_gives_the_whole_budget_again():
+def test_a_new_furthest_step_resets_the_retry_budget():
     budget = RetryBudget(3, furthest_step=4)
 
     def used_up(step):
@@ -85,7 +85,7 @@ def test_a_step_beyond_all_before_gives_the_whole_budget_again():
     assert budget.used_up_text("attempts") == "The run got no further than step 5 in 3 attempts"
 
 
-def test_the_step_that_an_attempt_starts_from_is_no_progress():
+def test_the_step_at_which_an_attempt_starts_is_no_progress():
     budget = RetryBudget(1)
     budget.begin(20)
     budget.reach(20)

@@ -1,4 +1,4 @@
-"""A run belongs to its owner: a process that only checks the run leaves it unchanged."""
+"""A process that only checks a run, and does not own it, leaves the run unchanged."""
 
 import shutil
 from hashlib import sha256
@@ -40,7 +40,7 @@ def contents(folder):
 
 
 def test_checking_a_run_writes_nothing(phrasebook, folder):
-    """Another process may be starting it, with another recipe."""
+    """Another process may be starting the run with a different recipe."""
     theirs = tiny_recipe(phrasebook)
     open_run(theirs, folder, *check_run(theirs, folder))
     before = contents(folder)
@@ -49,18 +49,18 @@ def test_checking_a_run_writes_nothing(phrasebook, folder):
     assert contents(folder) == before
 
 
-def test_a_run_to_begin_with_is_looked_for_before_the_run_is_owned(phrasebook, folder, tmp_path):
+def test_a_missing_initial_run_is_refused_before_the_run_is_owned(phrasebook, folder, tmp_path):
     recipe = tiny_recipe(phrasebook, init_from=str(tmp_path / "nowhere"))
     with pytest.raises(RunMismatchError):
         check_run(recipe, folder)
 
 
-def test_a_run_that_has_trained_is_refused_to_another_recipe(phrasebook, folder):
+def test_a_run_that_has_trained_refuses_a_different_recipe(phrasebook, folder):
     recipe = tiny_recipe(phrasebook)
     store, manifest = check_run(recipe, folder)
     open_run(recipe, folder, store, manifest)
     other = recipe.model_copy(update={"seed": recipe.seed + 1})
-    open_run(other, folder, store, manifest)  # nothing was trained yet
+    open_run(other, folder, store, manifest)  # no step was trained yet
     folder.metrics.write_text("{}\n")
     card = folder.card()
     with pytest.raises(RunMismatchError):
@@ -70,8 +70,8 @@ def test_a_run_that_has_trained_is_refused_to_another_recipe(phrasebook, folder)
     assert folder.card() == card
 
 
-def test_an_empty_record_is_that_of_a_run_that_has_not_begun(phrasebook, folder):
-    """As a start leaves it that ran out of memory before its first step."""
+def test_a_run_with_an_empty_record_has_not_begun(phrasebook, folder):
+    """A start that ran out of memory before its first step leaves an empty record."""
     recipe = tiny_recipe(phrasebook)
     open_run(recipe, folder, *check_run(recipe, folder))
     folder.metrics.touch()
@@ -80,7 +80,7 @@ def test_an_empty_record_is_that_of_a_run_that_has_not_begun(phrasebook, folder)
 
 @pytest.fixture
 def at_step_20(phrasebook, folder):
-    """A recipe of 20 steps, and a question: is anything left of its run at that step?"""
+    """Return a recipe of 20 steps, and functions that save a step and report if steps are left."""
     recipe = tiny_recipe(phrasebook, early_stopping={"metric": "loss", "patience": 3})
     store, manifest = check_run(recipe, folder)
     open_run(recipe, folder, store, manifest)
@@ -115,7 +115,7 @@ def test_a_run_at_its_last_step_has_no_steps_left(at_step_20):
     assert left(recipe.model_copy(update={"trainer": more})) == (True, [])
 
 
-def test_a_validation_that_is_due_is_left(at_step_20):
+def test_a_run_whose_last_validation_is_due_is_not_complete(at_step_20):
     _, end, left = at_step_20
     end(validation_due=True)
     assert left() == (True, [])
@@ -130,7 +130,7 @@ def test_a_run_ended_by_early_stopping_has_no_steps_left(at_step_20):
 
 
 @pytest.mark.parametrize("damaged", [STATE, HEADER])
-def test_the_end_of_a_run_counts_only_if_its_checkpoint_is_whole(at_step_20, damaged):
+def test_a_run_is_complete_only_if_its_last_checkpoint_is_undamaged(at_step_20, damaged):
     _, end, left = at_step_20
     end(step=10)
     newest = end()
@@ -140,7 +140,7 @@ def test_the_end_of_a_run_counts_only_if_its_checkpoint_is_whole(at_step_20, dam
     assert "it was renamed to damaged-step-00000020, and the previous" in notices[0]
 
 
-def test_ranks_start_after_a_window_that_lost_a_shard(phrasebook, tmp_path):
+def test_ranks_skip_the_rest_of_a_window_that_lost_a_shard(phrasebook, tmp_path):
     copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
     recipe = tiny_recipe(copy)
     _, parent = open_dataset(recipe.data)

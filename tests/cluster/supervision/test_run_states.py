@@ -1,4 +1,4 @@
-"""The states of a supervised run: their order, their data, and that each wait asks about a stop."""
+"""States of a supervised run: their order and data, and that a stop request ends each wait."""
 
 import time
 from itertools import groupby
@@ -37,7 +37,7 @@ ONE_ATTEMPT = [WAIT, CHECK, START, TRAIN, END]
 
 @pytest.fixture
 def states(scripted):
-    """Runs scripts; returns the states in their order, each once, and the outcome."""
+    """Return a function that runs scripts and returns the order of the states and the outcome."""
 
     def run(scripts, prepare=lambda run: None, **options):
         names = []
@@ -74,7 +74,7 @@ def test_an_unfit_node_ends_ranks_that_have_not_started(states):
     assert (names, outcome) == ([WAIT, CHECK, END, *ONE_ATTEMPT], "finished")
 
 
-def test_nodes_that_do_not_answer_are_asked_again_without_a_start(states):
+def test_nodes_that_do_not_answer_are_asked_again_before_ranks_start(states):
     def prepare(run):
         errors = [SilentNodesError("Node a has not answered")]
 
@@ -89,14 +89,14 @@ def test_nodes_that_do_not_answer_are_asked_again_without_a_start(states):
     assert names == [WAIT, CHECK, END, *ONE_ATTEMPT]
 
 
-def test_ranks_start_until_they_are_asked_to_train(states):
+def test_ranks_that_end_before_training_skip_the_training_state(states):
     def prepare(run):
         run.supply.is_training = False
 
     assert states([[NOTHING, FINISHED]], prepare)[0] == [WAIT, CHECK, START, END]
 
 
-def test_ranks_that_are_asked_to_leave_end(states):
+def test_ranks_that_stop_on_request_end_the_run(states):
     def prepare(run):
         run.supply.obeys = False
         polls = [trained(1), NOTHING, NOTHING, Poll([], outcomes=["stopped"])]
@@ -116,21 +116,21 @@ def test_ranks_that_are_asked_to_leave_end(states):
 
 @pytest.fixture
 def loop(scripted):
-    """The loop of a run that has one group of ranks."""
+    """Yield a run with its loop and one group of ranks."""
     with scripted([[NOTHING]], wait_for_ranks_seconds=0) as run:
         run.group = run.supply.start_group([DRIVER], {})
         run.names = {DRIVER: DRIVER}
         yield run
 
 
-def test_capacity_leads_to_the_check_of_the_nodes_with_the_data_of_the_wait(loop):
+def test_enough_capacity_leads_to_the_node_check_with_the_data_of_the_wait(loop):
     loop.supply.start_group = lambda places, names: loop.group
     state = loop.loop._next(WaitForCapacity(nodes_left=True, damage_found=True))
     assert state == CheckNodes(loop.group, loop.names, True, True)
 
 
 @pytest.mark.parametrize("nodes_left", [True, False])
-def test_too_little_capacity_ends_a_run_whose_nodes_have_left(loop, nodes_left):
+def test_too_little_capacity_stops_a_run_only_if_its_nodes_have_left(loop, nodes_left):
     loop.supply.places = ()
     state = loop.loop._next(WaitForCapacity(nodes_left))
     if nodes_left:
@@ -141,7 +141,7 @@ def test_too_little_capacity_ends_a_run_whose_nodes_have_left(loop, nodes_left):
 
 
 @pytest.mark.parametrize("damage_found", [True, False])
-def test_damage_makes_the_supervisor_hash_what_the_ranks_start_from(loop, damage_found):
+def test_the_supervisor_verifies_the_checkpoint_if_ranks_found_damage(loop, damage_found):
     state = loop.loop._next(CheckNodes(loop.group, loop.names, True, damage_found))
     start = RankStart(None, is_verified=damage_found)
     assert state == StartRanks(loop.group, loop.names, True, start)
@@ -160,24 +160,24 @@ def trained_ranks(loop, nodes_leave=False, memory=None):
 
 
 @pytest.mark.parametrize("nodes_leave", [True, False])
-def test_nodes_that_leave_an_attempt_are_data_of_the_next_wait(loop, nodes_leave):
+def test_the_next_wait_records_whether_nodes_have_left(loop, nodes_leave):
     end = EndAttempt(trained_ranks(loop, nodes_leave))
     assert loop.loop._next(end) == WaitForCapacity(nodes_leave)
     assert loop.supply.ended == 1
 
 
-def test_nodes_that_left_are_remembered_over_ranks_that_never_train(loop):
+def test_nodes_that_left_are_remembered_if_the_next_ranks_never_train(loop):
     end = EndAttempt(CheckNodes(loop.group, loop.names, True, damage_found=True))
     assert loop.loop._next(end) == WaitForCapacity(nodes_left=True, damage_found=False)
 
 
-def test_a_wait_that_an_error_ends_keeps_its_data(loop):
+def test_a_wait_that_ends_with_an_error_keeps_its_data(loop):
     before = WaitForCapacity(nodes_left=True, damage_found=True)
     lost = EndAttempt(before, error=RankLostError("a spare process has died"))
     assert loop.loop._next(lost) == before
 
 
-def test_only_damage_on_the_disk_is_looked_for_at_the_next_start(loop):
+def test_only_damage_on_the_disk_is_verified_at_the_next_start(loop):
     damage = DamagedCheckpointError("state-00000-of-00001 is damaged")
     in_memory = EndAttempt(trained_ranks(loop, memory=SimpleNamespace(step=5)), error=damage)
     on_disk = EndAttempt(trained_ranks(loop), error=damage)
@@ -190,13 +190,13 @@ def test_finished_ranks_end_the_run(loop):
 
 
 @pytest.mark.parametrize("error", [NonFiniteLossError("3 in a row"), KeyboardInterrupt()])
-def test_an_error_that_a_restart_does_not_help_is_raised_after_the_ranks_have_ended(loop, error):
+def test_an_error_that_a_restart_cannot_fix_is_raised_after_the_ranks_end(loop, error):
     with pytest.raises(type(error)):
         loop.loop._next(EndAttempt(trained_ranks(loop), error=error))
     assert loop.supply.ended == 1
 
 
-def test_an_error_of_any_state_ends_the_ranks_first(loop):
+def test_an_error_in_any_state_ends_the_ranks_first(loop):
     def check_nodes(work, folder):
         raise RankLostError("the object store does not answer")
 
@@ -269,7 +269,7 @@ def a_drain(run):
         (no_end_of_the_hardware_check, [WAIT, CHECK, END]),
     ],
 )
-def test_every_wait_ends_when_the_run_must_leave(states, wait, names):
+def test_every_wait_ends_when_the_run_must_stop(states, wait, names):
     settings = {"cpus_per_data_worker": 1.0} if wait is no_data_workers else {}
     runs = []
 

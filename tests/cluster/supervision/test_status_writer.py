@@ -1,4 +1,4 @@
-"""State that the supervisor keeps in status.json, from the events that it receives."""
+"""The state that the supervisor writes to status.json, from the events that it receives."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def keeping(run, listener):
 
 
 def kept(run, *events):
-    """Return the vitals that are in the folder after these events."""
+    """Return the vitals in the folder after these events."""
     with keeping(run, Audience()) as keeper:
         for event in events:
             event(keeper)
@@ -67,7 +67,7 @@ def test_ranks_have_the_position_of_their_last_report(run):
     assert 7.0 <= second.silent_seconds < 7.0 + 60
 
 
-def test_the_state_of_the_supervisor_is_written_before_ranks_exist_but_not_while_they_train(run):
+def test_the_supervisor_s_state_is_written_except_while_ranks_train(run):
     with keeping(run, Audience()) as keeper:
         states = []
         for event in (
@@ -83,7 +83,7 @@ def test_the_state_of_the_supervisor_is_written_before_ranks_exist_but_not_while
     assert read_status(run).vitals.supervisor is None  # the owner has left
 
 
-def test_the_audience_gets_what_is_written(run):
+def test_the_listener_gets_the_vitals_that_are_written(run):
     listener = Audience()
     with keeping(run, listener) as keeper:
         begin(keeper)
@@ -100,17 +100,17 @@ def test_unfit_nodes_are_listed_with_their_figures(run):
     assert len(second) == MAX_CHARACTERS
 
 
-def test_after_the_owner_has_left_its_last_picture_says_so(run):
+def test_the_last_status_of_an_owner_that_has_left_is_over(run):
     assert kept(run, begin).over
     assert run_status_of(run.path).state == "stopped"
 
 
-def test_a_start_that_trains_nothing_leaves_the_picture_before(run):
+def test_a_start_that_trains_nothing_keeps_the_earlier_vitals(run):
     before = kept(run, begin)
     assert kept(run) == before
 
 
-def test_restarts_are_kept_with_their_causes_over_commands(run):
+def test_restarts_and_their_causes_are_kept_across_commands(run):
     def lose(keeper):
         keeper.attempt_ends("Rank 1 has died, fetching s3://user:secret@host/data\nTraceback")
 
@@ -130,7 +130,7 @@ def test_the_first_start_of_a_run_is_no_restart(tmp_path):
     assert kept(new, begin).restarts == ()
 
 
-def test_no_cause_is_long_and_only_the_newest_restarts_are_kept(run):
+def test_causes_are_cut_and_only_the_newest_restarts_are_kept(run):
     def lose(keeper):
         keeper.attempt_ends("x" * 10_000)
 
@@ -144,14 +144,14 @@ def test_no_cause_is_long_and_only_the_newest_restarts_are_kept(run):
     [
         (["begins"], 5),
         (["begins", "ends"], None),
-        (["begins", "ends", "begins"], None),  # given up, and a slower rank comes to it
+        (["begins", "ends", "begins"], None),  # given up, then begun by a slower rank
         (["begins", "a new attempt"], None),
         (["begins", "ends", "a new attempt", "begins"], 5),
         (["begins", "an earlier one ends"], 5),
         (["begins", "a later one ends"], None),
     ],
 )
-def test_the_checkpoint_that_is_being_written(run, events, step):
+def test_vitals_show_the_step_of_the_checkpoint_being_written(run, events, step):
     doing = {
         "begins": lambda keeper: keeper.checkpoint_begins(5),
         "ends": lambda keeper: keeper.checkpoint_ends(5),
@@ -171,8 +171,8 @@ def test_a_worker_that_does_not_answer_is_not_alive(run):
     assert told == [(0, "a", True, 12), (1, None, False, None)]
 
 
-def test_silence_grows_until_a_process_is_heard_of_again(run, monkeypatch):
-    """The supervisor itself waits, for the file system say, while its thread writes vitals."""
+def test_the_silence_of_a_process_grows_until_its_next_update(run, monkeypatch):
+    """The supervisor waits, for example for the file system, while its thread writes vitals."""
     clock = HandClock()
     hand = SimpleNamespace(time=time.time, monotonic=clock.poll)
     monkeypatch.setattr(status_writer, "time", hand)
@@ -192,12 +192,12 @@ def test_silence_grows_until_a_process_is_heard_of_again(run, monkeypatch):
     assert worker.silent_seconds == 0.5
 
 
-def test_a_damaged_file_of_before_ends_nothing(run):
+def test_a_damaged_status_file_is_replaced(run):
     run.status.write_text("{")
     assert kept(run, begin).attempt == 1
 
 
-# A process that owns a run and writes its status as often as it can, with its number of writes.
+# Owns a run, writes its status as often as possible, and prints the number of writes.
 OWNER = """
 import itertools, sys
 from pathlib import Path
@@ -227,7 +227,7 @@ def owner(run):
     process.stdout.close()
 
 
-def test_a_former_owner_that_wakes_up_replaces_nothing(run, owner, monkeypatch):
+def test_a_former_owner_that_resumes_does_not_replace_the_status(run, owner, monkeypatch):
     assert owner.stdout.readline() == "0\n"
     owner.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.5)
@@ -236,7 +236,7 @@ def test_a_former_owner_that_wakes_up_replaces_nothing(run, owner, monkeypatch):
         keeper._write(over=False)
         mine = read_status(run)
         assert (len(mine.vitals.ranks), mine.owner.process) == (2, os.getpid())
-        keeper._writing.acquire()  # this process writes nothing until the other has tried
+        keeper._writing.acquire()  # no writes of this process until the former owner has tried
         owner.send_signal(signal.SIGCONT)
         for _ in range(20):
             assert owner.stdout.readline()
@@ -245,13 +245,13 @@ def test_a_former_owner_that_wakes_up_replaces_nothing(run, owner, monkeypatch):
     assert read_status(run).owner.process == os.getpid()
 
 
-def test_a_reader_and_a_kill_find_a_whole_status(run, owner):
+def test_readers_and_the_next_owner_find_a_complete_status(run, owner):
     owner.stdout.readline()
     for _ in range(100):
         assert read_status(run).state == "training"
     owner.kill()
     owner.wait()
-    assert read_status(run).vitals.ranks[0].node == "a"  # what it wrote last
+    assert read_status(run).vitals.ranks[0].node == "a"  # the owner's last status
     assert run_status_of(run.path).state == "abandoned"
     kept(run, begin)  # the next owner
     assert run_status_of(run.path).state == "stopped"
@@ -268,7 +268,7 @@ def test_the_last_state_is_on_the_disk_before_the_run_is_released(run, monkeypat
     assert found == ["stopped"]
 
 
-def test_the_last_status_is_synced_before_it_has_its_name_and_so_is_the_folder(run, monkeypatch):
+def test_the_last_status_is_synced_before_its_rename_and_its_folder_after(run, monkeypatch):
     with keeping(run, Audience()) as keeper:
         begin(keeper)
         calls = record_disk_calls(monkeypatch)
@@ -276,7 +276,7 @@ def test_the_last_status_is_synced_before_it_has_its_name_and_so_is_the_folder(r
     assert by_name(calls)[at + 1 : at + 3] == [("rename", "status.json"), ("sync", run.path.name)]
 
 
-def test_a_new_owner_fills_the_status_from_the_end_of_the_record(run):
+def test_a_new_owner_reads_step_and_scores_from_the_end_of_the_record(run):
     with run.metrics.open("a") as record:
         record.writelines(f"{line.to_json()}\n" for line in (train_line(2), validation_line(2)))
     with keeping(run, Audience()):
@@ -285,7 +285,7 @@ def test_a_new_owner_fills_the_status_from_the_end_of_the_record(run):
     assert status.best.keys() >= {"loss", "bleu"}
 
 
-def test_scores_of_steps_that_a_restart_has_cut_off_are_not_kept(run):
+def test_scores_of_steps_that_a_restart_removed_are_dropped(run):
     whole = run.metrics.read_text()
     with run.metrics.open("a") as record:
         record.writelines(f"{line.to_json()}\n" for line in (train_line(2), validation_line(2)))
@@ -296,7 +296,7 @@ def test_scores_of_steps_that_a_restart_has_cut_off_are_not_kept(run):
         assert (read_status(run).scores_step, read_status(run).best) == (None, {})
 
 
-def test_a_score_stays_when_its_line_is_far_from_the_end(run, monkeypatch):
+def test_a_score_is_kept_when_its_line_is_far_from_the_end(run, monkeypatch):
     monkeypatch.setattr(status_writer, "LAST_BYTES", 1000)
     with run.metrics.open("a") as record, keeping(run, Audience()) as keeper:
         print(validation_line(1, bleu=40.0).to_json(), file=record, flush=True)
@@ -308,7 +308,7 @@ def test_a_score_stays_when_its_line_is_far_from_the_end(run, monkeypatch):
     assert (status.scores_step, status.best["bleu"].value) == (1, 40.0)
 
 
-def test_rank_hours_and_cost_go_on_over_starts_and_a_stop_has_its_reason(run, monkeypatch):
+def test_rank_hours_and_cost_add_up_over_starts_and_a_stop_has_its_reason(run, monkeypatch):
     clock = HandClock()
     monkeypatch.setattr(status_writer.time, "monotonic", lambda: clock.now)
     recipe = {"cluster": {"price_per_rank_hour": 3.0}}

@@ -20,7 +20,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_requests_a_stop_the_second_forces_it(run, number):
+def test_a_first_signal_requests_a_stop_and_a_second_signal_forces_it(run, number):
     before = signal.getsignal(number)
     with StopRequests(run) as stop:
         assert stop.reason is None
@@ -31,28 +31,28 @@ def test_the_first_signal_requests_a_stop_the_second_forces_it(run, number):
     assert signal.getsignal(number) is before
 
 
-def test_an_order_is_obeyed_once_and_only_while_it_can_change_the_outcome(run):
+def test_a_second_signal_interrupts_once_and_only_while_requests_are_accepted(run):
     with StopRequests(run) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         stop.ignore_requests()
         os.kill(os.getpid(), signal.SIGTERM)
-        stop.accept_requests()  # Ray was lost, and the run goes on with another one
+        stop.accept_requests()  # Ray was lost, and the run continues with another Ray
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_file_asks_once_and_is_taken_away(run):
+def test_a_request_file_stops_the_run_once_and_is_removed(run):
     with StopRequests(run) as stop:
         run.ask_to_stop()
         assert stop.reason == f"{run.stop_request} was created"
         assert not run.stop_request.exists()
-        assert stop.reason  # as long as this process trains
+        assert stop.reason  # kept while this process trains
     with StopRequests(run) as stop:
         assert stop.reason is None
 
 
-def test_a_file_from_before_is_forgotten(run):
+def test_a_request_file_from_before_the_start_is_ignored(run):
     run.ask_to_stop()
     with StopRequests(run) as stop:
         stop.forget_file()
@@ -61,7 +61,7 @@ def test_a_file_from_before_is_forgotten(run):
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["anew", "again"])
-def test_a_request_while_the_process_starts_is_obeyed(run, before):
+def test_a_request_during_the_start_of_the_process_is_obeyed(run, before):
     """The process waits for the lease, and has not yet removed old requests."""
     if before:
         run.ask_to_stop()
@@ -72,7 +72,7 @@ def test_a_request_while_the_process_starts_is_obeyed(run, before):
         assert stop.reason == f"{run.stop_request} was created"
 
 
-def test_the_time_of_the_first_request_counts(run):
+def test_the_time_of_the_first_request_is_kept(run):
     with StopRequests(run) as stop:
         assert stop.asked_at is None
         before = time.monotonic()
@@ -86,7 +86,7 @@ def test_the_time_of_the_first_request_counts(run):
 
 @pytest.fixture
 def immovable(monkeypatch):
-    """Make control/ as another user would: its files can be read, and not moved or removed."""
+    """Make control/ like another user's folder: files can be read, but not moved or removed."""
 
     def refuse(path, *arguments, **options):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
@@ -104,22 +104,22 @@ def test_a_request_that_cannot_be_removed_is_obeyed_once(run, immovable):
         assert stop.reason is None
 
 
-def test_a_number_of_workers_that_cannot_be_taken_is_not_asked_for(run, immovable):
+def test_a_request_for_workers_that_cannot_be_removed_is_ignored(run, immovable):
     run.data_workers_request.parent.mkdir()
     run.data_workers_request.write_text("3\n")
     assert run.take_data_workers_request() is None
 
 
-def test_a_request_that_names_a_person_says_who_and_when(run):
+def test_the_reason_of_a_request_names_the_user_and_the_time(run):
     with StopRequests(run) as stop:
-        os.kill(os.getpid(), signal.SIGTERM)  # of Ray, before the file of the job's runner
+        os.kill(os.getpid(), signal.SIGTERM)  # from Ray, before the file of the job's runner
         assert stop.reason == "SIGTERM was received"
         time.sleep(POLL_SECONDS)
         run.ask_to_stop(StopOrder(by="ada@host", at=0.0))
         assert stop.reason == "ada@host stopped the run at 1970-01-01 00:00:00 UTC"
 
 
-def test_a_name_that_comes_after_the_ranks_have_left_is_waited_for(run, monkeypatch):
+def test_a_job_accepts_the_user_s_name_after_the_ranks_have_left(run, monkeypatch):
     with StopRequests(run) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         run.ask_to_stop(StopOrder(by="ada@host", at=0.0))
@@ -129,7 +129,7 @@ def test_a_name_that_comes_after_the_ranks_have_left_is_waited_for(run, monkeypa
         assert stop.reason == stop.late_order()
 
 
-def test_a_name_with_control_characters_is_not_shown(run):
+def test_a_user_name_with_control_characters_is_ignored(run):
     run.stop_request.parent.mkdir()
     run.stop_request.write_text('{"by": "\\u001b[2J", "at": 0}')
     assert run.stop_order() is None

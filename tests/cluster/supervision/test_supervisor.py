@@ -1,4 +1,4 @@
-"""A private Ray that is lost or does not start: restarted, but not for ever."""
+"""A private Ray that is lost or does not start is restarted a limited number of times."""
 
 import itertools
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ from trainer.process.host_memory import allocator_environment
 
 
 class Heard:
-    """An audience."""
+    """Listener that records notices."""
 
     def __init__(self):
         self.notices = []
@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def train(phrasebook, folder, monkeypatch):
-    """Supervises a run whose sessions of Ray are calls of a function."""
+    """Return a function that supervises a run whose Ray sessions are calls of a function."""
     recipe = tiny_recipe(phrasebook)
 
     def start(session):
@@ -72,7 +72,7 @@ def test_five_sessions_without_progress_end_the_run(train):
     assert len(sessions) == 5
 
 
-def test_a_run_that_gets_further_may_lose_its_ray_as_often_as_it_likes(train, folder):
+def test_a_run_that_progresses_may_lose_its_ray_any_number_of_times(train, folder):
     steps = itertools.count(1)
 
     def lose():
@@ -102,7 +102,7 @@ def test_a_request_to_stop_is_obeyed_between_two_sessions(train, folder):
     assert "was created: the run leaves" in notices[-1]
 
 
-def test_ranks_beyond_the_cores_are_warned_of(folder):
+def test_more_ranks_than_cores_cause_a_warning_only_on_this_machine(folder):
     heard = Heard()
     there = machine_cpus()
     supervisor._embedded_ray(ClusterConfig(ranks=there), heard)
@@ -112,10 +112,10 @@ def test_ranks_beyond_the_cores_are_warned_of(folder):
     assert f"{there + 2} ranks" in heard.notices[0]
     assert f"this machine has only {there}" in heard.notices[0]
     supervisor._embedded_ray(ClusterConfig(ranks=there + 2, address="auto"), heard)
-    assert len(heard.notices) == 1  # on a cluster nodes may come
+    assert len(heard.notices) == 1  # nodes may join a cluster
 
 
-def test_labels_and_resources_count_on_a_cluster_only():
+def test_labels_and_resources_apply_only_on_a_cluster():
     heard = Heard()
     config = ClusterConfig(node_labels={"pool": "train"}, resources_per_rank={"rack": 1})
     joined = config.model_copy(update={"address": "10.0.0.1:6379"})
@@ -130,7 +130,7 @@ def test_labels_and_resources_count_on_a_cluster_only():
 
 
 class Part:
-    """A part of a session, which notes its making, its start and its end."""
+    """Part of a session that logs when it begins and ends."""
 
     def __init__(self, events, name, *arguments):
         self.events, self.name, self.arguments = events, name, arguments
@@ -153,7 +153,7 @@ class Workers:
 
 @pytest.fixture
 def session(phrasebook, folder, monkeypatch):
-    """Trains in a session whose parts are scripted; returns the restart loop and the events."""
+    """Return a function that trains in a session whose parts are scripted and logged."""
     events, made = [], {}
 
     def part(name):
@@ -203,7 +203,7 @@ def session(phrasebook, folder, monkeypatch):
     return train
 
 
-def test_a_session_is_put_together_from_the_recipe(session, folder):
+def test_the_parts_of_a_session_get_the_values_of_the_recipe(session, folder):
     trained = session(
         data_workers=3,
         cpus_per_data_worker=0.5,
@@ -237,20 +237,20 @@ def test_a_session_is_put_together_from_the_recipe(session, folder):
     assert workers.options == {"cpus": 0.5, "cache_bytes": 7_000_000}
 
 
-def test_parts_of_a_session_end_in_the_opposite_order(session):
+def test_parts_of_a_session_end_in_reverse_order(session):
     session(data_workers=2)
     names = ["Ray", "view", "supply", "metrics"]
     begun = [f"{name} begins" for name in names]
     assert session.events == [*begun, "2 data workers", *(f"{name} ends" for name in names[::-1])]
 
 
-def test_a_session_that_fails_ends_too_and_a_second_signal_does_not_interrupt_that(session):
+def test_a_session_that_fails_ends_its_parts(session):
     with pytest.raises(RankLostError, match="too often"):
         session(fails=RankLostError("too often"))
     assert session.events[-1] == "Ray ends"
 
 
-def test_while_a_session_trains_a_second_signal_interrupts_it(session):
+def test_a_second_signal_interrupts_a_session_only_while_it_trains(session):
     session()
     assert session.made["second signal"]
     (_, _, context, *_) = session.made["loop"]
@@ -281,7 +281,7 @@ def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
     assert [one.cause for one in read_status(folder).vitals.restarts] == ["raylet has ended"]
 
 
-def test_progress_gives_ray_as_many_sessions_again(folder, train):
+def test_progress_resets_the_number_of_sessions_without_progress(folder, train):
     steps, sessions = iter([4, None, None, None, None, 5]), []
 
     def lose():
@@ -296,7 +296,7 @@ def test_progress_gives_ray_as_many_sessions_again(folder, train):
     assert len(sessions) == 6 + SESSIONS_WITHOUT_PROGRESS
 
 
-def test_a_run_that_is_over_starts_no_session(train, monkeypatch):
+def test_a_complete_run_starts_no_session(train, monkeypatch):
     monkeypatch.setattr(supervisor, "is_run_complete", lambda *_: True)
     outcome, notices = train(lambda: pytest.fail("a session was started"))
     assert (outcome, notices) == ("finished", [])

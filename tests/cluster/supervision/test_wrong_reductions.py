@@ -27,12 +27,12 @@ def nodes(run):
     return [group.nodes for group in run.supply.groups]
 
 
-def test_the_error_arrives_from_a_rank_as_it_was():
+def test_a_reduction_error_keeps_its_finding_when_it_is_pickled():
     copy = pickle.loads(pickle.dumps(WRONG.failure))  # noqa: S301
     assert (copy.finding, str(copy)) == (WRONG.failure.finding, str(WRONG.failure))
 
 
-def test_the_ranks_restart_on_the_same_nodes(scripted):
+def test_ranks_restart_on_the_same_nodes_after_a_wrong_reduction(scripted):
     with scripted([[trained(8), WRONG], [trained(9), FINISHED]]) as run:
         assert run.loop.run() == "finished"
     assert nodes(run) == [["a", "b", "c"]] * 2
@@ -40,7 +40,7 @@ def test_the_ranks_restart_on_the_same_nodes(scripted):
     assert "the sum of the gradients of x.weight" in restart.cause
 
 
-def test_a_run_whose_sums_stay_wrong_ends_after_some_attempts(scripted):
+def test_a_run_whose_reductions_stay_wrong_ends_after_several_attempts(scripted):
     attempts = [[trained(8), WRONG]] + [[WRONG]] * ATTEMPTS_WITHOUT_PROGRESS
     with (
         scripted(attempts) as run,

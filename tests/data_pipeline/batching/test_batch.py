@@ -1,4 +1,4 @@
-"""Assembled micro-batches against a loop over pairs."""
+"""Assemble micro-batches, compared with a loop over pairs."""
 
 import pickle
 from dataclasses import replace
@@ -23,7 +23,7 @@ def split(field: FieldArrays) -> list[list[int]]:
     return [part.tolist() for part in np.split(field.ids, np.cumsum(field.lengths)[:-1])]
 
 
-def test_assemble_equals_a_loop() -> None:
+def test_assemble_equals_a_loop_over_pairs() -> None:
     lengths = np.random.default_rng(0).integers(1, 20, (200, 2))
     fields = {"src": make_field(lengths[:, 0], 1), "tgt": make_field(lengths[:, 1], 2)}
     sequences = {name: split(field) for name, field in fields.items()}
@@ -42,14 +42,14 @@ def test_assemble_equals_a_loop() -> None:
 
 
 def test_a_window_without_pairs_has_no_micro_batches() -> None:
-    """As when all its shards are left out."""
+    """A window has no pairs if all its shards are left out."""
     fields = {name: concatenate([]) for name in ("src", "tgt")}
     lengths = np.stack([field.lengths for field in fields.values()], axis=1)
     plan = plan_window(lengths, 64, 0, 0, 0)
     assert assemble(np.empty(0, dtype=np.int64), fields, plan) == []
 
 
-def test_bytes_are_those_of_all_arrays() -> None:
+def test_the_bytes_of_a_micro_batch_include_all_arrays() -> None:
     fields = {"src": make_field(np.array([2, 3]), 0), "tgt": make_field(np.array([4, 1]), 1)}
     micro_batch = MicroBatch(np.array([7, 8]), fields)
     assert fields["src"].bytes == 4 * (5 + 2)
@@ -58,8 +58,8 @@ def test_bytes_are_those_of_all_arrays() -> None:
     assert cut.bytes == micro_batch.bytes + 8 * 2 + 4 * 2
 
 
-def test_micro_batches_travel_without_their_window() -> None:
-    """Views of a big array must be sent as themselves, in-band and out-of-band."""
+def test_a_pickled_micro_batch_does_not_contain_its_window() -> None:
+    """A view of a large array is pickled without the rest of the array, in-band and out-of-band."""
     lengths = np.full((10_000, 1), 10)
     plan = plan_window(lengths, 100, 0, 0, 0)
     micro_batch = assemble(np.arange(10_000), {"src": make_field(lengths[:, 0], 0)}, plan)[3]
@@ -70,7 +70,7 @@ def test_micro_batches_travel_without_their_window() -> None:
     assert np.array_equal(copy.fields["src"].ids, micro_batch.fields["src"].ids)
 
 
-def test_concatenate_joins_sequences() -> None:
+def test_concatenate_joins_the_sequences_of_fields() -> None:
     one, two = make_field(np.array([2, 3]), 0), make_field(np.array([4]), 1)
     assert split(concatenate([one, two])) == split(one) + split(two)
 
@@ -91,7 +91,7 @@ def test_part_equals_a_slice_without_a_copy(lengths: list[int]) -> None:
             assert np.shares_memory(part.ids, field.ids) or start == stop
 
 
-def test_take_gives_the_sequences_in_any_order() -> None:
+def test_take_returns_sequences_in_the_given_order() -> None:
     field = make_field(np.array([3, 1, 4, 1, 5]), 0)
     order = [4, 0, 0, 2]
     taken = field.take(np.array(order))

@@ -1,4 +1,4 @@
-"""Held-out sets: the text of the corpus, in batches that depend on nothing but lengths."""
+"""Held-out sets: the text of the corpus, in batches that depend only on lengths."""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 
 @pytest.mark.parametrize(("name", "file"), [("validation", "validation"), ("small", "test")])
-def test_it_is_the_text_of_the_corpus(
+def test_a_heldout_set_has_the_text_of_its_corpus(
     dataset: Path, manifest: Manifest, corpus_folder: Path, name: str, file: str
 ) -> None:
     heldout = load_heldout(open_store(dataset), manifest, name)
@@ -34,7 +34,7 @@ def test_it_is_the_text_of_the_corpus(
     assert heldout == heldout_pairs(sources, targets)
 
 
-def test_empty_sentences_and_odd_line_ends_keep_their_place(
+def test_empty_sentences_and_odd_line_ends_keep_their_line(
     data_config: Callable[..., PairDataConfig], tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes("one\n\n\u2028\x0b\r\nfour".encode())
@@ -47,12 +47,12 @@ def test_empty_sentences_and_odd_line_ends_keep_their_place(
     assert heldout.texts["tgt"] == ["", "eins\tzwei", "", ""]
 
 
-def test_unknown_set_lists_the_known(dataset: Path, manifest: Manifest) -> None:
+def test_an_unknown_set_is_refused_with_the_known_sets(dataset: Path, manifest: Manifest) -> None:
     with pytest.raises(DatasetError, match="no held-out set 'wmt'; it has validation, small"):
         load_heldout(open_store(dataset), manifest, "wmt")
 
 
-def test_changed_text_is_refused(dataset: Path, manifest: Manifest, tmp_path: Path) -> None:
+def test_changed_heldout_text_is_refused(dataset: Path, manifest: Manifest, tmp_path: Path) -> None:
     copy = shutil.copytree(dataset, tmp_path / "copy")
     with (copy / "heldout" / "small.tgt.txt").open("a") as file:
         file.write("more\n")
@@ -62,7 +62,7 @@ def test_changed_text_is_refused(dataset: Path, manifest: Manifest, tmp_path: Pa
 
 
 @pytest.mark.parametrize("line", [TEXTS_COUNTED_AT_ONCE, TEXTS_COUNTED_AT_ONCE + 1, 2345])
-def test_a_long_text_is_named_by_its_line_in_the_whole_set(
+def test_a_heldout_sentence_that_is_too_long_is_named_by_its_line(
     dataset: Path, manifest: Manifest, data_config, tokenizer_config, line: int
 ) -> None:
     targets = ["a"] * 2400
@@ -76,9 +76,9 @@ def test_a_long_text_is_named_by_its_line_in_the_whole_set(
         check_heldout(heldout, "long", settings, tokenizers, str(dataset))
 
 
-def test_plan_has_each_pair_once_shortest_first() -> None:
+def test_a_heldout_plan_has_each_pair_once_and_the_shortest_first() -> None:
     lengths = np.random.default_rng(0).integers(1, 30, (100, 2))
-    lengths[17] = 500  # over the budget, and kept all the same
+    lengths[17] = 500  # over the budget, but kept
     plan = plan_heldout(lengths, budget=120)
     assert sorted(plan.order.tolist()) == list(range(100))
     batches = np.split(plan.order, plan.bounds[1:-1])
@@ -88,7 +88,7 @@ def test_plan_has_each_pair_once_shortest_first() -> None:
     assert all(len(batch) * most <= 120 for batch, most in zip(batches[:-1], longest, strict=False))
 
 
-def test_micro_batches_hold_every_line(dataset: Path, manifest: Manifest) -> None:
+def test_heldout_micro_batches_contain_every_line(dataset: Path, manifest: Manifest) -> None:
     heldout = load_heldout(open_store(dataset), manifest, "validation")
     tokenizers = load_tokenizers(open_store(dataset), manifest)
     seen = []
@@ -100,13 +100,13 @@ def test_micro_batches_hold_every_line(dataset: Path, manifest: Manifest) -> Non
     assert sorted(seen) == list(range(40))
 
 
-def test_the_tag_precedes_every_source(
+def test_the_tag_of_a_heldout_set_precedes_every_source_sentence(
     data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
     tmp_path: Path,
 ) -> None:
-    """A tag that only a held-out set has is a piece of the trained model, too."""
+    """The tokenizer also has a piece for a tag that only a held-out set uses."""
     small = {
         "source": str(corpus_folder / "test.src"),
         "target": str(corpus_folder / "test.tgt"),

@@ -1,4 +1,4 @@
-"""The mixture against endless streams walked pair by pair, and its shares against the formula."""
+"""The mixture, compared with endless streams of pairs, and shares, compared with the formula."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ Pair = tuple[int, int, int]  # shard in the manifest, pair in the shard, pass ov
 
 @dataclass(frozen=True)
 class Case:
-    """Sources of a mixture."""
+    """Corpora and settings of a mixture."""
 
     sizes: list[list[int]]  # by corpus and shard
     shares: list[float]
@@ -42,7 +42,7 @@ class Case:
         return int(np.searchsorted(np.cumsum([len(s) for s in self.sizes]), shard, side="right"))
 
     def stream(self, corpus: int, first_pass: int = 0) -> Iterator[Pair]:
-        """Yield all pairs of a corpus for ever."""
+        """Yield the pairs of a corpus endlessly, pass after pass."""
         sizes = self.sizes[corpus]
         first_shard = sum(len(shards) for shards in self.sizes[:corpus])
         number = first_pass
@@ -53,7 +53,7 @@ class Case:
             number += 1
 
 
-# The first corpus is dealt in whole shards, the others in pairs.
+# The mixture deals the first corpus in whole shards, the others in pairs.
 WHOLE_AND_PARTS = Case([[20] * 20, [4, 4, 3]], [0.9, 0.1], window_shards=11, seed=1)
 UNEQUAL_SHARDS = Case([[19, 20, 7, 11] * 8, [8], [4] * 9], [0.8, 0.1, 0.1], 12, seed=-1)
 SHARDS_OF_ONE_PAIR = Case([[1] * 4] * 3, [1 / 3] * 3, window_shards=1, seed=0)
@@ -81,7 +81,7 @@ def pairs_of(slices: list[ShardSlice]) -> list[Pair]:
 @given(cases(), st.sampled_from([0, 1, 1000, 10**6]))
 @example(WHOLE_AND_PARTS, 5)
 @example(UNEQUAL_SHARDS, 5)
-def test_windows_are_the_streams_of_all_corpora_without_gap_or_overlap(
+def test_windows_contain_the_streams_of_all_corpora_without_gap_or_overlap(
     case: Case, first_epoch: int
 ) -> None:
     mixture = case.mixture()
@@ -98,7 +98,7 @@ def test_windows_are_the_streams_of_all_corpora_without_gap_or_overlap(
 
 @reproducible
 @given(cases())
-def test_each_pass_has_each_pair_once(case: Case) -> None:
+def test_each_pass_over_a_corpus_has_each_pair_once(case: Case) -> None:
     mixture = case.mixture()
     seen: Counter[Pair] = Counter()
     for epoch in range(4):
@@ -114,7 +114,7 @@ def test_each_pass_has_each_pair_once(case: Case) -> None:
 
 @reproducible
 @given(cases())
-def test_epochs_have_the_corpora_in_their_shares(case: Case) -> None:
+def test_each_epoch_has_the_corpora_in_their_shares(case: Case) -> None:
     mixture = case.mixture()
     total = sum(map(sum, case.sizes))
     assert mixture.pairs_per_epoch == [round(share * total) for share in case.shares]
@@ -131,8 +131,8 @@ def test_epochs_have_the_corpora_in_their_shares(case: Case) -> None:
 @given(cases(fewest_corpora=2))
 @example(WHOLE_AND_PARTS)
 @example(UNEQUAL_SHARDS)
-def test_every_stretch_of_windows_has_the_corpora_in_their_shares(case: Case) -> None:
-    """Counted from the beginning of the epoch, to within a pair, or a shard if dealt in whole."""
+def test_the_first_windows_of_an_epoch_have_the_corpora_in_their_shares(case: Case) -> None:
+    """Shares are exact to within a pair, or within a shard for a corpus dealt in shards."""
     mixture = case.mixture()
     windows = mixture.windows_per_epoch
     for corpus, per_epoch in enumerate(mixture.pairs_per_epoch):
@@ -160,7 +160,7 @@ def test_no_window_is_empty(case: Case) -> None:
 
 @reproducible
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 12))
-def test_one_corpus_is_dealt_in_whole_shards_a_pass_an_epoch(
+def test_a_single_corpus_is_dealt_in_whole_shards_once_per_epoch(
     sizes: list[int], window_shards: int
 ) -> None:
     mixture = Case([sizes], [1.0], window_shards, seed=3).mixture()
@@ -184,7 +184,7 @@ def test_large_corpora_are_dealt_in_whole_shards() -> None:
 
 @reproducible
 @given(cases(), st.integers(0, 10**9), st.data())
-def test_answers_do_not_depend_on_what_was_asked_before(
+def test_slices_do_not_depend_on_earlier_requests(
     case: Case, epoch: int, data: st.DataObject
 ) -> None:
     walked = case.mixture()
@@ -194,7 +194,7 @@ def test_answers_do_not_depend_on_what_was_asked_before(
         assert walked.slices(*where) == case.mixture().slices(*where)
 
 
-def test_every_pass_and_every_corpus_has_a_separate_order() -> None:
+def test_every_pass_and_corpus_has_a_different_order() -> None:
     mixture = Case([[1] * 30, [1] * 30], [0.5, 0.5], window_shards=60, seed=0).mixture()
     orders = [
         tuple(part.shard % 30 for part in mixture.slices(epoch, 0) if part.shard // 30 == corpus)
@@ -204,8 +204,8 @@ def test_every_pass_and_every_corpus_has_a_separate_order() -> None:
     assert len(set(orders)) == 4
 
 
-def test_golden_slices_of_the_format() -> None:
-    """These numbers decide what every released dataset and checkpoint means. Never change them."""
+def test_slices_of_a_window_equal_golden_numbers() -> None:
+    """All released datasets and checkpoints depend on these numbers. Never change them."""
     one = Case([[5] * 8], [1.0], window_shards=3, seed=1).mixture()
     shards = [[part.shard for part in window] for window in windows_of(one, epoch=2)]
     assert shards == [[2, 7], [3, 5, 6], [4, 0, 1]]
@@ -236,7 +236,7 @@ pairs_lists = st.lists(st.integers(1, 10**10), min_size=1, max_size=6)
 
 @reproducible
 @given(pairs_lists, st.floats(1, 100))
-def test_shares_by_temperature_are_the_formula(pairs: list[int], temperature: float) -> None:
+def test_shares_by_temperature_equal_the_formula(pairs: list[int], temperature: float) -> None:
     """Arivazhagan et al. 2019: p_c to the power 1/T, where p_c is a corpus's part of all pairs."""
     parts = [(count / sum(pairs)) ** (1 / temperature) for count in pairs]
     expected = [part / sum(parts) for part in parts]
@@ -254,13 +254,13 @@ def test_without_weights_an_epoch_is_a_pass_over_every_corpus(pairs: list[int]) 
 
 @reproducible
 @given(st.lists(st.floats(0.01, 1000), min_size=1, max_size=6))
-def test_weights_count_relative_to_each_other_whatever_the_sizes(weights: list[float]) -> None:
+def test_weights_set_the_shares_whatever_the_sizes_of_the_corpora(weights: list[float]) -> None:
     sizes = list(range(1, len(weights) + 1))
     expected = [weight / sum(weights) for weight in weights]
     assert shares_of(data_config(weights), sizes) == pytest.approx(expected)
 
 
-def test_temperature_evens_out() -> None:
+def test_a_higher_temperature_makes_the_shares_more_equal() -> None:
     shares = [shares_of(data_config([None] * 2, t), [9900, 100]) for t in (1, 2, 5, 1e6)]
     assert [round(share, 3) for _, share in shares] == [0.01, 0.091, 0.285, 0.5]
 

@@ -1,4 +1,4 @@
-"""Packing: every token once, rows that fit, little padding, whatever the lengths."""
+"""Packing of documents: every token once, rows that fit, and little padding for any lengths."""
 
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ lengths_of_documents = st.lists(st.integers(1, 70), min_size=1, max_size=40)
 
 
 def rows_of(plan):
-    """The parts of each row of a plan, with what they predict."""
+    """Return the parts in each row of each batch, with the tokens that they predict."""
     rows = []
     for start, stop in pairwise(plan.bounds.tolist()):
         numbers = plan.cuts.rows[start:stop]
@@ -32,7 +32,7 @@ def rows_of(plan):
             for numbers in zip(
                 plan.order[start:stop].tolist(),
                 plan.cuts.starts[start:stop].tolist(),
-                (plan.cuts.stops[start:stop] - 1).tolist(),  # a part has the token before, too
+                (plan.cuts.stops[start:stop] - 1).tolist(),  # a part also has the token before it
                 strict=True,
             )
         ]
@@ -77,7 +77,7 @@ def test_every_token_is_predicted_once_in_rows_and_batches_that_fit(
 
 @given(lengths_of_documents, st.integers(1, 20), st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
-def test_rows_that_are_not_filled_cut_no_document_that_fits(lengths, context_length, seed):
+def test_rows_that_need_not_be_full_cut_no_document_that_fits(lengths, context_length, seed):
     where = {"seed": seed, "epoch": 0, "window": 0}
     plan = plan_packed(np.array(lengths), context_length, context_length, **where, fills=False)
     rows = [row for batch in rows_of(plan) for row in batch]
@@ -87,7 +87,7 @@ def test_rows_that_are_not_filled_cut_no_document_that_fits(lengths, context_len
     assert all(part.size == lengths[part.document] for part in whole)
 
 
-def test_a_part_may_have_its_own_tokens_alone():
+def test_with_before_0_a_part_has_only_its_predicted_tokens():
     lengths = np.array([30, 7, 12, 1])
     where = {"seed": 1, "epoch": 0, "window": 0}
     for found, with_one_more in (
@@ -101,7 +101,7 @@ def test_a_part_may_have_its_own_tokens_alone():
 
 
 def fewest_rows(sizes, capacity):
-    """The fewest rows that hold parts of these sizes uncut, by trying everything."""
+    """Return the fewest rows for uncut parts of these sizes, by trying all placements."""
     best = len(sizes)
 
     def place(index, rows):
@@ -122,16 +122,16 @@ def fewest_rows(sizes, capacity):
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8))
 @settings(max_examples=300, deadline=None)
-def test_few_parts_need_no_more_rows_than_brute_force_finds(sizes):
+def test_the_number_of_rows_is_within_the_bound_of_best_fit(sizes):
     parts = [Part(number, 0, size) for number, size in enumerate(sizes)]
     rows = pack(parts, 12)
     assert_each_token_once(rows, sizes)
-    # Best fit needs up to 11/9 of the fewest rows (Johnson et al. 1974), cutting sometimes fewer.
+    # Best fit needs at most 11/9 of the fewest rows (Johnson et al. 1974); cutting may need fewer.
     assert -(-sum(sizes) // 12) <= len(rows) <= 11 / 9 * fewest_rows(sizes, 12) + 1
 
 
 def naive_best_fit(sizes, capacity):
-    """Best-fit decreasing, word for word."""
+    """Return the room left in each row by best-fit decreasing, in its plainest form."""
     rooms = []
     for size in sorted(sizes, reverse=True):
         fitting = [number for number, room in enumerate(rooms) if room >= size]
@@ -144,7 +144,7 @@ def naive_best_fit(sizes, capacity):
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
 @settings(deadline=None)
-def test_it_is_best_fit_decreasing_where_that_pads_little(sizes):
+def test_packing_equals_best_fit_decreasing_if_that_pads_little(sizes):
     parts = [Part(number, 0, size) for number, size in enumerate(sizes)]
     rows = pack(parts, 50)
     expected = naive_best_fit(sizes, 50)
@@ -168,14 +168,14 @@ def test_it_is_best_fit_decreasing_where_that_pads_little(sizes):
         pytest.param(np.array([200_000]), id="one document"),
     ],
 )
-def test_less_than_three_percent_is_padded_and_nothing_lost(lengths, context_length):
+def test_less_than_three_percent_is_padding_and_no_token_is_lost(lengths, context_length):
     plan = plan_packed(lengths, context_length, 4 * context_length, seed=1, epoch=0, window=0)
     rows = [row for batch in rows_of(plan) for row in batch]
     assert_each_token_once(rows, lengths.tolist())
     assert 1 - lengths.sum() / (len(rows) * context_length) < 0.03
 
 
-def test_the_coordinate_alone_decides_the_plan():
+def test_a_packed_plan_depends_only_on_its_coordinate():
     lengths = np.random.default_rng(0).integers(1, 500, 300)
     arguments = {"seed": 1, "epoch": 0, "window": 0}
 
@@ -188,7 +188,7 @@ def test_the_coordinate_alone_decides_the_plan():
         assert not np.array_equal(plan()[0], plan(**changed)[0])
 
 
-def test_a_document_is_cut_at_other_places_in_each_epoch():
+def test_a_document_is_cut_at_different_places_in_each_epoch():
     starts = {
         epoch: {
             start
@@ -202,8 +202,8 @@ def test_a_document_is_cut_at_other_places_in_each_epoch():
     assert len(set.union(*starts.values())) > 4 * len(starts[0])
 
 
-def test_the_plan_is_a_promise():
-    """Golden numbers: a run that goes on under another version must be fed the same."""
+def test_a_packed_plan_equals_golden_numbers():
+    """A run that resumes with a later version must read the same rows."""
     plan = plan_packed(np.array([5, 100, 30, 7]), 16, 32, seed=3, epoch=1, window=2)
     assert plan.order.tolist() == [1, 1, 2, 0, 2, 1, 1, 1, 2, 1, 1, 3]
     assert plan.bounds.tolist() == [0, 2, 5, 7, 10, 12]
@@ -213,11 +213,11 @@ def test_the_plan_is_a_promise():
 
 
 @given(st.lists(st.integers(1, 16), min_size=1, max_size=40), st.integers(0, 99))
-def test_parts_that_are_not_cut_are_all_there_in_rows_that_fit(lengths, seed):
+def test_uncut_parts_are_all_in_rows_that_fit(lengths, seed):
     parts = [Part(number, 3, 3 + length) for number, length in enumerate(lengths)]
     plan = plan_uncut(parts, 16, 32, seed=seed, epoch=0, window=0)
     rows = [row for batch in rows_of(plan) for row in batch]
-    # `rows_of` is for parts that have a token more.
+    # `rows_of` expects parts with one more token.
     found = sorted(part._replace(stop=part.stop + 1) for row in rows for part in row)
     assert found == parts
     assert max(sum(part.size + 1 for part in row) for row in rows) <= 16
@@ -230,8 +230,8 @@ def test_heldout_documents_are_cut_from_their_beginning():
     assert rows == [[Part(0, 0, 16)], [Part(0, 16, 32)], [Part(0, 32, 40), Part(1, 0, 3)]]
 
 
-def test_a_heldout_document_is_cut_whatever_others_there_are():
-    """This holds even if rows stay half empty: a document's loss depends on where it is cut."""
+def test_a_heldout_document_is_cut_independently_of_other_documents():
+    """Rows may stay half empty, because a document's loss depends on where it is cut."""
     lengths = np.full(9, 10)
     rows = [row for batch in rows_of(plan_packed_heldout(lengths, 16, 32)) for row in batch]
     assert rows == [[Part(number, 0, 10)] for number in range(9)]
@@ -239,6 +239,6 @@ def test_a_heldout_document_is_cut_whatever_others_there_are():
     assert len(in_training.order) > len(lengths)
 
 
-def test_phases_determine_the_first_cut():
+def test_phases_determine_the_first_cut_of_each_document():
     parts = cut_documents(np.array([10, 3]), [1, 0], 4, np.array([1, 2]))
     assert parts == [Part(1, 0, 3), Part(0, 0, 3), Part(0, 3, 7), Part(0, 7, 10)]

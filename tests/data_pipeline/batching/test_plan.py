@@ -1,4 +1,4 @@
-"""The plan against brute force, and the golden numbers that later versions must keep."""
+"""The plan, compared with brute force and with golden numbers that later versions must keep."""
 
 import json
 from itertools import pairwise
@@ -27,8 +27,8 @@ from data_pipeline.random_keys import (
 reproducible = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def test_golden_numbers_of_the_plan() -> None:
-    """These numbers decide what every released dataset and checkpoint means. Never change them."""
+def test_the_plan_of_a_window_equals_golden_numbers() -> None:
+    """All released datasets and checkpoints depend on these numbers. Never change them."""
     lengths = np.array([[3, 5], [4, 4], [9, 2], [5, 5], [2, 2], [7, 8], [1, 3], [6, 6]])
     plan = plan_window(lengths, budget=16, seed=1, epoch=0, window=0)
     assert plan.order.tolist() == [0, 3, 2, 4, 6, 1, 7, 5]
@@ -37,7 +37,7 @@ def test_golden_numbers_of_the_plan() -> None:
 
 @reproducible
 @given(st.integers(1, 40), st.integers(0, 200))
-def test_balanced_blocks_share_evenly(blocks: int, items: int) -> None:
+def test_balanced_blocks_differ_by_at_most_one_item(blocks: int, items: int) -> None:
     shares = [balanced_block(index, blocks, items) for index in range(blocks)]
     assert [item for share in shares for item in share] == list(range(items))
     sizes = [len(share) for share in shares]
@@ -50,7 +50,7 @@ lengths_lists = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), max_
 
 @reproducible
 @given(lengths_lists, st.integers(30, 200), st.integers(0, 5))
-def test_window_has_each_pair_once_within_budget(
+def test_a_window_has_each_pair_once_within_the_budget(
     pairs: list[tuple[int, int]], budget: int, seed: int
 ) -> None:
     lengths = np.array(pairs, dtype=np.int64).reshape(-1, 2)
@@ -64,8 +64,8 @@ def test_window_has_each_pair_once_within_budget(
         assert len(members) * members.max() <= budget
 
 
-def test_golden_numbers_of_the_plan_of_equal_numbers() -> None:
-    """Never change them either."""
+def test_the_plan_of_equal_numbers_equals_golden_numbers() -> None:
+    """Never change these numbers."""
     lengths = np.array([[3, 5], [4, 4], [9, 2], [5, 5], [2, 2], [7, 8], [1, 3], [6, 6]])
     plan = plan_equal_numbers(lengths, 3, seed=1, epoch=0, window=0)
     assert plan.order.tolist() == [0, 7, 5, 4, 6, 1]
@@ -74,7 +74,7 @@ def test_golden_numbers_of_the_plan_of_equal_numbers() -> None:
 
 @reproducible
 @given(lengths_lists, st.integers(1, 9), st.integers(0, 5))
-def test_micro_batches_of_equal_numbers_leave_out_fewer_than_one_has(
+def test_micro_batches_of_equal_numbers_leave_out_less_than_one_micro_batch(
     pairs: list[tuple[int, int]], size: int, seed: int
 ) -> None:
     lengths = np.array(pairs, dtype=np.int64).reshape(-1, 2)
@@ -87,7 +87,7 @@ def test_micro_batches_of_equal_numbers_leave_out_fewer_than_one_has(
     assert all((np.diff(of_one) >= 0).all() for of_one in longest)
 
 
-def test_other_pairs_are_left_out_in_each_epoch_and_window() -> None:
+def test_different_pairs_are_left_out_in_each_epoch_and_window() -> None:
     lengths = np.full((10, 2), 5)
     left_out = {
         frozenset(range(10)) - set(plan_equal_numbers(lengths, 4, 1, epoch, window).order.tolist())
@@ -105,7 +105,7 @@ def test_window_without_pairs_has_no_micro_batches(dtype: type) -> None:
     assert plan.bounds.tolist() == [0]
 
 
-def test_plan_is_the_same_every_time_and_differs_by_coordinate() -> None:
+def test_a_plan_is_repeatable_and_differs_by_coordinate() -> None:
     lengths = np.random.default_rng(0).integers(1, 30, (300, 2))
     first, second = (plan_window(lengths, 100, 1, 2, 3) for _ in range(2))
     assert np.array_equal(first.order, second.order)
@@ -132,18 +132,18 @@ def test_cut_equals_brute_force(values: list[int], budget: int) -> None:
 @given(st.lists(st.integers(1, 12), max_size=25), st.integers(12, 60))
 def test_cut_makes_the_fewest_pieces(values: list[int], budget: int) -> None:
     longest = np.sort(np.array(values, dtype=np.int64))
-    fewest = [0]  # by how many members are cut
+    fewest = [0]  # by the number of members that are cut
     for stop in range(1, len(values) + 1):
         starts = [i for i in range(stop) if (stop - i) * longest[stop - 1] <= budget]
         fewest.append(1 + min(fewest[start] for start in starts))
     assert len(cut(longest, budget)) - 1 == fewest[-1]
 
 
-def test_cut_needs_memory_for_the_pairs_not_for_the_budget() -> None:
+def test_the_memory_of_cut_depends_on_the_pairs_and_not_on_the_budget() -> None:
     assert cut(np.array([1, 2, 3]), 10**15).tolist() == [0, 3]
 
 
-@pytest.mark.parametrize("offset", [0, 2**15])  # 16-bit keys and longer ones
+@pytest.mark.parametrize("offset", [0, 2**15])  # 16-bit keys and longer keys
 def test_sort_by_length_equals_brute_force(offset: int) -> None:
     lengths = np.random.default_rng(1).integers(1, 12, (400, 2)) + offset
 
@@ -155,7 +155,7 @@ def test_sort_by_length_equals_brute_force(offset: int) -> None:
     assert sort_by_length(lengths).tolist() == sorted(range(400), key=key)
 
 
-def test_sorting_keeps_padding_low() -> None:
+def test_sorting_by_length_keeps_padding_low() -> None:
     rng = np.random.default_rng(2)
     source = rng.poisson(14, 5000) + 2
     lengths = np.stack([source, np.maximum(2, source + rng.integers(-3, 4, 5000))], axis=1)
@@ -165,7 +165,7 @@ def test_sorting_keeps_padding_low() -> None:
     assert (1 - lengths.sum(axis=0) / padded.sum(axis=0)).max() < 0.04
 
 
-def test_one_pair_over_the_budget_is_refused_with_the_remedy() -> None:
+def test_a_pair_over_the_budget_is_refused_with_the_remedy() -> None:
     lengths = np.array([[3, 4], [7, 51], [2, 2]])
     with pytest.raises(
         BatchingError, match=r"7 and 51 tokens .* may have at most 50 tokens\. Raise .* to 51"
@@ -180,7 +180,7 @@ def test_ranges_equals_a_loop() -> None:
 
 
 @pytest.mark.parametrize("slots", range(1, 25))
-def test_ranks_cover_the_slots_once_in_order(slots: int) -> None:
+def test_ranks_divide_the_slots_in_order(slots: int) -> None:
     for ranks in range(1, slots + 1):
         dealt = [slots_of_rank(rank, ranks, slots) for rank in range(ranks)]
         assert [slot for share in dealt for slot in share] == list(range(slots))
@@ -194,7 +194,7 @@ def test_more_ranks_than_slots_are_refused() -> None:
 
 @reproducible
 @given(*[st.integers(min_value=0)] * 3)
-def test_cursor_round_trip(epoch: int, window: int, offset: int) -> None:
+def test_a_cursor_read_from_json_equals_the_original(epoch: int, window: int, offset: int) -> None:
     cursor = Cursor(epoch, window, offset)
     assert cursor.to_json() == {"epoch": epoch, "window": window, "offset": offset}
     assert Cursor.from_json(json.loads(json.dumps(cursor.to_json()))) == cursor
@@ -220,15 +220,15 @@ COORDINATES = [(1, 0, 0), (1, 3, 0), (1, 0, 3), (1, 3, 3), (6, 3, 3)]  # seed, e
 
 
 @pytest.mark.parametrize("where", COORDINATES)
-def test_the_pairs_of_a_window_are_shuffled_by_its_whole_coordinate(where: tuple[int, ...]) -> None:
-    """The pairs have equal lengths, so that sorting changes nothing, and are one micro-batch."""
+def test_pairs_of_a_window_are_shuffled_by_seed_epoch_and_window(where: tuple[int, ...]) -> None:
+    """The pairs have equal lengths and form one micro-batch, so sorting does not reorder them."""
     plan = plan_window(np.full((40, 2), 7), 40 * 7, *where)
     assert plan.bounds.tolist() == [0, 40]
     assert plan.order.tolist() == permutation(40, PAIR_SHUFFLE, *where).tolist()
 
 
 @pytest.mark.parametrize("where", COORDINATES)
-def test_the_micro_batches_of_a_window_are_shuffled_by_its_whole_coordinate(
+def test_micro_batches_of_a_window_are_shuffled_by_seed_epoch_and_window(
     where: tuple[int, ...],
 ) -> None:
     """Each micro-batch has one pair, so that the shuffle of pairs changes nothing."""

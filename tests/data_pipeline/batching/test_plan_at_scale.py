@@ -1,6 +1,6 @@
 """A billion pairs in a hundred thousand shards: a plan costs the same at any step of a run.
 
-Sentences are made up: a pair's lengths follow from its number, so that no text is needed.
+The lengths of a pair are computed from its number, so no text is needed.
 """
 
 import hashlib
@@ -56,13 +56,13 @@ class Corpora:
 
 ONE = Corpora((100_000,), (1.0,))
 THREE = Corpora((90_000, 9_000, 1_000), (0.6, 0.3, 0.1))
-ONE_SHARD_AGAIN_AND_AGAIN = Corpora((99_999, 1), (0.9, 0.1))  # 10,000 passes an epoch
+ONE_SHARD_AGAIN_AND_AGAIN = Corpora((99_999, 1), (0.9, 0.1))  # 10,000 passes per epoch
 
 every_mixture = pytest.mark.parametrize("corpora", [ONE, THREE, ONE_SHARD_AGAIN_AND_AGAIN])
 
 
 class Planner:
-    """Plans as a WindowReader does, with made-up lengths."""
+    """Plans like a WindowReader, with made-up lengths."""
 
     def __init__(self, corpora: Corpora) -> None:
         self.mixture = corpora.mixture()
@@ -76,7 +76,7 @@ class Planner:
         )
 
     def plan(self, epoch: int, window: int) -> tuple[Int64Array, WindowPlan]:
-        """The lengths [pairs, fields] and the plan of a window."""
+        """Return the lengths [pairs, fields] and the plan of a window."""
         lengths = made_up_lengths(self.pair_ids(epoch, window))
         return lengths, plan_window(lengths, BUDGET, SEED, epoch, window)
 
@@ -94,16 +94,16 @@ class Planner:
 
 
 def made_up_lengths(pair_ids: Int64Array) -> Int64Array:
-    """Source and target lengths between 4 and 71: [pairs] -> [pairs, fields]."""
+    """Return source and target lengths between 4 and 71: [pairs] -> [pairs, fields]."""
     keys = splitmix64_at(0, pair_ids.astype(np.uint64)).view(np.int64)
     source = 4 + (keys & 31) + (keys >> 8 & 31)
     return np.stack([source, np.maximum(4, source + (keys >> 16 & 7) - 2)], axis=1)
 
 
 def lines_run(action: Callable[[], object]) -> int:
-    """The lines of Python that are run, each as often as it is.
+    """Count the Python lines that an action executes, including repetitions.
 
-    What is done inside of numpy is seen by the memory that it takes.
+    Work inside numpy is not counted, but needs memory, which `peak_bytes` measures.
     """
     lines = 0
 
@@ -128,12 +128,12 @@ def peak_bytes(action: Callable[[], object]) -> int:
 
 
 def first_step(corpora: Corpora, cursor: Cursor) -> None:
-    """Do the work of a process that has just been started."""
+    """Plan the first step as a process does that has just started."""
     next(iterate_steps(Planner(corpora).layout, cursor, MICRO_BATCHES_PER_STEP))
 
 
 def assert_same_work(corpora: Corpora, action: Callable[[Cursor], Callable[[], object]]) -> None:
-    """Compares what is run of an action for the near and for the far step."""
+    """Compare the executed lines of an action at the near step and at the far step."""
     cursors = [Planner(corpora).cursor_at(step) for step in (NEAR_STEP, FAR_STEP)]
     near, far = (lines_run(action(cursor)) for cursor in cursors)
     assert far < 1.2 * near
@@ -157,7 +157,7 @@ def test_resuming_takes_the_same_work_at_any_step(corpora: Corpora) -> None:
 
 @every_mixture
 def test_resuming_takes_the_same_memory_at_any_step(corpora: Corpora) -> None:
-    """The memory is that of a window's 80,000 pairs, and some bytes for each shard of a pass."""
+    """The memory contains a window's 80,000 pairs, and some bytes for each shard of a pass."""
     cursors = [Planner(corpora).cursor_at(step) for step in (NEAR_STEP, FAR_STEP)]
     near, far = (peak_bytes(partial(first_step, corpora, cursor)) for cursor in cursors)
     assert far < 1.2 * near
@@ -165,7 +165,7 @@ def test_resuming_takes_the_same_memory_at_any_step(corpora: Corpora) -> None:
 
 
 @every_mixture
-def test_steps_go_on_far_in_a_run(corpora: Corpora) -> None:
+def test_steps_far_in_a_run_can_be_read_and_resumed(corpora: Corpora) -> None:
     planner = Planner(corpora)
     cursor = planner.cursor_at(FAR_STEP)
     assert cursor.epoch > 100
@@ -178,7 +178,7 @@ def test_steps_go_on_far_in_a_run(corpora: Corpora) -> None:
 
 
 @every_mixture
-def test_windows_far_in_a_run_have_the_pairs_that_they_should(corpora: Corpora) -> None:
+def test_windows_far_in_a_run_have_each_pair_once_within_the_budget(corpora: Corpora) -> None:
     planner = Planner(corpora)
     cursor = planner.cursor_at(FAR_STEP)
     lengths, plan = planner.plan(cursor.epoch, cursor.window)
@@ -204,7 +204,7 @@ def test_windows_far_in_a_run_have_the_corpora_in_their_shares(corpora: Corpora)
     assert [pairs / sum(taken) for pairs in taken] == pytest.approx(corpora.shares, abs=0.005)
 
 
-def test_a_manifest_takes_at_most_three_kilobytes_a_shard_to_load(tmp_path: Path) -> None:
+def test_loading_a_manifest_takes_at_most_three_kilobytes_per_shard(tmp_path: Path) -> None:
     shards = 10_000
     content = manifest_of(shards).to_bytes()
     (tmp_path / MANIFEST_NAME).write_bytes(content)
@@ -214,7 +214,7 @@ def test_a_manifest_takes_at_most_three_kilobytes_a_shard_to_load(tmp_path: Path
 
 
 def manifest_of(shards: int) -> Manifest:
-    """Return one corpus of shards that are not on the disk."""
+    """Return a manifest of one corpus whose shards do not exist."""
     sha256 = hashlib.sha256(b"").hexdigest()
     tokenizer = TokenizerInfo(file="tokenizer.model", sha256=sha256, vocabulary_size=32_000)
     pairs = shards * SHARD_PAIRS

@@ -1,4 +1,4 @@
-"""Steps against a long list of micro-batches, across windows and epochs."""
+"""Steps, compared with a long list of micro-batches, across windows and epochs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Coordinate = tuple[int, int, int]  # epoch, window, micro-batch
 class Layouts:
     """Number of micro-batches in each window of each epoch."""
 
-    counts: list[list[int]]  # [epochs, windows], again from the first epoch after the last
+    counts: list[list[int]]  # [epochs, windows]; the first epoch follows the last
 
     def __call__(self, epoch: int, window: int) -> WindowLayout:
         count = self.counts[epoch % len(self.counts)][window]
@@ -37,7 +37,7 @@ class Layouts:
         return WindowLayout(len(self.counts[0]), tokens, tokens * 8)
 
     def endless(self) -> Iterator[Coordinate]:
-        """Yield all micro-batches, one by one."""
+        """Yield all micro-batches endlessly, one by one."""
         epoch = 0
         while True:
             for window, count in enumerate(self.counts[epoch % len(self.counts)]):
@@ -74,7 +74,7 @@ def flatten(spans: tuple[Span, ...]) -> list[Coordinate]:
 @example(MOSTLY_EMPTY, 2)
 @example(FIXED, 20)
 @given(layouts, slot_counts)
-def test_steps_are_the_stream_in_pieces(layout: Layouts, slots: int) -> None:
+def test_steps_divide_the_stream_in_order(layout: Layouts, slots: int) -> None:
     stream = layout.endless()
     steps = list(islice(iterate_steps(layout, Cursor(), slots), 12))
     assert len(steps) == 12
@@ -87,7 +87,7 @@ def test_steps_are_the_stream_in_pieces(layout: Layouts, slots: int) -> None:
 @reproducible
 @example(MOSTLY_EMPTY, 2)
 @given(layouts, slot_counts)
-def test_resuming_from_any_cursor_goes_on_with_the_same_steps(layout: Layouts, slots: int) -> None:
+def test_resuming_at_any_cursor_continues_with_the_same_steps(layout: Layouts, slots: int) -> None:
     steps = list(islice(iterate_steps(layout, Cursor(), slots), 15))
     for number in range(10):
         cursor = Cursor.from_json(json.loads(json.dumps(steps[number].next_cursor.to_json())))
@@ -97,8 +97,8 @@ def test_resuming_from_any_cursor_goes_on_with_the_same_steps(layout: Layouts, s
 
 @reproducible
 @given(layouts, slot_counts)
-def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
-    """One position has one cursor: what follows is in its window, or the window is empty."""
+def test_each_position_has_only_one_cursor(layout: Layouts, slots: int) -> None:
+    """The next micro-batch is in the cursor's window, unless that window is empty."""
     cursors = [step.next_cursor for step in islice(iterate_steps(layout, Cursor(), slots), 12)]
     counts = [len(layout(cursor.epoch, cursor.window).units) for cursor in cursors]
     assert len(counts) == 12
@@ -106,13 +106,13 @@ def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
         assert cursor.offset < count or cursor.offset == count == 0
 
 
-def test_a_window_that_ends_with_a_step_is_left() -> None:
+def test_the_cursor_moves_to_the_next_window_at_the_end_of_a_window() -> None:
     cursors = [step.next_cursor for step in islice(iterate_steps(FIXED, Cursor(), 1), 9)]
     assert cursors[4] == Cursor(0, 1, 0)
     assert cursors[-1] == Cursor(1, 0, 0)
 
 
-def test_a_cursor_far_on_needs_no_window_before_it() -> None:
+def test_a_cursor_far_in_the_stream_needs_no_earlier_window() -> None:
     asked = []
 
     def layout(epoch: int, window: int) -> WindowLayout:
@@ -124,12 +124,12 @@ def test_a_cursor_far_on_needs_no_window_before_it() -> None:
     assert asked == [(10**9, 3), (10**9 + 1, 0)]
 
 
-def test_cursor_of_another_dataset_is_refused() -> None:
+def test_a_cursor_beyond_its_window_is_refused() -> None:
     with pytest.raises(BatchingError, match=r"micro-batch 6 is beyond the 5 micro-batches"):
         next(iterate_steps(FIXED, Cursor(0, 0, 6), 2))
 
 
-def test_slots_find_their_spans() -> None:
+def test_spans_of_slots_are_the_micro_batches_of_these_slots() -> None:
     step = next(iterate_steps(FIXED, Cursor(0, 0, 3), 8))
     everything = flatten(step.spans)
     for start in range(9):
@@ -139,7 +139,7 @@ def test_slots_find_their_spans() -> None:
 
 @reproducible
 @given(layouts, slot_counts)
-def test_ranks_share_each_step_whatever_their_number(layout: Layouts, slots: int) -> None:
+def test_any_number_of_ranks_divides_each_step_in_order(layout: Layouts, slots: int) -> None:
     steps = list(islice(iterate_steps(layout, Cursor(), slots), 4))
     assert len(steps) == 4
     for step in steps:
@@ -187,7 +187,7 @@ def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None
     assert all(run(ranks, steps=10) == one for ranks in (2, 3, 7))
 
 
-def test_a_rank_can_request_the_slots_of_others(reader: WindowReader) -> None:
+def test_a_rank_can_request_slots_of_other_ranks(reader: WindowReader) -> None:
     """This includes slots of a step that spans two windows."""
     everything = list(islice(local_rank_steps(reader, Cursor(), 0, 1, 7), 10))
     assert len(everything) == 10
@@ -198,7 +198,7 @@ def test_a_rank_can_request_the_slots_of_others(reader: WindowReader) -> None:
             assert content(received()) == content(expected)
 
 
-def test_epoch_has_every_pair_once(reader: WindowReader) -> None:
+def test_each_epoch_has_every_pair_once(reader: WindowReader) -> None:
     seen: list[list[int]] = [[], [], []]
     for step in local_rank_steps(reader, Cursor(), 0, 1, 1):
         if step.cursor.epoch == 3:

@@ -1,4 +1,4 @@
-"""Windows of real datasets: against their text, against other readers, and when damaged."""
+"""Windows of real datasets, compared with their text and between readers, and damaged shards."""
 
 import hashlib
 import shutil
@@ -60,7 +60,7 @@ def mixed_data(
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
 ) -> PairDataConfig:
-    """Three corpora of 500, 40 and 30 pairs, of which a quarter of an epoch each is the small."""
+    """Return settings of three corpora with 500, 40 and 30 pairs and shares of 1/2, 1/4 and 1/4."""
     dataset = tmp_path_factory.mktemp("mixed") / "d"
     train = [
         {"source": str(corpus_folder / f"{name}.src"), "target": str(corpus_folder / f"{name}.tgt")}
@@ -76,7 +76,7 @@ def mixed_data(
     return data
 
 
-def test_layout_counts_what_is_fetched(reader: WindowReader) -> None:
+def test_a_layout_has_the_tokens_and_bytes_of_the_fetched_batches(reader: WindowReader) -> None:
     for window in range(3):
         layout = reader.layout(0, window)
         fetched = reader.fetch(0, window, 0, len(layout.units))
@@ -85,7 +85,7 @@ def test_layout_counts_what_is_fetched(reader: WindowReader) -> None:
         assert layout.bytes.tolist() == [batch.bytes for batch in fetched]
 
 
-def test_every_pair_has_the_pieces_of_its_sentence(
+def test_every_pair_has_the_tokens_of_its_sentences(
     reader: WindowReader, dataset: Path, manifest: Manifest, read_pairs: ReadPairs
 ) -> None:
     tokenizers = load_tokenizers(open_store(dataset), manifest)
@@ -102,7 +102,7 @@ def test_every_pair_has_the_pieces_of_its_sentence(
     assert sorted(seen) == list(range(manifest.pairs))
 
 
-def test_seeds_and_epochs_differ(
+def test_different_seeds_and_epochs_read_different_pairs(
     reader: WindowReader, dataset: Path, data_settings: MakeSettings
 ) -> None:
     other = open_reader(dataset, data_settings(dataset, seed=6))
@@ -112,7 +112,7 @@ def test_seeds_and_epochs_differ(
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_answers_depend_neither_on_the_cache_nor_on_what_was_asked_before(
+def test_a_window_depends_neither_on_the_cache_nor_on_earlier_requests(
     dataset: Path, mixed_data: PairDataConfig, data_settings: MakeSettings, mixed: bool
 ) -> None:
     path = Path(mixed_data.dataset) if mixed else dataset
@@ -127,7 +127,7 @@ def test_answers_depend_neither_on_the_cache_nor_on_what_was_asked_before(
     assert [reader.windows_read for reader in readers][::2] == [len(asked), len(set(asked))]
 
 
-def test_cache_keeps_the_newest_windows_within_its_bytes(
+def test_the_cache_keeps_the_newest_windows_within_its_bytes(
     reader: WindowReader, dataset: Path, data_settings: MakeSettings
 ) -> None:
     sizes = [int(reader.layout(0, window).bytes.sum()) for window in range(3)]
@@ -137,11 +137,11 @@ def test_cache_keeps_the_newest_windows_within_its_bytes(
         two.layout(0, window)
         two.fetch(0, window, 0, 1)
         reads.append(two.windows_read)
-    # 0 has to go for 2, later 2 for 0 since 1 was used more recently, and then 0 for 2.
+    # Window 0 leaves for 2; later 2, less recently used than 1, leaves for 0, and then 0 for 2.
     assert reads == [1, 2, 3, 3, 3, 3, 4, 4, 5]
 
 
-def test_mixture_has_the_shares_of_its_weights(
+def test_a_mixture_has_the_shares_of_its_weights(
     mixed_data: PairDataConfig, data_settings: MakeSettings
 ) -> None:
     dataset = Path(mixed_data.dataset)
@@ -160,13 +160,13 @@ def test_mixture_has_the_shares_of_its_weights(
             tagged = corpus_of[micro_batch.pair_ids] == 1
             assert np.array_equal(first == tag_id, tagged)
         assert np.bincount(corpus_of, counts[epoch]).tolist() == [285, 142, 142]
-    # Of every corpus each pair comes as often as any other, to within one pass.
+    # Each pair of a corpus is read as often as any other, to within one pass.
     for corpus in range(3):
         often = counts.sum(axis=0)[corpus_of == corpus]
         assert often.max() - often.min() <= 1
 
 
-def test_recipe_with_other_corpora_is_refused(dataset: Path, data_settings: MakeSettings) -> None:
+def test_a_recipe_with_other_corpora_is_refused(dataset: Path, data_settings: MakeSettings) -> None:
     settings = data_settings(dataset)
     train = (settings.data.train[0].model_copy(update={"name": "news"}),)
     other = settings.data.model_copy(update={"train": train})
@@ -174,19 +174,19 @@ def test_recipe_with_other_corpora_is_refused(dataset: Path, data_settings: Make
         open_reader(dataset, data_settings(dataset, data=other))
 
 
-def test_budget_that_the_longest_pair_exceeds_is_refused_at_once(
+def test_a_budget_below_the_longest_pair_is_refused_at_once(
     dataset: Path, data_settings: MakeSettings
 ) -> None:
     with pytest.raises(BatchingError):
         open_reader(dataset, data_settings(dataset, max_tokens_per_micro_batch=10))
 
 
-def test_window_that_does_not_exist(reader: WindowReader) -> None:
+def test_a_window_that_does_not_exist_is_refused(reader: WindowReader) -> None:
     with pytest.raises(BatchingError):
         reader.layout(0, 3)
 
 
-def test_damaged_shard_stops_its_windows_after_retries(
+def test_a_damaged_shard_fails_only_its_windows_and_after_retries(
     dataset: Path, manifest: Manifest, data_settings: MakeSettings, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(dataset, tmp_path / "copy"))

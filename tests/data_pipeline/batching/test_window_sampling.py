@@ -1,4 +1,4 @@
-"""Windows with subword sampling: other pieces in every pass, whatever else is the same or not."""
+"""Windows with subword sampling: each pass has different pieces, whatever the batching."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 
 MakeSettings = Callable[..., DataSettings]
-Pieces = dict[int, tuple[list[int], list[int]]]  # by pair, of source and target
+Pieces = dict[int, tuple[list[int], list[int]]]  # pieces of source and target, by pair
 BUDGET = 160
 
 
@@ -29,7 +29,7 @@ def sampling(alpha: float = 0.3, sides: str = "both") -> TokenizerConfig:
 
 
 def read(dataset: Path, settings: DataSettings, epoch: int) -> Pieces:
-    """All pairs of an epoch, each seen once, by a fresh reader; checks budget and layout."""
+    """Return the pieces of all pairs of an epoch from a new reader, after checks of the layout."""
     store = open_store(dataset)
     reader = WindowReader(store, Manifest.load(store), settings)
     budget = settings.batching.max_tokens_per_micro_batch
@@ -67,7 +67,7 @@ def sampled(dataset: Path, data_settings: MakeSettings) -> Pieces:
     return read(dataset, settings, 0)
 
 
-def test_other_pieces_of_the_same_sentences(
+def test_sampling_splits_the_same_sentences_into_different_pieces(
     stored: Pieces, sampled: Pieces, tokenizer: Tokenizer
 ) -> None:
     assert stored.keys() == sampled.keys()
@@ -96,7 +96,7 @@ def test_pieces_of_a_pair_do_not_depend_on_batching(
     assert read(dataset, settings, 0) == sampled
 
 
-def test_seeds_and_passes_have_different_pieces(
+def test_each_seed_and_pass_has_different_pieces(
     dataset: Path, data_settings: MakeSettings, sampled: Pieces
 ) -> None:
     settings = data_settings(dataset, tokenizer=sampling())
@@ -110,7 +110,7 @@ def test_seeds_and_passes_have_different_pieces(
 
 
 @pytest.mark.parametrize(("sides", "changed"), [("source", 0), ("target", 1)])
-def test_one_side_alone(
+def test_sampling_of_one_side_leaves_the_other_side_unchanged(
     dataset: Path,
     data_settings: MakeSettings,
     stored: Pieces,
@@ -123,10 +123,10 @@ def test_one_side_alone(
     assert all(pieces[pair][1 - changed] == stored[pair][1 - changed] for pair in stored)
 
 
-def test_no_sampled_sentence_is_longer_than_allowed(
+def test_no_sampled_sentence_exceeds_the_budget(
     dataset: Path, manifest: Manifest, data_settings: MakeSettings, stored: Pieces
 ) -> None:
-    """A longer sentence keeps its stored pieces; the budget can be no larger than those."""
+    """A longer sentence keeps its stored pieces, which always fit into the budget."""
     budget = max(manifest.longest().values())
     settings = data_settings(
         dataset, tokenizer=sampling(alpha=0.9), max_tokens_per_micro_batch=budget
@@ -137,14 +137,14 @@ def test_no_sampled_sentence_is_longer_than_allowed(
     assert max(len(side) for sides in pieces.values() for side in sides) <= budget
 
 
-def test_tags_and_passes_of_a_mixture(
+def test_each_pass_over_a_small_corpus_has_different_pieces_and_its_tag(
     data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
     data_settings: MakeSettings,
     corpus_folder: Path,
     tmp_path: Path,
 ) -> None:
-    """A small corpus comes several times in an epoch, each time with other pieces and its tag."""
+    """A small corpus is read several times in an epoch."""
     train = [
         {"source": str(corpus_folder / f"{name}.src"), "target": str(corpus_folder / f"{name}.tgt")}
         | {"tag": f"<{name}>", "weight": 1}
@@ -175,7 +175,7 @@ def test_tags_and_passes_of_a_mixture(
 
 
 class OneSlice:
-    """A mixture whose every window is the same part of one shard."""
+    """Mixture in which every window is the same part of one shard."""
 
     windows_per_epoch = 1
 
@@ -187,7 +187,7 @@ class OneSlice:
 
 
 @pytest.mark.parametrize("pass_number", [0, 4])
-def test_pieces_follow_from_the_pass_and_the_numbers_of_the_pairs_in_the_dataset(
+def test_pieces_depend_on_the_pass_and_on_the_pair_s_number_in_the_dataset(
     dataset: Path,
     manifest: Manifest,
     data_settings: MakeSettings,
@@ -195,7 +195,7 @@ def test_pieces_follow_from_the_pass_and_the_numbers_of_the_pairs_in_the_dataset
     tokenizer: Tokenizer,
     pass_number: int,
 ) -> None:
-    """Whatever their place in the shard and in the slice, of which a window has the middle."""
+    """The window is the middle of a shard, so a pair's number is not its place in the slice."""
     settings = data_settings(dataset, tokenizer=sampling())
     reader = WindowReader(open_store(dataset), manifest, settings)
     reader._mixture = OneSlice(ShardSlice(3, 20, 50, pass_number))  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Settings of one corpus in a recipe, and their meaning."""
+"""Settings of one corpus in a recipe."""
 
 import pytest
 from pydantic import ValidationError
@@ -29,7 +29,7 @@ def corpus(**settings: object) -> PairCorpusConfig:
         ({"source": "a", "target": "b", "name": "News 1"}, "pattern"),
     ],
 )
-def test_wrong_corpora_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_corpora_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         corpus(**settings)
 
@@ -43,7 +43,7 @@ def test_wrong_corpora_are_refused(settings: dict[str, object], message: str) ->
         {"min_score": 0.5},
     ],
 )
-def test_settings_of_files_need_files(setting: dict[str, object]) -> None:
+def test_settings_of_files_require_files(setting: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=f"{next(iter(setting))} can be set only with files"):
         corpus(source="a", target="b", **setting)
 
@@ -67,13 +67,13 @@ def test_settings_of_files_need_files(setting: dict[str, object]) -> None:
         ({"files": ["a.tsv", "b.jsonl.gz"]}, "indicate no single format"),
     ],
 )
-def test_wrong_files_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_of_files_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         corpus(**{"files": ["part-{1..3}.tsv"]} | settings)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "s3", "gs"])
-def test_remote_corpora_need_hashes(scheme: str) -> None:
+def test_remote_corpora_require_hashes(scheme: str) -> None:
     url = f"{scheme}://x.org/a"
     with pytest.raises(ValidationError, match="a is remote and its sha256 is not set"):
         corpus(source=url, target="b")
@@ -85,14 +85,14 @@ def test_remote_corpora_need_hashes(scheme: str) -> None:
     corpus(files=[url + "-{0..1}.tsv"], files_sha256=[SHA256, SHA256])
 
 
-def test_local_and_builtin_corpora_need_none() -> None:
+def test_local_and_builtin_corpora_require_no_hashes() -> None:
     local = corpus(source="file:///a", target="builtin:phrasebook/train.en")
     assert local.locations == ("file:///a", "builtin:phrasebook/train.en")
     assert local.sha256s == (None, None)
     assert local.files_format is None
 
 
-def test_braces_stand_for_several_files() -> None:
+def test_braces_in_a_name_expand_to_several_files() -> None:
     several = corpus(files=["x/part-{08..10}.tsv", "y.tsv.zst"])
     names = ("x/part-08.tsv", "x/part-09.tsv", "x/part-10.tsv", "y.tsv.zst")
     assert several.locations == names
@@ -109,11 +109,11 @@ def test_braces_stand_for_several_files() -> None:
         ("file:///x/a.tar?versionId=3", "webdataset"),
     ],
 )
-def test_names_tell_the_format(name: str, file_format: str) -> None:
+def test_the_format_follows_from_the_file_name(name: str, file_format: str) -> None:
     assert corpus(files=[name], columns=NAMED).files_format == file_format
 
 
-def test_a_given_format_goes_before_the_name() -> None:
+def test_a_given_format_takes_precedence_over_the_name() -> None:
     assert corpus(files=["a.tsv"], format="jsonl", columns=NAMED).files_format == "jsonl"
 
 
@@ -127,7 +127,7 @@ def test_a_given_format_goes_before_the_name() -> None:
         {"max_words": 3},
     ],
 )
-def test_wrong_cleaning_is_refused(rules: dict[str, object]) -> None:
+def test_invalid_cleaning_rules_are_refused(rules: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PairCleaningConfig.model_validate(rules)
 
@@ -144,5 +144,5 @@ def test_wrong_cleaning_is_refused(rules: dict[str, object]) -> None:
         ("file:///x/a.tsv.ZST", "tsv"),
     ],
 )
-def test_format_by_name(name: str, file_format: str) -> None:
+def test_the_format_of_a_file_ignores_case_and_compression(name: str, file_format: str) -> None:
     assert corpus(files=[name], columns=NAMED).files_format == file_format

@@ -1,4 +1,4 @@
-"""Accepted and refused values of the settings of data, tokenizer and batching."""
+"""Valid and invalid settings of data, tokenizer and batching."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +29,13 @@ MakeData = Callable[..., PairDataConfig]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> None:
+def test_every_field_has_a_change_class_and_a_description(model: type[BaseModel]) -> None:
     assert model.model_fields
     for name, field in model.model_fields.items():
         is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         classed = change_class(field)
-        # A group of settings is described by its members; PairColumns is one setting of a corpus.
+        # The members of a group of settings have descriptions; PairColumns is one setting of a
+        # corpus.
         if is_model and not classed:
             assert field.annotation in MODELS
         else:
@@ -56,7 +57,7 @@ def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> No
         ({"sampling": {"sides": "neither"}}, "'both', 'source' or 'target'"),
     ],
 )
-def test_wrong_tokenizers_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_tokenizers_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TokenizerConfig.model_validate({"vocabulary_size": 100} | settings)
 
@@ -83,14 +84,14 @@ def aligned(**settings: object) -> dict[str, object]:
         ({"cache_gigabytes": "nan"}, "greater than 0|finite"),
     ],
 )
-def test_wrong_data_is_refused(
+def test_invalid_data_settings_are_refused(
     data_config: MakeData, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         data_config(Path("x"), **settings)
 
 
-def test_corpora_are_named_by_the_recipe_or_their_position(data_config: MakeData) -> None:
+def test_a_corpus_is_named_by_the_recipe_or_by_its_position(data_config: MakeData) -> None:
     def names(*train: dict[str, object]) -> tuple[str, ...]:
         return data_config(Path("x"), train=train).corpus_names
 

@@ -73,12 +73,12 @@ def tagged(corpus=(), **more):
         ),
     ],
 )
-def test_impossible_settings_are_refused(make, corpus, more, message):
+def test_invalid_settings_are_refused_with_the_reason(make, corpus, more, message):
     with pytest.raises(ValidationError, match=message):
         make(corpus, **more)
 
 
-def test_settings_survive_a_round_trip(tmp_path):
+def test_settings_that_are_read_back_from_json_are_equal(tmp_path):
     numbered = tagged({"columns": {"text": 1, "tags": 3}})
     for data in (labelled(), tagged(), numbered):
         assert type(data).model_validate(data.model_dump(mode="json")) == data
@@ -94,11 +94,11 @@ def test_settings_survive_a_round_trip(tmp_path):
         (["O", "B-"], False),
     ],
 )
-def test_spans_are_recognised_by_the_names_of_tags(labels, there_are):
+def test_spans_are_recognised_by_tag_names(labels, there_are):
     assert tagged(labels=labels).has_spans == there_are
 
 
-def test_the_pages_data_examples_are_valid():
+def test_the_examples_on_the_page_about_labels_are_valid():
     blocks = [
         yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)
     ]

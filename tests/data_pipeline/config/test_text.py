@@ -1,4 +1,4 @@
-"""Settings of documents in a recipe, and their description on the page on data."""
+"""Settings of documents in a recipe, and the examples on the page about data."""
 
 import re
 from pathlib import Path
@@ -38,12 +38,12 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "data.md"
         ({"files": ["https://x.org/a.txt"]}, "remote and its sha256 is not set"),
     ],
 )
-def test_wrong_corpora_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_text_corpora_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TextCorpusConfig.model_validate(settings)
 
 
-def test_formats_follow_from_names() -> None:
+def test_the_format_of_documents_follows_from_the_file_name() -> None:
     names = {"a.txt.gz": "text", "b.jsonl": "jsonl", "c.tar": "webdataset", "d.parquet": "parquet"}
     found = {name: TextCorpusConfig(files=(name,)).files_format for name in names}
     assert found == names
@@ -63,17 +63,17 @@ def test_formats_follow_from_names() -> None:
         ({"joint": False}, "documents have only one tokenizer"),
     ],
 )
-def test_wrong_tokenizers_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_text_tokenizers_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TextTokenizerConfig.model_validate({"vocabulary_size": 100, **settings})
 
 
-def test_defaults_of_documents() -> None:
+def test_documents_have_these_defaults() -> None:
     assert TextTokenizerConfig(vocabulary_size=100).verbatim
     assert TextCleaningConfig().drops_heldout
 
 
-def test_the_page_shows_a_recipe_that_loads() -> None:
+def test_the_examples_on_the_page_about_data_are_valid() -> None:
     columns, pairs, context, documents = map(
         yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     )

@@ -1,4 +1,4 @@
-"""Small files that ask for gigabytes: each is refused or read, in the memory of innocent ones."""
+"""Small files that expand to gigabytes: each is refused, or read in little memory."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
-    """The most memory of the process until a file was read, and what was said about it."""
+    """Return, by file, the process's peak memory after reading it, and the resulting message."""
     folder = tmp_path_factory.mktemp("bombs")
     command = [sys.executable, bombs.__file__, str(folder)]
     subprocess.run([*command, "write"], check=True)
@@ -39,15 +39,15 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]
     return {name: (int(peak_bytes), said) for name, peak_bytes, said in lines}
 
 
-def test_each_is_refused_by_name_or_read(read: dict[str, tuple[int, str]]) -> None:
+def test_each_bomb_is_refused_by_name_or_read(read: dict[str, tuple[int, str]]) -> None:
     for name, (_, said) in read.items():
         pattern = next(SAID[kind] for kind in SAID if name.startswith(kind))
         assert re.search(pattern, said), f"{name}: {said}"
     assert len(read) > 20
 
 
-def test_none_takes_memory(read: dict[str, tuple[int, str]]) -> None:
-    """Without budgets, each takes some hundred megabytes more, or as much as it is made for."""
+def test_no_bomb_takes_much_more_memory_than_other_files(read: dict[str, tuple[int, str]]) -> None:
+    """Without limits, each bomb takes at least some hundred megabytes more."""
     peaks = [peak_bytes for peak_bytes, _ in read.values()]
     innocent = max(peak for name, (peak, _) in read.items() if name.startswith("innocent"))
     assert max(peaks) < innocent + 200_000_000, {name: peak for name, (peak, _) in read.items()}

@@ -1,4 +1,4 @@
-"""Cleaning rules against a plain reimplementation of what the recipe's descriptions say."""
+"""Cleaning rules, compared with a plain reimplementation of their descriptions in the recipe."""
 
 import itertools
 import random
@@ -54,7 +54,7 @@ def cleaner_of(data: PairDataConfig) -> Cleaner:
 
 
 def reasons_of(pair: Example, rules: PairCleaningConfig, min_score: float | None) -> list[str]:
-    """Every rule that applies to a pair that is normalised already."""
+    """Return all rules that apply to a pair that is already normalised."""
     (source, target), score = pair
     shorter, longer = min(len(source), len(target)), max(len(source), len(target))
     applies = {
@@ -105,7 +105,7 @@ def test_every_pair_is_kept_or_counted_under_its_first_reason(
         ({"max_source_characters": 1, "normalise": "NFKC"}, ("f", "x"), ("ﬁ", "x")),
     ],
 )
-def test_bounds_are_inclusive(
+def test_bounds_of_cleaning_rules_are_inclusive(
     rules: dict[str, Any], kept: tuple[str, str], dropped: tuple[str, str]
 ) -> None:
     given = [Example(kept, None), Example(dropped, None)]
@@ -122,7 +122,7 @@ def test_a_score_at_the_bound_is_kept() -> None:
     assert report.counts() == {"empty": 0, "score": 1}
 
 
-def test_only_wanted_rules_are_reported() -> None:
+def test_only_rules_that_the_recipe_sets_are_reported() -> None:
     assert make_cleaner({}).reasons == ["empty"]
     assert make_cleaner({"max_length_ratio": 2, "drop_duplicates": True}).reasons == [
         "empty",
@@ -131,7 +131,7 @@ def test_only_wanted_rules_are_reported() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
+def test_the_ten_earliest_examples_are_shown_in_any_order_of_merging(seed: int) -> None:
     rng = random.Random(seed)
     positions = rng.sample(range(1000), 60)
     whole, parts = Dropped(), [Dropped() for _ in range(7)]
@@ -156,7 +156,7 @@ def test_earliest_ten_are_shown_however_parts_come_and_merge(seed: int) -> None:
 
 
 @pytest.mark.parametrize("late", [50, 0, 98])
-def test_a_late_example_takes_the_place_of_the_last_one_shown(late: int) -> None:
+def test_an_earlier_example_replaces_the_last_shown_example(late: int) -> None:
     dropped = Dropped()
     for position in (*range(1, 10), 99, late, 200, late + 1000):
         dropped.add(position, ("a", "b"))
@@ -165,7 +165,7 @@ def test_a_late_example_takes_the_place_of_the_last_one_shown(late: int) -> None
     assert dropped.count == 13
 
 
-def test_merging_leaves_the_merged_report_as_it_was() -> None:
+def test_merging_does_not_change_the_merged_report() -> None:
     one, other = DropReport(["x"]), DropReport(["x", "y"])
     for number in range(5):
         other.by_reason["x"].add(number, ("a", "b"))
@@ -176,7 +176,7 @@ def test_merging_leaves_the_merged_report_as_it_was() -> None:
     assert one.counts() == {"x": 6, "y": 1}
 
 
-def test_examples_are_cut(data_config: Callable[..., PairDataConfig], corpus: Any) -> None:
+def test_examples_are_cut_short(data_config: Callable[..., PairDataConfig], corpus: Any) -> None:
     long: PairCorpusConfig = corpus("train")
     data = data_config(Path("x"), train=[long], cleaning={"max_target_characters": 9})
     _, report = cleaner_of(data).clean(0, [Example(("a" * 10_000, "b" * 10_000), None)])
@@ -184,8 +184,8 @@ def test_examples_are_cut(data_config: Callable[..., PairDataConfig], corpus: An
     assert example.texts == ("a" * 500, "b" * 500)
 
 
-def test_order_of_rules_is_that_of_the_report() -> None:
-    """Whatever applies later is not counted, for every pair of rules."""
+def test_a_pair_is_counted_under_the_first_rule_in_the_order_of_the_report() -> None:
+    """For each pair of rules, the later rule is not counted."""
     everything = {
         "max_source_characters": 4,
         "max_target_characters": 4,

@@ -23,7 +23,7 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 
 @given(st.lists(st.sampled_from(["a b", "c.", "", "  "]), max_size=12), st.integers(0, 4))
-def test_a_sentence_has_those_before_it_up_to_an_empty_line(lines, count):
+def test_context_is_the_preceding_sentences_up_to_an_empty_line(lines, count):
     results = list(in_context(lines, count))
     assert len(results) == len(lines)
     for number, found in enumerate(results):
@@ -39,7 +39,7 @@ def test_a_sentence_has_those_before_it_up_to_an_empty_line(lines, count):
         assert alone == (f"{SEPARATOR} {sentence}" if len(expected) > 1 else sentence)
 
 
-# 40 documents of five sentences, some of which are long and are dropped, but are context.
+# 40 documents of five sentences; long sentences are dropped, but still serve as context.
 DOCUMENTS = [
     [f"Café {document} line {line}" + " so" * 40 * (line == document % 9) for line in range(5)]
     for document in range(40)
@@ -58,7 +58,7 @@ def written(folder, name, documents):
 
 @pytest.fixture
 def data(tmp_path):
-    """Settings of documents, with so much context."""
+    """Return a function that makes settings with a given number of context sentences."""
 
     def make(sentences, **other):
         values = {
@@ -78,7 +78,7 @@ def data(tmp_path):
 TOKENIZER = TokenizerConfig(type="bpe", vocabulary_size=80)
 
 
-def test_a_dataset_has_sources_in_context_whatever_the_chunks(data, monkeypatch):
+def test_sources_in_context_do_not_depend_on_the_chunks(data, monkeypatch):
     pairs, manifests = [], []
     for chunk in (20_000, 7):
         monkeypatch.setattr(ingest, "EXAMPLES_PER_CHUNK", chunk)
@@ -109,7 +109,7 @@ def test_a_dataset_has_sources_in_context_whatever_the_chunks(data, monkeypatch)
     assert [tokenizer.piece(n) for n in ids].count(f"▁{SEPARATOR}") == 2
 
 
-def test_without_context_a_dataset_is_what_it_was(data):
+def test_0_context_sentences_prepare_the_same_dataset_as_without_the_setting(data):
     with_none = data(0)
     values = with_none.model_dump(exclude={"context_sentences"})
     plain = PairDataConfig.model_validate(values)
@@ -119,7 +119,7 @@ def test_without_context_a_dataset_is_what_it_was(data):
     assert "context_sentences" in preparation_settings(settings_of(data(1), TOKENIZER))["data"]
 
 
-def test_a_tokenizer_without_the_separator_and_files_without_an_order_are_refused(data, tmp_path):
+def test_context_requires_a_tokenizer_with_the_separator_and_ordered_files(data, tmp_path):
     settings = settings_of(data(0), TOKENIZER)
     prepare(settings, lambda progress: None)
     model = tmp_path / "with-0" / "tokenizer.model"

@@ -1,4 +1,4 @@
-"""Corpora as they come: every format, compression and place, and every way to be wrong."""
+"""Read corpora in every format, compression and place, and refuse every kind of damage."""
 
 import gzip
 import hashlib
@@ -57,7 +57,7 @@ def jsonl_of(pairs: list[tuple[str, str]]) -> bytes:
     return text_of([json.dumps({"t": {"fr": fr, "en": en}}) for fr, en in pairs])
 
 
-# By format: what the files hold, and how the recipe says it.
+# By format: the content of files, and the columns in the recipe.
 FORMATS: dict[str, tuple[Callable[[list[tuple[str, str]]], bytes], dict[str, str]]] = {
     "tsv": (tsv_of, {"source": "fr", "target": "en"}),
     "jsonl": (jsonl_of, {"source": "t.fr", "target": "t.en"}),
@@ -74,7 +74,7 @@ def reader_of(corpus: PairCorpusConfig, mirror: str | None = None) -> CorpusRead
 
 
 def read(reader: CorpusReader, pairs_per_chunk: int = 7) -> list[tuple[str, str]]:
-    """All pairs; checks the positions of the chunks and the progress on the way."""
+    """Return all pairs, after checks of the chunks' positions and of the progress."""
     pairs: list[Example] = []
     read_before = 0
     for chunk in reader.chunks(pairs_per_chunk):
@@ -97,7 +97,7 @@ def aligned(folder: Path, source: bytes, target: bytes, **settings: str) -> Pair
 
 
 @pytest.mark.parametrize("suffixes", list(itertools.product(COMPRESSORS, repeat=2)))
-def test_aligned_files(suffixes: tuple[str, str], tmp_path: Path) -> None:
+def test_compressed_aligned_files_are_read(suffixes: tuple[str, str], tmp_path: Path) -> None:
     names = [tmp_path / "a.fr", tmp_path / "a.en"]
     contents = [text_of(SOURCES), text_of(TARGETS)]
     for name, suffix, content in zip(names, suffixes, contents, strict=True):
@@ -116,7 +116,7 @@ def test_aligned_files(suffixes: tuple[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", COMPRESSORS)
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_files_with_both_sides(file_format: str, suffix: str, tmp_path: Path) -> None:
+def test_files_with_both_sides_are_read(file_format: str, suffix: str, tmp_path: Path) -> None:
     write, columns = FORMATS[file_format]
     contents = [write(PAIRS[:60]), write(PAIRS[60:]), write(PAIRS[:1])]
     for number, content in enumerate(contents):
@@ -138,14 +138,14 @@ def test_chunks_of_any_size_give_the_same_pairs(pairs_per_chunk: int, tmp_path: 
     assert read(reader_of(corpus), pairs_per_chunk) == PAIRS
 
 
-def test_builtin_phrasebook() -> None:
+def test_the_builtin_phrasebook_is_read() -> None:
     corpus = PairCorpusConfig(
         source="builtin:phrasebook/test.fr", target="builtin:phrasebook/test.en"
     )
     assert read(reader_of(corpus, mirror="/not/used"), 100) == phrasebook_pairs("test")
 
 
-def test_line_ends_of_other_systems_and_a_missing_last_one(tmp_path: Path) -> None:
+def test_all_line_ends_are_read_and_the_last_line_end_may_be_missing(tmp_path: Path) -> None:
     corpus = aligned(tmp_path, b"one\r\ntwo \x0b \xc2\x85 words", b"\xe2\x80\xa8x\n\r\n")
     assert read(reader_of(corpus)) == [("one", "\u2028x"), ("two \x0b \x85 words", "")]
 
@@ -153,7 +153,7 @@ def test_line_ends_of_other_systems_and_a_missing_last_one(tmp_path: Path) -> No
 # Places
 
 
-def test_a_mirror_replaces_a_url_and_hashes_still_hold(tmp_path: Path) -> None:
+def test_a_mirror_replaces_a_url_and_hashes_are_still_checked(tmp_path: Path) -> None:
     (tmp_path / "a.fr.zst").write_bytes(zstd.compress(text_of(SOURCES)))
     (tmp_path / "a.en").write_bytes(text_of(TARGETS))
     settings = {"source": "https://nowhere.invalid/some/a.fr.gz", "target": "/no/folder/a.en.xz"}
@@ -166,7 +166,7 @@ def test_a_mirror_replaces_a_url_and_hashes_still_hold(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """Has the corpus in two JSON lines files."""
+    """Yield a server that has the corpus in two JSON lines files."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "served").mkdir()
     for number, pairs in enumerate((PAIRS[:60], PAIRS[60:])):
@@ -189,7 +189,7 @@ def test_remote_files_are_downloaded_once_before_they_are_read(
     assert server.requests == {"0.jsonl": 1, "1.jsonl": 1}
 
 
-# Every way to be wrong
+# Every kind of damage
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_remote_files_are_downloaded_once_before_they_are_read(
     ],
 )
 @pytest.mark.parametrize("pairs_per_chunk", [2, 1000])
-def test_bad_text_is_named_with_its_line(
+def test_damaged_text_is_named_with_its_line(
     pairs_per_chunk: int, content: bytes, message: str, tmp_path: Path
 ) -> None:
     corpus = aligned(tmp_path, b"un\ndeux\ntrois\n", content)
@@ -214,7 +214,7 @@ def test_bad_text_is_named_with_its_line(
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_wrong_hash_gives_both_and_the_file(file_format: str, tmp_path: Path) -> None:
+def test_a_wrong_hash_is_named_with_file_and_both_hashes(file_format: str, tmp_path: Path) -> None:
     write, columns = FORMATS[file_format]
     for number in range(2):
         (tmp_path / f"{number}.{file_format}").write_bytes(write(PAIRS))
@@ -229,14 +229,14 @@ def test_wrong_hash_gives_both_and_the_file(file_format: str, tmp_path: Path) ->
         read(reader_of(corpus))
 
 
-def test_wrong_hash_comes_before_what_it_explains(tmp_path: Path) -> None:
+def test_a_wrong_hash_is_reported_before_errors_that_it_explains(tmp_path: Path) -> None:
     corpus = aligned(tmp_path, b"1\n2\n", b"1\n", target_sha256="0" * 64)
     with pytest.raises(CorpusError, match=r"a\.en has the wrong content"):
         read(reader_of(corpus))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_empty_corpora_are_refused_and_empty_files_are_not(
+def test_an_empty_corpus_is_refused_but_an_empty_file_is_read(
     file_format: str, tmp_path: Path
 ) -> None:
     write, columns = FORMATS[file_format]
@@ -257,25 +257,25 @@ def test_line_numbers_count_the_header_and_restart_in_each_file(tmp_path: Path) 
         read(reader_of(corpus))
 
 
-def test_missing_file_is_named_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         reader_of(
             PairCorpusConfig(source="builtin:phrasebook/test.fr", target=f"{tmp_path}/none.en")
         )
 
 
-def test_reading_may_stop_early(tmp_path: Path) -> None:
+def test_reading_can_stop_early_and_closes_the_files(tmp_path: Path) -> None:
     reader = reader_of(aligned(tmp_path, text_of(SOURCES), text_of(TARGETS)))
     chunks = reader.chunks(2)
     assert next(chunks).first == 0
-    chunks.close()  # an open file would be a warning, and so an error
+    chunks.close()  # a file left open would be an error
     assert reader.sha256s == ()
 
 
 # Held-out sets
 
 
-def test_read_whole(tmp_path: Path) -> None:
+def test_read_whole_returns_all_pairs_and_hashes(tmp_path: Path) -> None:
     text = read_whole(
         aligned(tmp_path, text_of(SOURCES), text_of(TARGETS)), mirror=None, cache=tmp_path
     )
@@ -284,7 +284,7 @@ def test_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget", ["HELD_OUT_EXAMPLES", "HELD_OUT_CHARACTERS"])
-def test_a_held_out_set_is_small(
+def test_a_held_out_set_above_a_limit_is_refused(
     budget: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus_module, budget, replace(getattr(corpus_module, budget), limit=100))

@@ -1,4 +1,4 @@
-"""Cutting: whole lines and samples, whatever the blocks are, and limits on all of them."""
+"""Cut corpora into whole lines and samples for any size of blocks, within limits."""
 
 import io
 import subprocess
@@ -43,7 +43,7 @@ def read_all(reader: LineReader, count: int = 1000) -> list[ChunkLines]:
 @pytest.mark.parametrize("block_bytes", [7, 8, 100])
 @pytest.mark.parametrize("count", [1, 2, 5, 1000])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
-def test_lines_are_whole_whatever_the_blocks_are(
+def test_lines_are_whole_for_any_size_of_blocks(
     block_bytes: int, count: int, end: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data_pipeline.corpora.lines.BLOCK_BYTES", block_bytes)
@@ -63,21 +63,21 @@ def test_parts_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_pipeline.corpora.lines.BLOCK_BYTES", 100)
     reader = reader_of(b"0123456789\n" * 100)
     assert reader.take(100, max_bytes=200).count < 30
-    # The other side of aligned files follows, however many bytes it takes.
+    # The second of two aligned files follows the first, whatever bytes its lines need.
     parts = list(cut_aligned([reader_of(b"\n" * 100), reader_of(b"0123456789\n" * 100)], 100))
     assert [part.sides[1].count for part in parts] == [100]
 
 
 @pytest.mark.parametrize("before", [0, 3, 100_000])
 @pytest.mark.parametrize("after", [b"", b"\nmore"])
-def test_long_lines_are_refused(before: int, after: bytes) -> None:
+def test_lines_longer_than_the_limit_are_refused(before: int, after: bytes) -> None:
     allowed = b"line\n" * before + b"x" * (MAX_LINE_BYTES - len(after[:1]))
     assert sum(lines.count for lines in read_all(reader_of(allowed + after))) > before
     with pytest.raises(CorpusError):
         read_all(reader_of(allowed + b"x" + after))
 
 
-def test_decompression_bomb_is_refused_at_its_beginning() -> None:
+def test_a_decompression_bomb_is_refused_at_its_beginning() -> None:
     stream = stream_of(zstd.compress(bytes(1_000_000)) * 10_000)  # ten gigabytes of zeros
     with at_most(20_000_000), pytest.raises(CorpusError):
         LineReader(stream).take(1)
@@ -110,7 +110,7 @@ def test_line_ends_of_two_kinds_are_named() -> None:
 @pytest.mark.parametrize("text", ["été\nhiver\n", "a"])
 def test_text_in_another_encoding_is_named(encoding: str, text: str) -> None:
     if encoding == "UTF-16BE" and len(text) == 1:
-        text *= 2  # a NUL and a letter are valid UTF-8
+        text *= 2  # because a NUL and a letter are valid UTF-8
     with pytest.raises(
         CorpusError, match=rf"a is text in {encoding}.*iconv -f {encoding} -t UTF-8"
     ):
@@ -141,7 +141,7 @@ def test_blank_lines_at_the_end_are_no_records(name: str, end: bytes, per_part: 
 
 @pytest.mark.parametrize("name", RECORDS)
 @pytest.mark.parametrize("per_part", [1, 2, 3, 4, 1000])
-def test_blank_line_between_records_is_named(name: str, per_part: int) -> None:
+def test_a_blank_line_between_records_is_refused(name: str, per_part: int) -> None:
     data, columns = RECORDS[name]
     corpus = PairCorpusConfig(files=(f"a.{name}",), columns=columns)
     parts = cut_file(stream_of(data + b"\n\n" + data), corpus, WHOLE_FILE, per_part)
@@ -175,7 +175,7 @@ def samples_of(members: Iterable[tuple[str, bytes]], count: int = 1000) -> list[
     return contents
 
 
-def test_samples_of_one_pair() -> None:
+def test_samples_contain_the_members_of_a_pair() -> None:
     members = [
         ("x/0.jpg", b"\0" * (MAX_LINE_BYTES + 1)),
         ("x/0.EN.txt", b"e0"),
@@ -218,7 +218,7 @@ ONE = ("7.en.txt", b"e")
         ([*GOOD, ("7.pickle", b"")], r"a\.tar .*7\.pickle"),
     ],
 )
-def test_wrong_samples_are_named(members: list[tuple[str, bytes]], message: str) -> None:
+def test_invalid_samples_are_named(members: list[tuple[str, bytes]], message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         samples_of(members)
 
@@ -239,12 +239,12 @@ def cut_scored(score: bytes, samples: int) -> list[Samples]:
     return list(cut_file(stream_of(write_tar(members), "a.tar"), SCORED, WHOLE_FILE, 1000))
 
 
-def test_scores_and_keys_count_as_texts_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_and_keys_count_towards_the_bytes_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "PART_BYTES", 10)
     assert [part.count for part in cut_scored(b"0.12", 4)] == [2, 2]  # with a key of 1 byte
 
 
-def test_a_score_is_short() -> None:
+def test_a_score_that_is_too_long_is_refused() -> None:
     message = r"'0\.s': expected at most 1,024 bytes .* score, found 1,025\. Remove the sample"
     with pytest.raises(CorpusError, match=message):
         cut_scored(b"0" * 1025, 1)
@@ -258,11 +258,11 @@ def test_only_digests_of_keys_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         for side in (b"en.txt", b"de.txt")
     ]
     stream = stream_of(b"".join([*samples, ZEROS]))
-    with memory.at_most(5_000_000):  # the keys have 16 MB
+    with memory.at_most(5_000_000):  # the keys alone have 16 MB
         assert sum(part.count for part in cut_file(stream, CORPUS, WHOLE_FILE, 1000)) == 4000
 
 
-def test_samples_of_an_archive_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_samples_in_an_archive_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "SAMPLES", replace(cutting.SAMPLES, limit=3))
     cut_scored(b"1", 3)
     message = r"a\.tar, sample '3': expected at most 3 samples .* found 4\. Split the archive"
@@ -270,13 +270,13 @@ def test_samples_of_an_archive_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> 
         cut_scored(b"1", 4)
 
 
-def test_cut_archive_is_named() -> None:
+def test_a_truncated_archive_is_named() -> None:
     data = write_tar(GOOD)[:1300]
     with pytest.raises(CorpusError, match=r"a\.tar .*truncated"):
         list(cut_file(stream_of(data, "a.tar"), CORPUS, WHOLE_FILE, 10))
 
 
-def test_real_tar_of_a_shell(tmp_path: Path) -> None:
+def test_an_archive_of_the_tar_command_is_read(tmp_path: Path) -> None:
     for name, data in GOOD:
         (tmp_path / name).write_bytes(data)
     subprocess.run(["tar", "-cf", "a.tar", "0.en.txt", "0.de.txt"], cwd=tmp_path, check=True)
@@ -294,6 +294,6 @@ def test_long_partners_of_short_lines_end_a_part(monkeypatch: pytest.MonkeyPatch
     assert max(len(part.sides[1].data) for part in parts) < 2_000_000
 
 
-def test_a_byte_order_mark_is_no_text() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_text() -> None:
     reader = reader_of("\ufeffa\n\ufeffb\n".encode())
     assert reader.take(5).decode() == ["a", "\ufeffb"]

@@ -1,4 +1,4 @@
-"""Documents of every format, parts that tile a file, and every way to be wrong."""
+"""Read documents in every format and in parts of files, and refuse every kind of damage."""
 
 import gzip
 import hashlib
@@ -50,14 +50,14 @@ def corpus_of(path: Path, data: bytes, **settings: Any) -> TextCorpusConfig:
 
 
 @pytest.mark.parametrize("per_chunk", [1, 3, 1000])
-def test_json_lines(tmp_path: Path, per_chunk: int) -> None:
+def test_documents_are_read_from_json_lines(tmp_path: Path, per_chunk: int) -> None:
     lines = [json.dumps({"meta": {"body": text}}) + "\n" for text in DOCUMENTS]
     columns = {"text": "meta.body"}
     data = gzip.compress("".join(lines).encode())
     assert read(corpus_of(tmp_path / "a.jsonl.gz", data, columns=columns), per_chunk) == DOCUMENTS
 
 
-def test_webdataset(tmp_path: Path) -> None:
+def test_documents_are_read_from_webdataset(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for number, text in enumerate(DOCUMENTS):
@@ -68,7 +68,7 @@ def test_webdataset(tmp_path: Path) -> None:
     assert read(corpus) == DOCUMENTS
 
 
-def test_files(tmp_path: Path) -> None:
+def test_each_file_can_be_a_document(tmp_path: Path) -> None:
     for number, text in enumerate(DOCUMENTS):
         (tmp_path / f"{number}.txt").write_bytes(text.replace("\n", "\r\n").encode())
     names = f"{tmp_path}/{{0..{len(DOCUMENTS) - 1}}}.txt"
@@ -76,14 +76,14 @@ def test_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("per_chunk", [1, 2, 1000])
-def test_lines(tmp_path: Path, per_chunk: int) -> None:
+def test_each_line_can_be_a_document(tmp_path: Path, per_chunk: int) -> None:
     data = b"\xef\xbb\xbf one \r\n\n\ttwo\rx\xe2\x80\xa8\nlast"
     corpus = corpus_of(tmp_path / "a.txt", data)
     assert read(corpus, per_chunk) == [" one ", "", "\ttwo\rx\u2028", "last"]
 
 
 @pytest.mark.parametrize("per_chunk", [1, 2, 3, 1000])
-def test_paragraphs(tmp_path: Path, per_chunk: int) -> None:
+def test_each_paragraph_can_be_a_document(tmp_path: Path, per_chunk: int) -> None:
     data = b"\xef\xbb\xbf\n \t\r\none\r\n  two \n\r\n\nthree\n \x0b\x0c\n\nfour\nfive"
     corpus = corpus_of(tmp_path / "a.txt", data, documents="blank_line")
     assert read(corpus, per_chunk) == ["one\n  two ", "three", "four\nfive"]
@@ -96,7 +96,7 @@ paragraph_texts = st.lists(
 
 @settings(deadline=None)
 @given(text=paragraph_texts, per_chunk=st.integers(1, 9))
-def test_paragraphs_are_what_stands_between_blank_lines(
+def test_paragraphs_are_the_lines_between_blank_lines(
     tmp_path_factory: pytest.TempPathFactory, text: str, per_chunk: int
 ) -> None:
     path = tmp_path_factory.mktemp("t") / "a.txt"
@@ -112,7 +112,7 @@ def test_paragraphs_are_what_stands_between_blank_lines(
     assert read(corpus, per_chunk) == expected
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_documents_and_scores_are_read_from_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     scores = [float(number) for number in range(len(DOCUMENTS))]
     table = pa.table({"id": scores, "body": DOCUMENTS, "score": scores})
@@ -133,7 +133,7 @@ def parquet_of(table: Any, path: Path) -> None:
     write_table(table, path)
 
 
-def test_wrong_parquet(tmp_path: Path) -> None:
+def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet_of(pa.table({"text": ["a", None]}), path)
     with pytest.raises(CorpusError, match=r"a\.parquet, row 2: expected a string .* found None"):
@@ -145,13 +145,13 @@ def test_wrong_parquet(tmp_path: Path) -> None:
         read(TextCorpusConfig(files=(str(path),)))
 
 
-def test_missing_pyarrow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(CorpusError, match=r"pip install 'pyarrow[^ ]+'"):
         next(parquet.read_parquet(io.BytesIO(), TextCorpusConfig(files=("a.parquet",))))
 
 
-def test_registered_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_reader_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_semicolons(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
         for text in stream.read().decode().split(";"):
             yield Example((text,), None)
@@ -189,7 +189,7 @@ def test_invalid_examples_of_a_registered_reader_are_refused(
     st.sampled_from(["line", "blank_line", "jsonl"]),
     st.integers(1, 5),
 )
-def test_parts_tile_a_file(
+def test_the_parts_of_a_file_have_each_document_once(
     tmp_path_factory: pytest.TempPathFactory,
     texts: list[str],
     cuts: list[float],
@@ -207,7 +207,7 @@ def test_parts_tile_a_file(
         for name, content in (("a.jsonl", data), ("b.jsonl.gz", compressed)):
             corpus = corpus_of(folder / name, content, part=part, **given)
             texts_of_part = []
-            with suppress(CorpusError):  # of a part in which no document begins
+            with suppress(CorpusError):  # no document begins in this part
                 texts_of_part = read(corpus, per_chunk)
             if name == "a.jsonl":
                 plain = texts_of_part
@@ -216,7 +216,7 @@ def test_parts_tile_a_file(
     assert found == read(corpus_of(folder / "c.jsonl", data, **given))
 
 
-def test_a_part_has_its_share_of_the_bytes_and_the_hash_of_the_whole(tmp_path: Path) -> None:
+def test_a_part_has_its_share_of_the_bytes_and_the_hash_of_the_whole_file(tmp_path: Path) -> None:
     data = b"".join(b"%05d\n" % number for number in range(1000))
     path = tmp_path / "a.txt"
     hashes = {"files_sha256": [hashlib.sha256(data).hexdigest()]}
@@ -226,13 +226,13 @@ def test_a_part_has_its_share_of_the_bytes_and_the_hash_of_the_whole(tmp_path: P
         read(corpus_of(path, data, part=(0.25, 0.75), files_sha256=["0" * 64]))
 
 
-def test_lines_of_a_part_are_named_as_in_the_file(tmp_path: Path) -> None:
+def test_an_invalid_line_in_a_part_is_refused(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "a.txt", b"abc\n" * 99 + b"\xff\n", part=(0.5, 1))
     with pytest.raises(CorpusError):
         read(corpus)
 
 
-# Every way to be wrong
+# Every kind of damage
 
 
 @pytest.mark.parametrize("documents_end", ["line", "blank_line", "file"])
@@ -243,7 +243,7 @@ def test_lines_of_a_part_are_named_as_in_the_file(tmp_path: Path) -> None:
         (lambda data: gzip.compress(data)[:-9], r"a\.txt is a damaged gzip file"),
     ],
 )
-def test_bad_text_is_named(
+def test_damaged_text_is_named_with_the_file(
     tmp_path: Path, change: Callable[[bytes], bytes], message: str, documents_end: str
 ) -> None:
     data = change(b"one\ntwo\n\nthree\n")
@@ -260,7 +260,7 @@ def test_bad_text_is_named(
         (b"{", r"line 2: expected a JSON object"),
     ],
 )
-def test_bad_json_is_named(tmp_path: Path, line: bytes, message: str) -> None:
+def test_invalid_json_is_named_with_its_line(tmp_path: Path, line: bytes, message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         read(corpus_of(tmp_path / "a.jsonl", b'{"text": "x"}\n' + line))
 
@@ -272,7 +272,7 @@ def test_empty_text_is_refused(tmp_path: Path, documents_end: str) -> None:
 
 
 @pytest.mark.parametrize("documents_end", ["line", "blank_line", "file"])
-def test_too_long_documents(
+def test_documents_longer_than_the_limit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents_end: str
 ) -> None:
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 2_000_000)
@@ -311,7 +311,7 @@ def test_memory_does_not_grow_with_the_file(
     assert peaks[1] < 1.1 * peaks[0] < 30_000_000
 
 
-def test_parts_of_a_file_that_is_one_document_are_its_lines(tmp_path: Path) -> None:
+def test_parts_of_a_file_with_one_document_are_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     text = "".join(f"line {number}\n" for number in range(100))
     path.write_text(text)

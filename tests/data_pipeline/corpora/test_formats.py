@@ -1,4 +1,4 @@
-"""Parsing: every format gives the same pairs, and every wrong value is named with its place."""
+"""Parse corpora: every format gives the same pairs; an invalid value is named with its place."""
 
 import json
 import pickle
@@ -49,7 +49,7 @@ def parsed(content: Content) -> list[Example]:
 # Lines
 
 
-def test_lines_end_at_line_feeds_alone() -> None:
+def test_lines_end_only_at_line_feeds() -> None:
     data = b"one\r\ntwo\x0b \xc2\x85 words \xe2\x80\xa8\n\n\tthr\ree\r"
     assert lines(data).decode() == ["one", "two\x0b \x85 words \u2028", "", "\tthr ee"]
 
@@ -67,7 +67,7 @@ def test_invalid_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
         lines(data, first=7).decode()
 
 
-def test_aligned_lines() -> None:
+def test_aligned_lines_form_pairs() -> None:
     content = AlignedLines((lines(b"un\n\ndeux"), lines(b"one\r\n \ntwo\n")))
     assert parsed(content) == [pair("un", "one", None), pair("", " ", None), pair("deux", "two")]
 
@@ -80,7 +80,7 @@ def test_tsv_has_no_quotes_and_its_columns_may_be_in_any_order() -> None:
     assert parsed(content) == [pair('"two', '"zwei"', 0.5), pair("", "", 1.0)]
 
 
-def test_tsv_columns_by_name() -> None:
+def test_tsv_columns_can_be_given_by_name() -> None:
     header = lines(b"id\ten\tde\ts\r\n")
     assert TsvColumns.resolve(NAMED, header) == TsvColumns((1, 2), 3)
     mixed = PairColumns(source=0, target="de")
@@ -89,7 +89,7 @@ def test_tsv_columns_by_name() -> None:
 
 
 @pytest.mark.parametrize(("header", "found"), [(b"en\ts\n", 0), (b"en\tde\ts\tde\n", 2)])
-def test_tsv_name_that_is_not_there_once(header: bytes, found: int) -> None:
+def test_a_tsv_name_that_is_not_in_the_header_once_is_refused(header: bytes, found: int) -> None:
     message = rf"a\.txt, line 1: expected one column named 'de', found {found} among \['en', "
     with pytest.raises(CorpusError, match=message):
         TsvColumns.resolve(NAMED, lines(header))
@@ -105,7 +105,7 @@ def test_tsv_name_that_is_not_there_once(header: bytes, found: int) -> None:
         (b"a\tb\t", "expected a number as score, found ''"),
     ],
 )
-def test_wrong_tsv_is_named_with_its_line(line: bytes, message: str) -> None:
+def test_invalid_tsv_is_named_with_its_line(line: bytes, message: str) -> None:
     content = TsvLines(lines(b"a\tb\t1\n" + line + b"\n", first=41), THREE)
     with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}.*"):
         parse(Chunk(0, content))
@@ -114,7 +114,7 @@ def test_wrong_tsv_is_named_with_its_line(line: bytes, message: str) -> None:
 # JSON lines
 
 
-def test_json_lines() -> None:
+def test_json_lines_give_pairs_and_scores() -> None:
     data = b'{"de": "d\\u00e9", "en": "e", "s": 2}\n{"s": -0.5, "en": "\\n\\u2028\\t", "de": ""}'
     assert parsed(JsonLines(lines(data), NAMED)) == [
         pair("e", "dé", 2.0),
@@ -122,7 +122,7 @@ def test_json_lines() -> None:
     ]
 
 
-def test_json_keys_inside_of_objects() -> None:
+def test_json_keys_can_be_inside_objects() -> None:
     data = b'{"translation": {"en": "e", "de": "d"}}\n'
     assert parsed(JsonLines(lines(data), INNER)) == [pair("e", "d", None)]
 
@@ -145,7 +145,7 @@ def test_json_keys_inside_of_objects() -> None:
         (b'{"en": "", "de": "", "s": 1' + b"0" * 400 + b"}", "expected a number as score"),
     ],
 )
-def test_wrong_json_is_named_with_its_line(line: bytes, message: str) -> None:
+def test_invalid_json_is_named_with_its_line(line: bytes, message: str) -> None:
     content = JsonLines(lines(b'{"en": "", "de": "", "s": 0}\n' + line + b"\n", first=41), NAMED)
     with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}"):
         parse(Chunk(0, content))
@@ -158,7 +158,7 @@ values_of_json = st.recursive(
 
 
 @given(values_of_json, st.integers(1, 40))
-def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> None:
+def test_counted_values_equal_those_of_the_parsed_json(value: object, at_once: int) -> None:
     def separators(value: object) -> int:
         if not isinstance(value, list | dict):
             return 0
@@ -172,8 +172,8 @@ def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> Non
             assert json_values.count_values(line) == 1 + separators(value)
 
 
-def test_a_long_line_has_few_values() -> None:
-    """The text may have any number of commas and brackets."""
+def test_a_line_with_too_many_json_values_is_refused() -> None:
+    """The text of a value may have any number of commas and brackets."""
     text = json.dumps(',[{"' * 700_000)
     data = b'{"text": %b, "x": [%b]}\n'
     columns = PairColumns(source="text", target="text")
@@ -186,7 +186,7 @@ def test_a_long_line_has_few_values() -> None:
 
 
 @pytest.mark.parametrize("line", ['{"translation": "x"}', '{"translation": {"de": "d"}}'])
-def test_wrong_inner_objects(line: str) -> None:
+def test_json_without_the_inner_key_is_refused(line: str) -> None:
     with pytest.raises(CorpusError, match=r"line 1: expected .*the key 'en'"):
         parse(Chunk(0, JsonLines(lines(line.encode()), INNER)))
 
@@ -194,7 +194,7 @@ def test_wrong_inner_objects(line: str) -> None:
 # WebDataset samples
 
 
-def test_samples() -> None:
+def test_webdataset_samples_give_pairs_and_scores() -> None:
     content = Samples("a.tar", (CorpusSample("0", (b"e\r\n", b"two\nlines\n"), b"0.5\n"),))
     assert parsed(content) == [pair("e", "two lines", 0.5)]
     assert parsed(Samples("a.tar", (CorpusSample("0", (b"", b"")),))) == [pair("", "", None)]
@@ -207,7 +207,7 @@ def test_samples() -> None:
         (CorpusSample("x/7", (b"e", b"d"), b"good"), "expected a number as score, found 'good'"),
     ],
 )
-def test_wrong_samples_are_named(sample: CorpusSample, message: str) -> None:
+def test_an_invalid_sample_is_named(sample: CorpusSample, message: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.tar, sample 'x/7': .*{message}"):
         parse(Chunk(0, Samples("a.tar", (CorpusSample("0", (b"", b""), b"1"), sample))))
 
@@ -245,9 +245,9 @@ def test_all_formats_give_the_same_pairs(texts: list[tuple[str, str]]) -> None:
         (b"a\r\nb\r\n", ["a", "b"]),
         (b"a\r", ["a"]),
         (b"a\rb\n", ["a b"]),
-        (b"a\r\n\r", ["a", ""]),  # cut off within the end of an empty line
+        (b"a\r\n\r", ["a", ""]),  # cut off within the line end of an empty line
         (b"a\n\r\n", ["a", ""]),
     ],
 )
-def test_carriage_returns(data: bytes, lines: list[str]) -> None:
+def test_carriage_returns_at_a_line_end_are_removed(data: bytes, lines: list[str]) -> None:
     assert ChunkLines("x", 1, len(lines), data).decode() == lines

@@ -1,4 +1,4 @@
-"""Words with tags: formats, and what is wrong said with its line."""
+"""Words with tags, and texts with labels, in every format; errors name the line."""
 
 import pyarrow as pa
 import pytest
@@ -13,7 +13,7 @@ from data_pipeline.errors import CorpusError
 
 @pytest.fixture
 def read(tmp_path):
-    """The texts of a corpus in one file, read a few examples at a time."""
+    """Return a function that writes a corpus of one file and returns its texts."""
 
     def read_file(name, content, at_once=2, kind=TaggedCorpusConfig, **settings):
         path = tmp_path / name
@@ -34,7 +34,7 @@ CONLL = (
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_conll_is_words_and_tags_by_sentence(read, at_once):
+def test_conll_gives_words_and_tags_by_sentence(read, at_once):
     assert read("a.conll", CONLL, at_once) == [
         ("EU rejects", "B-ORG O"),
         ("Peter Blackburn", "B-PER I-PER"),
@@ -50,7 +50,7 @@ def test_parts_of_a_file_have_each_sentence_once(read):
     assert found == read("a.conll", CONLL)
 
 
-def test_json_lines_have_lists(read):
+def test_json_lines_give_lists_of_words_and_tags(read):
     lines = '{"words": ["a", "b"], "tags": ["X", "Y"]}\n{"tags": ["Z"], "words": ["ü"]}\n'
     assert read("a.jsonl", lines) == [("a b", "X Y"), ("ü", "Z")]
     inner = '{"x": {"tokens": ["a"]}, "ner": ["X"]}'
@@ -94,12 +94,12 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
         ("a.jsonl", "a X", r"line 1: expected a JSON object"),
     ],
 )
-def test_a_wrong_line_is_named_by_its_number(read, name, content, message):
+def test_an_invalid_line_is_named_by_its_number(read, name, content, message):
     with pytest.raises(CorpusError, match=message):
         read(name, content)
 
 
-def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
+def test_an_unknown_tag_is_named_with_its_line(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text(CONLL)
     corpus = {"files": [str(path)]}
@@ -115,7 +115,7 @@ def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
     assert "2 words and 1 tag" in data.problem_of(("a b", "O"))
 
 
-def test_labels_are_fields_of_texts_or_those_of_files(read):
+def test_labels_are_read_from_a_field_of_each_text_or_from_the_recipe(read):
     lines = '{"text": "a\\nb", "label": "x"}\n{"text": "c", "label": "y"}\n'
     assert read("a.jsonl", lines, kind=LabelledCorpusConfig) == [("a\nb", "x"), ("c", "y")]
     numbers = {"text": 1, "label": 0}
@@ -136,7 +136,7 @@ def test_labels_are_fields_of_texts_or_those_of_files(read):
         read("a.jsonl", lines[:30] + '\n{"text": "a"}', kind=LabelledCorpusConfig)
 
 
-def test_a_column_of_parquet_may_have_numbers_as_labels(tmp_path):
+def test_a_parquet_column_of_numbers_can_be_the_labels(tmp_path):
     table = pa.table({"text": ["a", "b"], "label": [1, 0], "wrong": [True, False]})
     write_table(table, tmp_path / "a.parquet")
     found = []
@@ -153,7 +153,7 @@ def test_a_column_of_parquet_may_have_numbers_as_labels(tmp_path):
     assert [example.texts for example in found] == [("a", "1"), ("b", "0")]
 
 
-def test_files_of_braces_have_the_label_of_their_entry(tmp_path):
+def test_files_expanded_from_braces_have_the_label_of_their_entry(tmp_path):
     for name in ("pos-0", "pos-1", "neg-0"):
         (tmp_path / f"{name}.txt").write_text(f"{name}\n")
     files = [f"{tmp_path}/pos-{{0..1}}.txt", f"{tmp_path}/neg-{{0..0}}.txt"]

@@ -1,6 +1,6 @@
-"""Datasets that were made to do harm: each is refused by file and line, before it is used.
+"""Datasets that were made to do harm are refused by file and line before they are used.
 
-All sizes and hashes hold, because the author of a dataset writes its manifest, too.
+All sizes and hashes are right, because the author of a dataset also writes its manifest.
 """
 
 import hashlib
@@ -38,14 +38,14 @@ def load(dataset: Path) -> Manifest:
 
 
 def replace_file(dataset: Path, name: str, data: bytes, info: Callable[[Any], Any]) -> None:
-    """A file's content, and what the manifest says of it."""
+    """Replace a file's content, and its hash in the manifest."""
     (dataset / name).write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
     edit_manifest(dataset, lambda manifest: info(manifest).update(sha256=sha256))
 
 
 def spoil(dataset: Path, field: str, change: Callable[[FieldArrays], FieldArrays]) -> None:
-    """Changes a field of the second block of the first shard, and the manifest accordingly."""
+    """Change a field of the second block of the first shard, and the manifest accordingly."""
     shard = load(dataset).shards[0]
     blocks = unpack_shard((dataset / shard.name).read_bytes(), shard)
     fields = blocks[1].fields
@@ -63,7 +63,7 @@ def verify(dataset: Path) -> list[FileProblem]:
 
 
 def with_id(place: int, number: int) -> Callable[[FieldArrays], FieldArrays]:
-    """Replace one id by another."""
+    """Return a change that replaces one id."""
 
     def change(field: FieldArrays) -> FieldArrays:
         ids = field.ids.astype(np.int64)
@@ -78,7 +78,7 @@ def all_padding(field: FieldArrays) -> FieldArrays:
 
 
 def emptied(field: FieldArrays) -> FieldArrays:
-    """The third sequence has nothing but EOS."""
+    """Remove all but EOS from the third sequence."""
     starts = np.cumsum(field.lengths) - field.lengths
     keep = np.ones(len(field.ids), dtype=bool)
     keep[starts[2] : starts[2] + field.lengths[2] - 1] = False
@@ -88,7 +88,7 @@ def emptied(field: FieldArrays) -> FieldArrays:
 
 
 def lengthened(field: FieldArrays) -> FieldArrays:
-    """The first sequence has 5,000 tokens more."""
+    """Add 5,000 tokens to the first sequence."""
     ids = np.concatenate((np.full(5_000, 9, field.ids.dtype), field.ids))
     lengths = field.lengths.astype(np.int32)
     lengths[0] += 5_000
@@ -119,7 +119,7 @@ SHARDS: dict[str, tuple[str, Callable[[FieldArrays], FieldArrays], str]] = {
 
 
 @pytest.mark.parametrize(("field", "change", "message"), SHARDS.values(), ids=SHARDS)
-def test_sequences_are_refused_by_line_wherever_a_shard_is_read(
+def test_invalid_sequences_are_refused_with_file_and_sequence_by_each_reader(
     copy: Path,
     data_settings: Callable[..., DataSettings],
     field: str,
@@ -132,11 +132,11 @@ def test_sequences_are_refused_by_line_wherever_a_shard_is_read(
     store = open_store(copy, retry_delays_seconds=())
     reader = WindowReader(store, load(copy), data_settings(copy, window_shards=8))
     with pytest.raises(DatasetFileError, match=message) as caught:
-        reader.layout(0, 0)  # which is asked for before any number of a training
+        reader.layout(0, 0)  # training requests this layout first
     assert (caught.value.expected, caught.value.found) == (problem.expected, problem.found)
 
 
-def test_a_prepared_dataset_passes_verification(copy: Path) -> None:
+def test_a_dataset_with_the_largest_valid_id_passes_verification(copy: Path) -> None:
     spoil(copy, "src", with_id(0, VOCABULARY - 1))
     assert verify(copy) == []
 
@@ -182,7 +182,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), MANIFESTS.values(), ids=MANIFESTS)
-def test_values_of_manifests_are_refused_by_key(
+def test_invalid_values_of_manifests_are_refused_with_their_key(
     copy: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     edit_manifest(copy, change)
@@ -220,7 +220,7 @@ def test_files_that_are_no_manifest_are_refused(copy: Path, content: bytes, mess
 
 def test_a_manifest_that_is_too_large_is_not_read(copy: Path) -> None:
     with (copy / "manifest.json").open("ab") as file:
-        file.truncate(MAX_MANIFEST_BYTES + 1)  # takes no room on the disk
+        file.truncate(MAX_MANIFEST_BYTES + 1)  # takes no space on the disk
     with (
         memory.at_most(1_000_000),
         pytest.raises(DatasetError),
@@ -237,7 +237,7 @@ HELDOUT: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("data", "message"), HELDOUT.values(), ids=HELDOUT)
-def test_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str) -> None:
+def test_invalid_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str) -> None:
     name = "heldout/validation.tgt.txt"
     replace_file(copy, name, data, lambda m: m["heldout"]["validation"]["files"]["tgt"])
     with pytest.raises(DatasetFileError, match=message) as caught:
@@ -247,8 +247,8 @@ def test_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str)
     assert (problem.file, problem.expected) == (name, caught.value.expected)
 
 
-def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(copy: Path) -> None:
-    """Otherwise the ids of shards would be compared with a size that no embedding has."""
+def test_a_vocabulary_size_different_from_the_tokenizer_s_is_refused(copy: Path) -> None:
+    """Otherwise, ids would be compared with a size that differs from the embedding's."""
     edit_manifest(
         copy, lambda m: [info.update(vocabulary_size=9999) for info in m["tokenizers"].values()]
     )
@@ -256,14 +256,14 @@ def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(copy: Path) -> None:
         load_tokenizers(open_store(copy), load(copy))
 
 
-def test_special_ids_that_the_tokenizer_has_not_are_refused(copy: Path) -> None:
+def test_special_ids_different_from_the_tokenizer_s_are_refused(copy: Path) -> None:
     edit_manifest(copy, lambda m: m["special_ids"].update(pad=7))
     with pytest.raises(DatasetFileError, match=r"expected the ids pad 7, .* found pad 0, "):
         load_tokenizers(open_store(copy), load(copy))
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "character device", "folder"])
-def test_special_files_are_neither_opened_nor_waited_for(copy: Path, kind: str) -> None:
+def test_special_files_are_refused_without_opening_them(copy: Path, kind: str) -> None:
     def put(path: Path) -> Path:
         path.unlink(missing_ok=True)
         if kind == "FIFO":
@@ -290,7 +290,7 @@ def test_special_files_are_neither_opened_nor_waited_for(copy: Path, kind: str) 
         load(copy)
 
 
-def test_blocks_without_pairs_have_no_sequence_to_compare(copy: Path) -> None:
+def test_a_block_without_pairs_passes_verification(copy: Path) -> None:
     shard = load(copy).shards[0]
     blocks = unpack_shard((copy / shard.name).read_bytes(), shard)
     nothing = FieldArrays(np.empty(0, np.uint8), np.empty(0, np.int32))

@@ -1,4 +1,4 @@
-"""Histograms of lengths, and that a manifest of documents stays small."""
+"""Histograms of lengths, which stay small for documents."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_documents_are_counted_by_powers_of_two(parts: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("length", [1_000_000, 2**31 - 1])
-def test_a_long_document_takes_few_numbers(length: int) -> None:
+def test_the_lengths_of_a_long_document_take_few_numbers(length: int) -> None:
     found = count_lengths(DOCUMENT, np.array([length])).to_manifest()
     assert isinstance(found, DocumentLengths)
     assert found.longest == length

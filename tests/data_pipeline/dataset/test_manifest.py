@@ -1,4 +1,4 @@
-"""The manifest file: strict, hashed, and honest about its parents."""
+"""The manifest: strict parsing, identity, and descent from parent datasets."""
 
 import hashlib
 import pickle
@@ -30,7 +30,7 @@ def save(manifest: Manifest, folder: Path) -> Manifest:
 
 
 def leave_out(manifest: Manifest, folder: Path, *numbers: int) -> Manifest:
-    """The child without these shards."""
+    """Return the child manifest without these shards."""
     tombstones = tuple(
         Tombstone(shard=manifest.shards[number].name, reason="é", parent=manifest.identity)
         for number in numbers
@@ -39,23 +39,23 @@ def leave_out(manifest: Manifest, folder: Path, *numbers: int) -> Manifest:
     return save(child, folder)
 
 
-def test_identity_is_the_hash_of_the_file(dataset: Path, manifest: Manifest) -> None:
+def test_the_identity_is_the_hash_of_the_file(dataset: Path, manifest: Manifest) -> None:
     data = (dataset / "manifest.json").read_bytes()
     assert manifest.identity == manifest.origin == hashlib.sha256(data).hexdigest()
 
 
-def test_saving_what_was_loaded_gives_the_same_file(dataset: Path, manifest: Manifest) -> None:
+def test_saving_a_loaded_manifest_gives_the_same_file(dataset: Path, manifest: Manifest) -> None:
     assert manifest.to_bytes() == (dataset / "manifest.json").read_bytes()
 
 
-def test_values_of_any_kind_survive_a_round_trip(manifest: Manifest, tmp_path: Path) -> None:
+def test_values_of_any_kind_are_read_back_as_saved(manifest: Manifest, tmp_path: Path) -> None:
     odd = {"ä\u2028\n": [1.0, 1e-7, 10**20, True, None, "\x00", {"": []}]}
     saved = save(manifest.model_copy(update={"preparation": odd}), tmp_path)
     assert saved.preparation == odd
     assert save(saved, tmp_path).identity == saved.identity
 
 
-def test_it_describes_the_dataset(dataset: Path, manifest: Manifest) -> None:
+def test_a_manifest_describes_the_dataset(dataset: Path, manifest: Manifest) -> None:
     assert [(field.name, field.role, field.language) for field in manifest.fields] == [
         ("src", "source", "xx"),
         ("tgt", "target", "yy"),
@@ -86,7 +86,7 @@ def test_lengths_are_those_of_the_shards(dataset: Path, manifest: Manifest) -> N
         assert manifest.longest()[field] == max(lengths)
 
 
-def test_missing_dataset(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError):
         load(tmp_path)
 
@@ -112,7 +112,7 @@ def test_missing_dataset(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_damaged_manifests(copy: Path, change: Callable[[dict], object], message: str) -> None:
+def test_damaged_manifests_fail(copy: Path, change: Callable[[dict], object], message: str) -> None:
     edit_manifest(copy, change)
     with pytest.raises(DatasetError, match=message):
         load(copy)
@@ -121,13 +121,13 @@ def test_damaged_manifests(copy: Path, change: Callable[[dict], object], message
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b'"transloom-dataset/2"', b"\xff\xfe", b"{}"]
 )
-def test_manifests_that_are_no_json_object(copy: Path, content: bytes) -> None:
+def test_a_manifest_that_is_no_json_object_is_refused(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
     with pytest.raises(DatasetError, match=r"manifest"):
         load(copy)
 
 
-def test_children_know_their_ancestors(manifest: Manifest, tmp_path: Path) -> None:
+def test_children_descend_from_their_ancestors(manifest: Manifest, tmp_path: Path) -> None:
     names = [shard.name for shard in manifest.shards]
     child = leave_out(manifest, tmp_path, 1, 6)
     grandchild = leave_out(child, tmp_path, 0)
@@ -155,7 +155,7 @@ def test_children_know_their_ancestors(manifest: Manifest, tmp_path: Path) -> No
         lambda m: m["tombstones"].insert(0, m["tombstones"][0] | {"parent": "1" * 64}),
     ],
 )
-def test_child_that_differs_elsewhere_is_no_descendant(
+def test_a_child_with_other_changes_is_no_descendant(
     manifest: Manifest, tmp_path: Path, change: Callable[[dict], object]
 ) -> None:
     child = leave_out(manifest, tmp_path, 1)
@@ -188,7 +188,7 @@ def test_differences_name_settings_with_both_values(
     ]
 
 
-def test_the_header_has_all_but_the_shards(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_header_contains_everything_but_the_shards(manifest: Manifest, tmp_path: Path) -> None:
     child = leave_out(manifest, tmp_path, 2)
     header = pickle.loads(pickle.dumps(child.header()))  # noqa: S301 - made in this line
     assert header == child.header()
@@ -201,7 +201,7 @@ def test_the_header_has_all_but_the_shards(manifest: Manifest, tmp_path: Path) -
     assert header.left_out_since(manifest.identity) == {manifest.shards[2].name}
 
 
-def test_the_size_of_the_header_is_independent_of_the_number_of_shards(manifest: Manifest) -> None:
+def test_the_size_of_the_header_does_not_grow_with_the_shards(manifest: Manifest) -> None:
     many = manifest.model_copy(update={"shards": [*manifest.shards] * 1000})
     sizes = [len(pickle.dumps(each.header())) for each in (manifest, many)]
-    assert sizes[1] - sizes[0] <= 2  # bytes of the number of shards
+    assert sizes[1] - sizes[0] <= 2  # the number of shards itself may take 2 bytes

@@ -1,4 +1,4 @@
-"""Settings that change the dataset, and settings that do not."""
+"""Settings that decide the bytes of a dataset, and settings that do not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ CORPUS = {"source": "a", "target": "b"}
         {"max_source_length": 256},
     ],
 )
-def test_plan_and_execution_and_defaults_leave_no_trace(
+def test_settings_that_do_not_change_the_dataset_are_not_recorded(
     data_config: MakeData, tokenizer_config: TokenizerConfig, settings: dict[str, Any]
 ) -> None:
     plain = data_config(Path("x"), train=[CORPUS])
@@ -43,7 +43,7 @@ def test_plan_and_execution_and_defaults_leave_no_trace(
     )
 
 
-def test_subword_sampling_leaves_no_trace(
+def test_subword_sampling_is_not_recorded(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:
     sampled = TokenizerConfig.model_validate(
@@ -91,7 +91,7 @@ def test_a_setting_that_decides_the_bytes_is_reported(
     )
 
 
-def test_other_spellings_of_the_same_files_are_no_difference(
+def test_different_spellings_of_the_same_path_are_no_difference(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, monkeypatch: Any
 ) -> None:
     def settings_with(corpus: dict[str, str]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_other_spellings_of_the_same_files_are_no_difference(
         assert name in difference
 
 
-def test_older_dataset_without_a_later_setting_is_the_same(
+def test_an_older_dataset_without_a_later_setting_is_the_same(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:
     recipe = preparation_settings(settings_of(data_config(Path("x")), tokenizer_config))
@@ -117,8 +117,8 @@ def test_older_dataset_without_a_later_setting_is_the_same(
     assert differences(recipe, preparation_settings(settings_of(explicit, tokenizer_config))) == []
 
 
-def test_defaults_are_a_promise() -> None:
-    """A changed default would make other bytes of a recipe and call them the same dataset."""
+def test_defaults_that_decide_the_bytes_never_change() -> None:
+    """With a changed default, the same recipe would give other bytes under the same identity."""
     assert {
         model.__name__: defaults(model)
         for model in (PairDataConfig, PairCorpusConfig, PairCleaningConfig, TokenizerConfig)
@@ -163,7 +163,7 @@ def test_defaults_are_a_promise() -> None:
     }
 
 
-def test_defaults_of_documents_are_a_promise() -> None:
+def test_defaults_of_documents_that_decide_the_bytes_never_change() -> None:
     tokenizer = defaults(TokenizerConfig)
     assert defaults(TextTokenizerConfig) == {
         **tokenizer,

@@ -1,4 +1,4 @@
-"""webdataset at run time: loaded late, without torch, and only behind our own gate."""
+"""webdataset at run time: imported late, without torch, and behind transloom's checks."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ atexit.register(lambda: print("\\n", *({{"torch", "webdataset"}} & seen)))
     ],
     ids=["--help", "the driver, a rank or a data worker before its first shard"],
 )
-def test_webdataset_is_not_loaded_by(program: str) -> None:
+def test_webdataset_is_not_imported_by_other_parts(program: str) -> None:
     assert "webdataset" not in imports_of(program)
 
 
@@ -52,7 +52,7 @@ SHARD = "from data_pipeline.dataset.samples import write_samples; write_samples(
 
 
 @pytest.mark.long
-def test_it_is_loaded_without_torch_and_who_imports_it_afterwards_gets_it_whole() -> None:
+def test_webdataset_is_imported_without_torch_but_later_imports_are_complete() -> None:
     program = f"""{SHARD}
 assert {{"webdataset", "torch"}} <= seen
 assert "torch" not in sys.modules
@@ -64,7 +64,7 @@ write_samples([("0", {{"txt": b"0"}})])
 
 
 @pytest.mark.long
-def test_other_threads_import_torch_meanwhile() -> None:
+def test_other_threads_can_import_torch_while_webdataset_is_imported() -> None:
     program = f"""
 import importlib.util, threading
 from data_pipeline.dataset.samples import _without_torch
@@ -85,13 +85,13 @@ import torch
 
 
 @pytest.mark.parametrize("wanted", [["npz", "txt"], ["txt"], ["npz"]])
-def test_samples_come_back_with_the_wanted_members(wanted: list[str]) -> None:
+def test_read_samples_returns_only_the_requested_members(wanted: list[str]) -> None:
     expected = {key: {name: sample[name] for name in wanted} for key, sample in TWO.items()}
     assert read_samples("x.tar", PACKED, SUFFIXES, wanted) == expected
 
 
 class Library:
-    """webdataset, but with other samples than it has read."""
+    """webdataset, which returns the given samples instead of those that it reads."""
 
     def __init__(self, *found: dict[str, object] | Exception) -> None:
         self._library = samples._library()

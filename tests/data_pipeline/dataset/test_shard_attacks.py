@@ -1,4 +1,4 @@
-"""Shards that were made to do harm: each is refused by name, in little memory."""
+"""Shards that were made to do harm are refused by name and with little memory."""
 
 import gzip
 import hashlib
@@ -60,7 +60,7 @@ def unpack_one(data: bytes, texts: bool = True) -> list[ShardBlock]:
     return unpack_shard(data, shard, texts=texts)
 
 
-def test_the_hand_made_shard_is_right() -> None:
+def test_the_shard_made_by_hand_is_valid() -> None:
     assert unpack_one(pack(one_pair()))[0].sentences("tgt") == ["b"]
 
 
@@ -89,7 +89,7 @@ def test_the_hand_made_shard_is_right() -> None:
         (b"", "truncated: expected 512 bytes .* found 0"),
     ],
 )
-def test_tars_that_are_not_as_promised(data: bytes, message: str, texts: bool) -> None:
+def test_tars_that_break_the_format_are_refused(data: bytes, message: str, texts: bool) -> None:
     with pytest.raises(DatasetFileError, match=message) as caught:
         unpack_one(data, texts)
     assert caught.value.file == "shards/x.tar"
@@ -112,7 +112,7 @@ def npy(header: bytes, data: bytes = b"\5\3", version: bytes = b"\1\0") -> bytes
 
 
 def with_src_ids(file: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
-    """The good arrays, but src.ids.npy as given, byte for byte."""
+    """Return the good arrays, with these bytes as the file src.ids.npy."""
     files = {f"{name}.npy": npy(header_of(array), array.tobytes()) for name, array in GOOD.items()}
     return zip_of(files | {"src.ids.npy": file}, method)
 
@@ -127,14 +127,14 @@ def shaped(shape: bytes, descr: bytes = b"'|u1'", data: bytes = b"\5\3") -> byte
 
 
 def entry_changed(offset: int, value: int, form: str = "<L") -> bytes:
-    """The good npz with a number changed in its directory's first entry."""
+    """Return the good npz with a number changed in the first entry of its directory."""
     data = bytearray(npz(GOOD))
     struct.pack_into(form, data, data.index(b"PK\1\2") + offset, value)
     return bytes(data)
 
 
 def beyond_the_end() -> bytes:
-    """One array that claims the same number of bytes everywhere, and more than there are."""
+    """Return an array whose sizes agree with each other but exceed the file."""
     data = bytearray(zip_of({"src.ids.npy": npy(header_of(range(10**9)))}))
     size = 10**9 + data.index(b"\n") + 1 - data.index(b"\x93NUMPY")
     struct.pack_into("<LL", data, data.index(b"PK\1\2") + 20, size, size)
@@ -148,7 +148,7 @@ def end_changed(change: Callable[[bytearray, int], None]) -> bytes:
 
 
 def bomb() -> bytes:
-    """30 MB in 30 kB."""
+    """Return 30 MB of zeros, compressed to 30 kB."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **GOOD | {"src.ids": np.zeros(30_000_000, np.uint8)})
     return buffer.getvalue()
@@ -230,8 +230,8 @@ NPZ_ATTACKS = {
 
 
 @pytest.mark.parametrize(("ids", "message"), NPZ_ATTACKS.values(), ids=NPZ_ATTACKS)
-def test_arrays_that_are_not_as_promised(ids: bytes, message: str) -> None:
-    """Each shard is refused by name and member, in no more memory than the shard takes."""
+def test_arrays_that_break_the_format_are_refused(ids: bytes, message: str) -> None:
+    """Each shard is refused by name and member, with no more memory than the shard takes."""
     shard = pack(one_pair(ids))
     with memory.at_most(1_000_000), pytest.raises(DatasetFileError, match=message) as caught:
         unpack_one(shard)
@@ -239,7 +239,7 @@ def test_arrays_that_are_not_as_promised(ids: bytes, message: str) -> None:
     assert "0." in caught.value.expected
 
 
-def test_an_array_that_comes_twice_is_refused() -> None:
+def test_an_array_that_occurs_twice_is_refused() -> None:
     buffer = io.BytesIO(npz(GOOD))
     with zipfile.ZipFile(buffer, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("src.ids.npy", npy(header_of(GOOD["src.ids"]), b"\5\3"))
@@ -248,7 +248,7 @@ def test_an_array_that_comes_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", [b"a\nb\n", b"", b"a", b"a\nb", b"\xff\n"])
-def test_texts_that_do_not_fit_are_refused_when_asked_for(text: bytes) -> None:
+def test_invalid_texts_are_refused_only_if_texts_are_requested(text: bytes) -> None:
     shard = pack([("0.src.txt", text), *one_pair()[1:]])
     with pytest.raises(DatasetFileError, match=r"in 0\.src\.txt"):
         unpack_one(shard)

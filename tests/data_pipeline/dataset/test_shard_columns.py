@@ -1,4 +1,4 @@
-"""The list of shards as columns: the same dataset in another form, and never trusted unverified."""
+"""The list of shards as a file of columns: same identity as in JSON, and verified on loading."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def columns_from_one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def copy(dataset: Path, tmp_path: Path) -> Path:
-    """A copy of the dataset whose list of shards is a file of columns."""
+    """Return a copy of the dataset whose list of shards is a file of columns."""
     folder = Path(shutil.copytree(dataset, tmp_path / "copy"))
     load(folder).save_new(folder)
     return folder
@@ -70,13 +70,13 @@ def shards_of(count: int, name: str = "shards/train-{:05}.tar") -> ShardColumns:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 2047, 2048, 2049, 5000])
 @pytest.mark.parametrize("name", ["shards/train-{:05}.tar", "größe/t日本-{:05}.tar", "{}"])
-def test_the_lines_are_those_of_json(count: int, name: str) -> None:
+def test_the_json_lines_of_columns_equal_those_of_the_shards(count: int, name: str) -> None:
     shards = shards_of(count, name)
     expected = ",\n".join("  " + json.dumps(shard.model_dump()) for shard in shards)
     assert b"".join(shards.json_lines()) == expected.encode()
 
 
-def test_a_file_gives_the_same_shards() -> None:
+def test_shards_that_are_read_from_a_columns_file_are_equal() -> None:
     shards = shards_of(3000)
     data = shards.to_bytes()
     table = shards.table("0" * 64)
@@ -120,7 +120,7 @@ def test_both_forms_have_the_same_identity_and_windows(
                 assert field.ids.tobytes() == after.fields[name].ids.tobytes()
 
 
-def test_a_prepared_dataset_has_the_same_identity_in_both_forms(
+def test_preparation_gives_the_same_identity_in_both_forms(
     tmp_path: Path,
     manifest: Manifest,
     data_config: Callable[..., PairDataConfig],
@@ -143,7 +143,7 @@ def test_short_lists_stay_in_the_manifest(
     assert (tmp_path / "manifest.json").read_bytes() == (dataset / "manifest.json").read_bytes()
 
 
-def test_the_file_is_one_of_the_datasets_files(copy: Path) -> None:
+def test_the_columns_file_is_one_of_the_dataset_s_files(copy: Path) -> None:
     manifest = load(copy)
     sha256 = hashlib.sha256((copy / COLUMNS_NAME).read_bytes()).hexdigest()
     assert (COLUMNS_NAME, sha256) in list(manifest.files())
@@ -151,7 +151,7 @@ def test_the_file_is_one_of_the_datasets_files(copy: Path) -> None:
     assert problems_of(str(copy), manifest, rules_by_corpus(manifest), 1, lambda *_: None) == []
 
 
-def test_quarantine_keeps_the_file_and_can_be_undone(copy: Path, dataset: Path) -> None:
+def test_quarantine_keeps_the_columns_file_and_can_be_undone(copy: Path, dataset: Path) -> None:
     parent = load(copy)
     columns = (copy / COLUMNS_NAME).stat()
     lost = parent.shards[3].name
@@ -170,14 +170,14 @@ def test_quarantine_keeps_the_file_and_can_be_undone(copy: Path, dataset: Path) 
 
 
 def test_a_child_keeps_the_form_of_its_parent(dataset: Path, tmp_path: Path) -> None:
-    """Therefore, the new manifest is the only file to copy to other copies of the dataset."""
+    """So, only the new manifest must be copied to other copies of the dataset."""
     folder = Path(shutil.copytree(dataset, tmp_path / "plain"))
     child = quarantine(folder, [load(folder).shards[2].name], "lost")
     assert not child.columns_files()
     assert not (folder / COLUMNS_NAME).exists()
 
 
-def test_the_child_has_the_identity_of_the_other_form(copy: Path, dataset: Path) -> None:
+def test_a_child_has_the_same_identity_in_both_forms(copy: Path, dataset: Path) -> None:
     plain = copy.with_name("plain")
     shutil.copytree(dataset, plain)
     name = load(plain).shards[2].name
@@ -196,7 +196,7 @@ def test_the_child_has_the_identity_of_the_other_form(copy: Path, dataset: Path)
         (lambda data: data[:-1] + b"x", r"shards.columns .*sha256"),
     ],
 )
-def test_a_damaged_file_is_an_error_that_names_it(
+def test_a_damaged_columns_file_is_named(
     copy: Path, damage: Callable[[bytes], bytes], message: str
 ) -> None:
     path = copy / COLUMNS_NAME
@@ -205,7 +205,7 @@ def test_a_damaged_file_is_an_error_that_names_it(
         load(copy)
 
 
-def test_a_damaged_file_is_replaced_on_request(
+def test_a_damaged_columns_file_is_replaced_on_request(
     copy: Path,
     data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,
@@ -221,7 +221,7 @@ def test_a_damaged_file_is_replaced_on_request(
     assert (copy / COLUMNS_NAME).read_bytes() == whole
 
 
-def test_a_missing_file_is_an_error_that_names_it(copy: Path) -> None:
+def test_a_missing_columns_file_is_named(copy: Path) -> None:
     (copy / COLUMNS_NAME).unlink()
     with pytest.raises(DatasetFileError, match=r"shards.columns .*no readable file"):
         load(copy, "0" * 64)
@@ -269,10 +269,10 @@ def _rename(old: bytes, new: bytes) -> Callable[[bytearray], None]:
         (_rename(b"train-00003", b"tr\xc3\xa4n-00003"), "pattern"),
     ],
 )
-def test_values_that_no_shard_has_are_refused(
+def test_invalid_values_in_columns_are_refused(
     copy: Path, change: Callable[[bytearray], None], message: str
 ) -> None:
-    """Even if size and hash are as the manifest says."""
+    """The size and the hash of the file match the manifest."""
     data = bytearray((copy / COLUMNS_NAME).read_bytes())
     change(data)
     (copy / COLUMNS_NAME).write_bytes(data)
@@ -297,7 +297,7 @@ def test_values_that_no_shard_has_are_refused(
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(
+def test_a_table_that_does_not_match_its_file_is_refused(
     copy: Path, table: dict[str, object], message: str
 ) -> None:
     with edited_json(copy / "manifest.json") as content:
@@ -314,7 +314,7 @@ def test_a_manifest_without_a_table_is_refused(copy: Path, shards: object) -> No
         load(copy)
 
 
-def test_any_other_value_gives_another_identity(copy: Path) -> None:
+def test_a_change_of_any_value_changes_the_identity(copy: Path) -> None:
     identity = load(copy).identity
     with edited_json(copy / "manifest.json") as content:
         content["corpora"][0]["tag"] = "<x>"
@@ -323,7 +323,7 @@ def test_any_other_value_gives_another_identity(copy: Path) -> None:
         load(copy, identity)
 
 
-def test_a_dataset_behind_a_url_is_read_once_per_node_and_after_failures(
+def test_a_remote_columns_file_is_read_once_per_node_and_again_after_failures(
     copy: Path, tmp_path: Path
 ) -> None:
     identity = load(copy).identity
@@ -335,7 +335,7 @@ def test_a_dataset_behind_a_url_is_read_once_per_node_and_after_failures(
         assert server.requests[COLUMNS_NAME] == 3
         assert Manifest.load(store, identity).identity == identity
         assert server.requests[COLUMNS_NAME] == 3
-        # A store may show an older manifest for a while.
+        # A store may return an older manifest for a while.
         current = (copy / "manifest.json").read_bytes()
         child = quarantine(copy, [load(copy).shards[0].name], "lost")
         newest = (copy / "manifest.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Shards: what is written comes back, by any WebDataset reader; anything else is refused."""
+"""Shards: written blocks are read back unchanged; invalid and damaged shards are refused."""
 
 import contextlib
 import hashlib
@@ -58,17 +58,17 @@ def assert_same(blocks: list[ShardBlock], originals: list[ShardBlock]) -> None:
             assert field.ids.tolist() == original.fields[name].ids.tolist()
             assert field.lengths.tolist() == original.fields[name].lengths.tolist()
             largest = max(field.ids.tolist(), default=0)
-            assert field.ids.dtype == np.min_scalar_type(largest)  # as small as it was stored
+            assert field.ids.dtype == np.min_scalar_type(largest)  # the smallest type, as stored
             assert field.lengths.dtype == np.int32
 
 
-def test_blocks_come_back() -> None:
+def test_blocks_are_read_back_unchanged() -> None:
     blocks = unpack_shard(PACKED, INFO)
     assert_same(blocks, BLOCKS)
     assert blocks[0].sentences("src") == ["satz [5, 3]", "satz [70000, 6, 3]"]
 
 
-def test_without_texts_nothing_else_differs() -> None:
+def test_reading_without_texts_changes_nothing_else() -> None:
     without = [ShardBlock(block.key, {}, block.fields) for block in BLOCKS]
     assert_same(unpack_shard(PACKED, INFO, texts=False), without)
 
@@ -96,7 +96,7 @@ def blocks_of_any_kind(draw: st.DrawFn) -> list[ShardBlock]:
 
 
 def written_by_tarfile(shard: bytes) -> bytes:
-    """A shard's members as they were written before webdataset wrote them."""
+    """Return a shard with the same members written by tarfile, as before the use of webdataset."""
     buffer = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(shard)) as old,
@@ -112,7 +112,7 @@ def written_by_tarfile(shard: bytes) -> bytes:
 
 
 @given(blocks_of_any_kind())
-def test_any_blocks_come_back(blocks: list[ShardBlock]) -> None:
+def test_blocks_of_any_kind_are_read_back_unchanged(blocks: list[ShardBlock]) -> None:
     packed = pack_shard(blocks)
     assert packed == written_by_tarfile(packed)
     tokens = {
@@ -122,16 +122,16 @@ def test_any_blocks_come_back(blocks: list[ShardBlock]) -> None:
     assert_same(unpack_shard(packed, shard), blocks)
 
 
-def test_golden_bytes_of_the_format() -> None:
-    """The bytes are a promise: the same corpora give the same dataset for ever."""
+def test_the_bytes_of_a_shard_equal_a_golden_hash() -> None:
+    """The bytes never change: the same corpora always give the same dataset."""
     assert (
         hashlib.sha256(PACKED).hexdigest()
         == "1253bc5888399d7a388a4c83090a6502babc69a3930d7a1fb5d5c1785dbc74f0"
     )
 
 
-def test_golden_bytes_of_many_blocks_with_long_names() -> None:
-    """The hash is that of the bytes which tarfile alone wrote."""
+def test_many_blocks_with_long_names_equal_a_golden_hash() -> None:
+    """The hash is that of the bytes that tarfile alone wrote."""
     key = "ä/" * 40 + "korpus"
     sequences = [[[number + 1] * (pair % 7 + 1) for pair in range(300)] for number in range(9)]
     packed = pack_shard(
@@ -186,8 +186,8 @@ def test_an_unreadable_shard_is_not_written(blocks: list[ShardBlock], message: s
         pack_shard(blocks)
 
 
-def test_verified_bytes_are_cut_or_damaged_nowhere(tmp_path: Path) -> None:
-    """A store and `unpack_shard` in a row, as a data worker has them."""
+def test_cut_or_damaged_bytes_are_refused_at_any_place(tmp_path: Path) -> None:
+    """Read through a store and `unpack_shard`, as a data worker does."""
     store = LocalStore(tmp_path, retry_delays_seconds=())
     (tmp_path / "shards").mkdir()
     rng = random.Random(1)
@@ -204,13 +204,13 @@ def test_verified_bytes_are_cut_or_damaged_nowhere(tmp_path: Path) -> None:
     unpack_shard(store.read(INFO.name, INFO.sha256, INFO.bytes), INFO)
 
 
-def test_a_cut_shard_is_refused_by_its_size_and_by_its_content() -> None:
+def test_a_cut_shard_is_refused_for_its_size_and_for_its_content() -> None:
     end = len(PACKED.rstrip(b"\0")) // 512 * 512 + 512
     for length in range(0, len(PACKED), 512):
         cut = PACKED[:length]
         with pytest.raises(DatasetFileError, match=f"{len(PACKED):,} bytes, found {length:,} by"):
             unpack_shard(cut, INFO)
-        if length <= end:  # after that only padding is lost
+        if length <= end:  # beyond this, only padding is lost
             with pytest.raises(DatasetFileError):
                 unpack_shard(cut, INFO.model_copy(update={"bytes": length}))
 
@@ -225,7 +225,7 @@ def test_damage_never_raises_anything_else(changes: list[tuple[int, int]]) -> No
         unpack_shard(bytes(damaged), INFO)
 
 
-def test_shard_error_crosses_process_borders() -> None:
+def test_a_dataset_file_error_can_be_pickled() -> None:
     error = DatasetFileError("shards/x.tar", "5 bytes", "4 bytes")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in this line
     assert (copy.file, copy.expected, copy.found) == ("shards/x.tar", "5 bytes", "4 bytes")

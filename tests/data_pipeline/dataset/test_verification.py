@@ -1,4 +1,4 @@
-"""Every way in which a file of a dataset can be wrong is found, and nothing else is."""
+"""Verification finds every kind of wrong file in a dataset, and nothing else."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ def verify(dataset: Path, processes: int = 1) -> list[FileProblem]:
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_whole_dataset_has_no_problems(dataset: Path, processes: int) -> None:
+def test_an_intact_dataset_has_no_problems(dataset: Path, processes: int) -> None:
     reports: list[tuple[int, int]] = []
     manifest = Manifest.load(open_store(dataset))
     problems = problems_of(
@@ -48,7 +48,7 @@ def test_whole_dataset_has_no_problems(dataset: Path, processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_wrong_file_is_named_with_what_was_expected(
+def test_every_wrong_file_is_named_with_the_expected_content(
     copy: Path, manifest: Manifest, processes: int
 ) -> None:
     names = [name for name, _ in manifest.files()]
@@ -76,7 +76,7 @@ def test_every_wrong_file_is_named_with_what_was_expected(
             assert problem.expected == f"sha256 {hashes[problem.file]}"
 
 
-def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Manifest) -> None:
+def test_a_shard_that_contradicts_its_manifest_is_named(copy: Path, manifest: Manifest) -> None:
     """The shard's bytes and hash match the manifest; its tokens or its format do not."""
     first, second = (shard.name for shard in list(manifest.shards)[:2])
     edit_manifest(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
@@ -96,7 +96,7 @@ def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Mani
         lambda counts: counts.__setitem__(slice(6, 8), [counts[6] - 1, counts[7] + 1]),
     ],
 )
-def test_histogram_that_the_shards_contradict(
+def test_a_histogram_that_contradicts_the_shards_is_named(
     copy: Path, change: Callable[[list[int]], object]
 ) -> None:
     edit_manifest(copy, lambda m: change(m["lengths"]["tgt"]))
@@ -114,7 +114,7 @@ def test_quarantined_shards_are_not_read(copy: Path, manifest: Manifest) -> None
 
 
 def replace_shard(dataset: Path, data: bytes, **recorded: Any) -> str:
-    """Another first shard, as the manifest records it too."""
+    """Replace the first shard, also in the manifest, and return its name."""
     name: str = json.loads((dataset / "manifest.json").read_bytes())["shards"][0]["name"]
     (dataset / name).write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -125,16 +125,16 @@ def replace_shard(dataset: Path, data: bytes, **recorded: Any) -> str:
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, zstd.compress])
-def test_a_compressed_shard_is_no_shard(copy: Path, compress: Callable[[bytes], bytes]) -> None:
-    """A bomb as little as another: nothing is decompressed."""
+def test_a_compressed_shard_is_refused(copy: Path, compress: Callable[[bytes], bytes]) -> None:
+    """Verification decompresses nothing, so a bomb takes no memory."""
     name = replace_shard(copy, compress(bytes(20_000_000)))
     with memory.at_most(10_000_000):
         (problem,) = verify(copy)
     assert (problem.file, problem.expected) == (name, "a whole tar file of regular files")
 
 
-def test_a_sequence_longer_than_the_manifest_knows(copy: Path, manifest: Manifest) -> None:
-    """No histogram is made for all lengths up to its own."""
+def test_a_sequence_longer_than_in_the_manifest_is_named(copy: Path, manifest: Manifest) -> None:
+    """Verification makes no histogram up to the length of this sequence."""
     shard, tokens = manifest.shards[0], 20_000_000
     lengths = np.full(shard.pairs, 2, dtype=np.int32)
     short = FieldArrays(np.ones(2 * shard.pairs, dtype=np.int32), lengths)
@@ -146,7 +146,7 @@ def test_a_sequence_longer_than_the_manifest_knows(copy: Path, manifest: Manifes
         [ShardBlock("0", texts, {"src": FieldArrays(ids, long_lengths), "tgt": short})]
     )
     name = replace_shard(copy, data, tokens={"src": len(ids), "tgt": 2 * shard.pairs})
-    with memory.at_most(len(data) * 6):  # a histogram of them all takes eight times as much
+    with memory.at_most(len(data) * 6):  # a histogram of all lengths takes eight times as much
         (problem,) = verify(copy)
     assert problem.file == name
     assert problem.found == f"{tokens:,} tokens in sequence 1"

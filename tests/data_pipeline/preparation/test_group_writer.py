@@ -1,4 +1,4 @@
-"""One group of partitions as shards."""
+"""Write one group of partitions as shards."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,11 +24,11 @@ def make_job(
     sentences: Callable[[int, int], list[str]],
     tmp_path: Path,
 ) -> Callable[..., GroupJob]:
-    """Write a group with this number of pairs, by default in shards of 4 blocks of 5 pairs."""
+    """Return a function that makes the job of a group, by default in shards of 4 × 5 pairs."""
     config = TokenizerConfig(vocabulary_size=120)
     model = train_tokenizer(sentences(200, 3), config, "tokenizer.model", ["<bt>"]).model
 
-    news = {"source": "a", "target": "b", "name": "news"}  # not read here
+    news = {"source": "a", "target": "b", "name": "news"}  # these files are not read
 
     def make(pairs: int, **settings: object) -> GroupJob:
         partitions = Partitions(tmp_path / "partitions")
@@ -68,7 +68,7 @@ def make_job(
         (61, [[5, 5, 5, 1], [5, 5, 5], [5, 5, 5], [5, 5, 5]]),
     ],
 )
-def test_shards_are_nearly_equal_and_blocks_full(
+def test_shards_have_nearly_equal_sizes_and_full_blocks(
     make_job: Callable[..., GroupJob], pairs: int, shards: list[list[int]]
 ) -> None:
     written = write_group(make_job(pairs))
@@ -96,7 +96,7 @@ def test_shards_are_nearly_equal_and_blocks_full(
         assert np.arange(len(counts)) @ counts == tokens
 
 
-def test_group_of_which_nothing_is_left(make_job: Callable[..., GroupJob]) -> None:
+def test_a_group_without_remaining_pairs_writes_no_shard(make_job: Callable[..., GroupJob]) -> None:
     written = write_group(make_job(30, max_source_length=2, max_target_length=2))
     assert written.shards == []
     assert written.pairs == 0
@@ -107,7 +107,7 @@ def test_group_of_which_nothing_is_left(make_job: Callable[..., GroupJob]) -> No
     }
 
 
-def test_tag_counts_as_a_piece(make_job: Callable[..., GroupJob]) -> None:
+def test_a_tag_adds_a_token_to_each_source(make_job: Callable[..., GroupJob]) -> None:
     job = make_job(100, max_source_length=20)
     plain = write_group(job)
     tagged = write_group(replace(job, corpus=1))

@@ -1,4 +1,4 @@
-"""Held-out sentences that are too long are refused by file and line; others give the same bytes."""
+"""Held-out sentences that are too long are refused by file and line; the limit changes no bytes."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +19,7 @@ LONG = "badefi " * 700  # more than 1,024 tokens
 
 @pytest.fixture
 def corpora(tmp_path, corpus_folder):
-    """The validation corpus with a long line, as two files and as one."""
+    """Return the validation corpus with a long line, as two files and as one file."""
     sources, targets = (
         (corpus_folder / f"validation{suffix}").read_text().splitlines()
         for suffix in (".src", ".tgt")
@@ -43,12 +43,12 @@ def corpora(tmp_path, corpus_folder):
         ("tests", "aligned", r"/b, line 7 \(data\.tests\.long\)"),
     ],
 )
-def test_prepare_refuses_them(
+def test_prepare_refuses_held_out_sentences_that_are_too_long(
     data_config, tokenizer_config, tmp_path, corpora, monkeypatch, setting, form, where
 ):
     given = corpora[form] if setting == "validation" else {"long": corpora[form]}
     data = data_config(tmp_path / "d", **{setting: given})
-    monkeypatch.setattr(module._Preparation, "_write_groups", None)  # no hours of writing before
+    monkeypatch.setattr(module._Preparation, "_write_groups", None)  # refused before writing
     with pytest.raises(
         CorpusError, match=where + r": .* [\d,]+ tokens, EOS included, but .* 1,024,"
     ):
@@ -56,7 +56,7 @@ def test_prepare_refuses_them(
     assert not Path(data.dataset).exists()
 
 
-def test_a_given_tokenizer_refuses_them_before_the_corpora_are_read(
+def test_with_a_given_tokenizer_the_refusal_comes_before_the_corpora_are_read(
     data_config, tokenizer_config, tmp_path, corpora, dataset, manifest, monkeypatch
 ):
     info = manifest.tokenizers["src"]
@@ -69,7 +69,7 @@ def test_a_given_tokenizer_refuses_them_before_the_corpora_are_read(
         prepare(settings_of(data, given), lambda progress: None)
 
 
-def test_the_limit_changes_no_bytes_and_may_be_raised(
+def test_the_limit_can_be_raised_and_changes_no_bytes(
     data_config, tokenizer_config, tmp_path, corpora, dataset
 ):
     other = data_config(tmp_path / "same", max_heldout_length=2000)

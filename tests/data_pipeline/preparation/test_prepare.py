@@ -1,4 +1,4 @@
-"""`prepare` as a whole: repeatable bytes, every pair in its place, refusals that say why."""
+"""`prepare` as a whole: repeatable bytes, every pair in its place, and refusals with reasons."""
 
 import hashlib
 import shutil
@@ -30,21 +30,21 @@ ReadPairs = Callable[[Path], list[tuple[str, str]]]
 
 
 def silent(progress: PrepareProgress) -> None:
-    """Reports nothing."""
+    """Ignore the progress."""
 
 
 def load(dataset: Path) -> Manifest:
     return Manifest.load(open_store(dataset))
 
 
-def test_repetition_gives_the_same_bytes(
+def test_preparing_again_gives_the_same_bytes(
     dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     prepare(settings_of(data_config(tmp_path / "again"), tokenizer_config), silent)
     assert hashes_in(tmp_path / "again") == hashes_in(dataset)
 
 
-def test_shards_hold_every_pair_shuffled(
+def test_shards_contain_every_pair_in_shuffled_order(
     dataset: Path, corpus: Callable[[str], PairCorpusConfig], read_pairs: ReadPairs
 ) -> None:
     lines = [Path(str(path)).read_text().splitlines() for path in corpus("train").locations]
@@ -53,12 +53,12 @@ def test_shards_hold_every_pair_shuffled(
     assert sorted(pairs) == sorted(expected)
     position = {pair: number for number, pair in enumerate(expected)}
     order = [position[pair] for pair in pairs]
-    # Of a random order, half the neighbours go up, and a pair stays about a third away.
+    # In a random order, half of the neighbours ascend, and a pair moves by a third on average.
     assert 200 < sum(one < other for one, other in pairwise(order)) < 300
     assert sum(abs(place - number) for place, number in enumerate(order)) > 500 * 500 / 4
 
 
-def test_progress_reaches_its_totals(
+def test_the_progress_of_each_stage_reaches_its_total(
     data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
     reports: list[PrepareProgress] = []
@@ -74,7 +74,7 @@ def test_progress_reaches_its_totals(
     assert list(last) == ["open", "read", "train tokenizer", "write"]
 
 
-def test_the_same_again_is_kept_and_said(
+def test_an_unchanged_dataset_is_kept_and_reported(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d")
@@ -89,7 +89,7 @@ def test_the_same_again_is_kept_and_said(
 
 
 @pytest.mark.parametrize("damage", ["shard", "cleaning.json", "tokenizer.model"])
-def test_damaged_dataset_is_repaired(
+def test_a_damaged_dataset_is_repaired(
     dataset: Path,
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
@@ -111,7 +111,7 @@ def test_damaged_dataset_is_repaired(
     assert list(tmp_path.iterdir()) == [copy]
 
 
-def test_other_settings_are_refused_unless_overwritten(
+def test_a_dataset_with_other_settings_is_replaced_only_on_request(
     dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(dataset, tmp_path / "d"))
@@ -127,14 +127,14 @@ def test_other_settings_are_refused_unless_overwritten(
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
-def test_changed_text_is_refused(
+def test_a_changed_corpus_is_refused(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
     tmp_path: Path,
     name: str,
 ) -> None:
-    """This includes a training corpus that has the name of a held-out set."""
+    """A training corpus has the name of a held-out set."""
     mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
     train = {"source": "train.src", "target": "train.tgt", "name": "validation"}
     data = data_config(tmp_path / "d", mirror=str(mirror), train=[train])
@@ -146,7 +146,7 @@ def test_changed_text_is_refused(
         prepare(settings_of(data, tokenizer_config), silent)
 
 
-def test_pinned_text_need_not_be_there_any_more(
+def test_text_that_is_pinned_by_its_hash_may_later_be_missing(
     data_config: MakeData, tokenizer_config: TokenizerConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
     mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
@@ -167,7 +167,7 @@ def test_pinned_text_need_not_be_there_any_more(
 
 
 @pytest.mark.parametrize("manifest", ["{", '{"format": "transloom-dataset/1"}'])
-def test_unreadable_dataset_is_replaced_only_on_request(
+def test_an_unreadable_dataset_is_replaced_only_on_request(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, manifest: str
 ) -> None:
     (tmp_path / "d" / "shards").mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_held_out_pairs_in_the_training_text_are_counted_and_dropped_on_request(
     assert len(kept) == len(train) - (5 if drops else 0)
 
 
-def test_url_is_no_place_to_prepare(
+def test_a_url_is_refused_as_the_place_of_a_new_dataset(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:
     data = data_config(Path("x")).model_copy(update={"dataset": "s3://bucket/x"})
@@ -236,7 +236,7 @@ def test_a_corpus_without_remaining_pairs_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_separate_tokenizers(data_config: MakeData, tmp_path: Path) -> None:
+def test_separate_tokenizers_have_separate_files(data_config: MakeData, tmp_path: Path) -> None:
     config = TokenizerConfig(vocabulary_size=100, joint=False)
     manifest = prepare(settings_of(data_config(tmp_path / "d"), config), silent)
     files = {field: info.file for field, info in manifest.tokenizers.items()}
@@ -245,7 +245,7 @@ def test_separate_tokenizers(data_config: MakeData, tmp_path: Path) -> None:
     assert tokenizers["src"].model != tokenizers["tgt"].model
 
 
-def test_existing_model(
+def test_a_given_tokenizer_model_is_used(
     dataset: Path, manifest: Manifest, data_config: MakeData, tmp_path: Path
 ) -> None:
     model = dataset / "tokenizer.model"
@@ -256,7 +256,7 @@ def test_existing_model(
     assert other.tokenizers == manifest.tokenizers
 
 
-def test_a_wrong_model_is_reported_before_any_text_is_read(
+def test_a_wrong_tokenizer_model_is_reported_before_any_text_is_read(
     dataset: Path, data_config: MakeData, tmp_path: Path
 ) -> None:
     model = dataset / "tokenizer.model"
@@ -278,7 +278,7 @@ def test_a_wrong_model_is_reported_before_any_text_is_read(
 
 
 @pytest.mark.parametrize("which", ["train", "validation"])
-def test_bad_corpora_leave_no_dataset(
+def test_invalid_corpora_leave_no_dataset(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, which: str
 ) -> None:
     folder = tmp_path / "corpora"
@@ -301,10 +301,10 @@ def test_impossible_vocabulary_leaves_no_dataset(data_config: MakeData, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_real_corpus_from_the_mirror(
+def test_a_real_corpus_is_read_from_the_mirror(
     multi30k: Path, data_settings: Callable[..., DataSettings], tmp_path: Path
 ) -> None:
-    """Multi30k's validation set, as URLs with hashes, read from the mirror."""
+    """The corpus is Multi30k's validation set, given as URLs with hashes."""
     base = "https://nowhere.invalid/task1/raw"
     corpus = {
         "source": f"{base}/val.en.gz",
@@ -337,7 +337,7 @@ def test_real_corpus_from_the_mirror(
     assert sorted(pairs) == list(range(1014))
 
 
-def test_repairing_loses_no_tombstone_and_no_strange_file(
+def test_a_repair_keeps_tombstones_and_refuses_unknown_files(
     dataset: Path,
     data_config: Callable[..., PairDataConfig],
     tokenizer_config: TokenizerConfig,

@@ -1,4 +1,4 @@
-"""`prepare` with documents: whole and verbatim, no leaks, no twins, and by extensions."""
+"""`prepare` with documents: whole and verbatim, without leaks or duplicates; extensions."""
 
 import json
 import random
@@ -33,12 +33,12 @@ LONG = "".join(f"line {number} of a long document\n" for number in range(40_000)
 
 
 def silent(progress: object) -> None:
-    """Reports nothing."""
+    """Ignore the progress."""
 
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    """Return documents: some with line ends, some twice, one long, one blank."""
+    """Return documents: some with line ends, some repeated, one long, one blank."""
     rng = random.Random(5)
     words = ["ba", "de", "fi", "mé", "▁", "  ", "\n", "\n\n", "\t", "x."]
     texts = [f"{n} " + " ".join(rng.choices(words, k=rng.randint(1, 60))) for n in range(300)]
@@ -49,7 +49,7 @@ def documents() -> list[str]:
 def make(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str]
 ) -> Callable[..., DataSettings]:
-    """Trains on nine tenths of a file of JSON lines, and holds out the rest of it."""
+    """Return a function that makes the settings of a dataset of JSON lines without duplicates."""
     folder = tmp_path_factory.mktemp("corpora")
     lines = [json.dumps({"text": text}) + "\n" for text in documents]
     held_out = [lines[250], json.dumps({"text": "held\r\nout "}) + "\n"]
@@ -88,7 +88,7 @@ def texts_of(dataset: Path) -> list[str]:
     ]
 
 
-def test_every_document_is_there_once_as_it_was_and_none_that_is_held_out(
+def test_a_dataset_has_each_document_once_and_verbatim_unless_held_out(
     prepared: Path, documents: list[str]
 ) -> None:
     expected = {text for text in documents if text.strip()} - {documents[250]}
@@ -103,7 +103,7 @@ def test_every_document_is_there_once_as_it_was_and_none_that_is_held_out(
     assert (field.name, field.role) == ("text", "document")
 
 
-def test_the_report_names_documents(prepared: Path, documents: list[str]) -> None:
+def test_the_cleaning_report_names_documents(prepared: Path, documents: list[str]) -> None:
     report = json.loads((prepared / "cleaning.json").read_text())["train"]
     assert report["held_out"]["examples"] == [
         {"document": number, "text": documents[250][:500]} for number in (251, 304)
@@ -111,7 +111,7 @@ def test_the_report_names_documents(prepared: Path, documents: list[str]) -> Non
     assert [example["document"] for example in report["duplicate"]["examples"]] == [301, 305]
 
 
-def test_tokens_are_the_text(prepared: Path) -> None:
+def test_the_tokens_of_each_document_decode_to_its_text(prepared: Path) -> None:
     store = open_store(prepared)
     manifest = Manifest.load(store)
     tokenizer = load_tokenizers(store, manifest)["text"]
@@ -142,7 +142,7 @@ def test_held_out_documents_keep_their_line_ends(prepared: Path, documents: list
 
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 3])
-def test_number_of_processes_changes_no_byte(
+def test_the_number_of_processes_changes_no_byte(
     make: Callable[..., DataSettings],
     prepared: Path,
     tmp_path: Path,
@@ -154,7 +154,7 @@ def test_number_of_processes_changes_no_byte(
     assert hashes_in(tmp_path / "d") == hashes_in(prepared)
 
 
-def test_a_dataset_is_whole_and_kept(make: Callable[..., DataSettings], prepared: Path) -> None:
+def test_a_complete_dataset_is_kept(make: Callable[..., DataSettings], prepared: Path) -> None:
     manifest = Manifest.load(open_store(prepared))
     assert (
         problems_of(str(prepared), manifest, rules_by_corpus(manifest), 1, lambda done, total: None)
@@ -171,7 +171,7 @@ def test_a_dataset_is_whole_and_kept(make: Callable[..., DataSettings], prepared
         prepare(replace(make(prepared), task="reversed"), silent)
 
 
-def test_another_histogram_is_a_problem(prepared: Path) -> None:
+def test_a_different_histogram_is_a_problem(prepared: Path) -> None:
     manifest = Manifest.load(open_store(prepared))
     lengths = manifest.lengths["text"]
     assert isinstance(lengths, DocumentLengths)
@@ -183,7 +183,7 @@ def test_another_histogram_is_a_problem(prepared: Path) -> None:
     assert "the lengths of text" in problem.expected
 
 
-def test_held_out_documents_may_be_trained_on_where_that_is_said(
+def test_held_out_documents_stay_in_training_without_drop_heldout(
     make: Callable[..., DataSettings], tmp_path: Path, documents: list[str]
 ) -> None:
     settings = make(tmp_path / "d", cleaning={"drop_heldout": False})
@@ -192,7 +192,7 @@ def test_held_out_documents_may_be_trained_on_where_that_is_said(
     assert texts_of(tmp_path / "d").count(documents[250]) == 2
 
 
-def test_leaks_are_seen_after_normalisation(tmp_path: Path, make: Callable[..., Any]) -> None:
+def test_leaks_are_detected_after_normalisation(tmp_path: Path, make: Callable[..., Any]) -> None:
     (tmp_path / "train.txt").write_text("caf\u00e9\nother text\n")
     (tmp_path / "valid.txt").write_text("cafe\u0301\n")
     settings = make(
@@ -207,7 +207,7 @@ def test_leaks_are_seen_after_normalisation(tmp_path: Path, make: Callable[..., 
     assert texts_of(tmp_path / "d") == ["other text"]
 
 
-def test_train_and_validation_of_one_file_share_nothing(
+def test_training_and_validation_parts_of_one_file_share_nothing(
     tmp_path: Path, make: Callable[..., Any]
 ) -> None:
     lines = [f"line {number}" for number in range(200)]
@@ -227,7 +227,7 @@ def test_train_and_validation_of_one_file_share_nothing(
     assert 15 < len(heldout) < 25
 
 
-def test_rules_on_documents(tmp_path: Path, make: Callable[..., Any]) -> None:
+def test_documents_outside_the_limits_are_dropped(tmp_path: Path, make: Callable[..., Any]) -> None:
     (tmp_path / "a.txt").write_text("ab\nabc\nabcd\nabcde\n")
     files = {"files": [f"{tmp_path}/a.txt"]}
     rules = {"min_characters": 3, "max_characters": 4, "drop_heldout": False}
@@ -244,10 +244,10 @@ def test_rules_on_documents(tmp_path: Path, make: Callable[..., Any]) -> None:
         prepare(replace(none, tokenizer=tokenizer), silent)
 
 
-def test_a_tokenizer_is_trained_on_no_more_text_than_wanted(
+def test_a_tokenizer_is_trained_on_the_requested_amount_of_text(
     tmp_path: Path, make: Callable[..., Any]
 ) -> None:
-    """A character of every document would be a piece otherwise."""
+    """With more text, there would be a piece for each document's character."""
     (tmp_path / "a.txt").write_text("".join(chr(0x4E00 + n) * 100 + "\n" for n in range(500)))
     files = {"files": [f"{tmp_path}/a.txt"]}
     settings = make(
@@ -265,7 +265,7 @@ def test_a_tokenizer_is_trained_on_no_more_text_than_wanted(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_task_reader_and_tokenizer_of_an_extension(
+def test_a_dataset_can_use_the_task_reader_and_tokenizer_of_an_extension(
     tmp_path: Path, make: Callable[..., Any], processes: int
 ) -> None:
     extensions = load_extensions(["reversed_bytes"], str(EXTENSIONS))
@@ -290,6 +290,6 @@ def test_task_reader_and_tokenizer_of_an_extension(
     assert sorted(found) == sorted(["eno", "senil\nowt", "é eerht"])
 
 
-def test_unknown_task_is_said(tmp_path: Path, make: Callable[..., Any]) -> None:
+def test_an_unknown_task_is_named(tmp_path: Path, make: Callable[..., Any]) -> None:
     with pytest.raises(ExtensionError, match=r"task is 'none', but there is no such task"):
         prepare(replace(make(tmp_path / "d"), task="none"), silent)

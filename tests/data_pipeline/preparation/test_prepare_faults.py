@@ -1,4 +1,4 @@
-"""`prepare` killed, starved of space or fed with damaged text: a whole dataset or none."""
+"""`prepare`, if killed, out of disk space or given damaged text, leaves a whole dataset or none."""
 
 import os
 import random
@@ -34,11 +34,11 @@ MakeData = Callable[..., PairDataConfig]
 
 
 def silent(progress: PrepareProgress) -> None:
-    """Reports nothing."""
+    """Ignore the progress."""
 
 
 def identity_of(dataset: Path) -> str:
-    """Return the identity of a dataset that must be whole."""
+    """Return the identity of a dataset, after a check that the dataset is whole."""
     manifest = Manifest.load(open_store(dataset))
     assert (
         problems_of(str(dataset), manifest, rules_by_corpus(manifest), 1, lambda done, total: None)
@@ -49,7 +49,7 @@ def identity_of(dataset: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def others() -> Iterator[list[psutil.Process]]:
-    """Children that this process has already. No test leaves one more."""
+    """Yield the children that this process already has; a test must not leave others."""
     before = children()
     yield before
     assert set(children()) <= set(before)
@@ -57,7 +57,7 @@ def others() -> Iterator[list[psutil.Process]]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many chunks of few pairs."""
+    """Read many chunks of few pairs."""
     monkeypatch.setattr(ingest, "EXAMPLES_PER_CHUNK", 40)
 
 
@@ -65,7 +65,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("stage", ["read", "train tokenizer", "write"])
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.usefixtures("small_parts")
-def test_interruption_leaves_no_dataset(
+def test_an_interruption_leaves_no_dataset(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     tmp_path: Path,
@@ -107,7 +107,7 @@ def test_a_killed_worker_is_reported_and_leaves_nothing(
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.usefixtures("small_parts")
-def test_bad_line_deep_in_a_file_is_named(
+def test_an_invalid_line_deep_in_a_file_is_named(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
@@ -124,7 +124,7 @@ def test_bad_line_deep_in_a_file_is_named(
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_old_dataset_stays_when_its_successor_fails(
+def test_the_old_dataset_is_kept_when_its_replacement_fails(
     dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(dataset, tmp_path / "d"))
@@ -161,7 +161,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(
     stages: set[str],
     processes: int,
 ) -> None:
-    """Partitions take 2 MB here, a page each, and shards with one pair a block 4 MB."""
+    """Partitions take 2 MB, a page each; shards with one pair per block take 4 MB."""
     reached: set[str] = set()
     data = data_config(tmp_path / "disk" / "d", pairs_per_block=1, blocks_per_shard=1)
     message = r"disk/d cannot be prepared .*No space left.*space for three times the text"
@@ -177,7 +177,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(
     assert ("write" in reached) == ("write" in stages)
 
 
-def test_folder_that_cannot_be_written(
+def test_a_folder_that_cannot_be_written_is_named(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("x")
@@ -189,7 +189,7 @@ def test_folder_that_cannot_be_written(
 def job(
     corpus_folder: Path, data_config: MakeData, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """A preparation of 4,000 pairs, which makes 8 reports of reading and 4 of writing."""
+    """Return a preparation of 4,000 pairs, which reports reading 8 times and writing 4 times."""
     mirror = Path(shutil.copytree(corpus_folder, tmp_path_factory.mktemp("more") / "corpora"))
     for side in (".src", ".tgt"):
         path = mirror / f"train{side}"
@@ -212,7 +212,7 @@ def kill_at(
     everything: bool = True,
     delay_seconds: float = 0,
 ) -> None:
-    """Start a preparation, and kill it or all of its processes after a number of reports."""
+    """Start a preparation, and kill its main process or all processes after `moment` reports."""
     data = job["data"] | {"dataset": str(dataset)}
     process = prepare_job.start(dataset.parent.parent, **(job | {"data": data}))
     assert process.stdout is not None
@@ -231,7 +231,7 @@ def kill_at(
 
 @pytest.mark.long
 @pytest.mark.parametrize(("replacing", "everything"), [(False, True), (True, False)])
-def test_kill_at_any_moment_leaves_the_old_dataset_or_none(
+def test_a_kill_at_any_time_leaves_the_old_dataset_or_none(
     job: dict[str, Any], dataset: Path, tmp_path: Path, replacing: bool, everything: bool
 ) -> None:
     target = tmp_path / "datasets" / "d"
@@ -253,7 +253,7 @@ def test_kill_at_any_moment_leaves_the_old_dataset_or_none(
 
 @pytest.mark.long
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.03])
-def test_kill_while_publishing_loses_neither_the_old_nor_the_new_dataset(
+def test_a_kill_during_publishing_leaves_either_the_old_or_the_new_dataset(
     job: dict[str, Any], dataset: Path, tmp_path: Path, delay_seconds: float
 ) -> None:
     target = tmp_path / "datasets" / "d"

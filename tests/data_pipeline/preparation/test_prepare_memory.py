@@ -13,7 +13,7 @@ from data_pipeline.config.pair import PairDataConfig
 def peaks(
     tmp_path: Path, data_config: Callable[..., PairDataConfig], sentences: Callable[..., list[str]]
 ) -> Callable[[int], dict[str, int]]:
-    """Prepare this number of pairs in a separate process; return the peak of memory by stage."""
+    """Return a function that prepares pairs in a new process and returns peak memory by stage."""
     lines = [" ".join(sentences(4, seed)) for seed in range(1000)]
 
     def peaks(pairs: int) -> dict[str, int]:
@@ -54,6 +54,6 @@ def test_memory_does_not_grow_with_the_text(
     many = peaks(25_000)
     more_text = sum((tmp_path / name).stat().st_size for name in "ab") - less_text
     assert more_text > 6_000_000
-    # In memory, sentences and their pieces would take several times their text.
+    # In memory, sentences and their tokens would take several times the size of the text.
     growth = {stage: many[stage] - few[stage] for stage in ("read", "write")}
     assert max(growth.values()) < more_text / 2, growth

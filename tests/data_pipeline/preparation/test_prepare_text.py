@@ -1,4 +1,4 @@
-"""`prepare` on dirty text, against a brute-force reimplementation in memory.
+"""`prepare` on dirty text, compared with a brute-force reimplementation in memory.
 
 The bytes of the dataset depend neither on the number of processes nor on the compression of the
 files.
@@ -45,7 +45,7 @@ TOKENIZER = TokenizerConfig(vocabulary_size=100, training_pairs=300)
 
 
 def defects(source: str, target: str, rng: random.Random) -> Pair:
-    """The pair with one defect, or another that looks like one and is not."""
+    """Return the pair with a random defect, or with an oddity that is no defect."""
     return rng.choice(
         [
             ("", target),
@@ -56,7 +56,7 @@ def defects(source: str, target: str, rng: random.Random) -> Pair:
             (source * 9, target),
             (source, target * 9),
             ("ba", target),
-            ("\u200b", "ba"),  # text, but no piece of it is left
+            ("\u200b", "ba"),  # text, but without any token
             ("ba", "\u200b\u200d"),
             (unicodedata.normalize("NFD", source), target),  # a duplicate after normalisation
             (f" {source}", target),
@@ -65,7 +65,7 @@ def defects(source: str, target: str, rng: random.Random) -> Pair:
 
 
 def make_dirty(count: int, sentences: Sentences, seed: int) -> list[Pair]:
-    """Pairs of which a third have a defect or come again."""
+    """Return pairs, a third of which have a defect or occur again."""
     rng = random.Random(seed)
     clean = zip(sentences(count, 2 * seed), sentences(count, 2 * seed + 1), strict=True)
     pairs: list[Pair] = []
@@ -82,11 +82,11 @@ def make_dirty(count: int, sentences: Sentences, seed: int) -> list[Pair]:
 
 @dataclass
 class ByHand:
-    """All rules of preparation, in their order, applied to one pair after the other."""
+    """All rules of preparation, in their order, applied to one pair at a time."""
 
     model: Tokenizer
     tagged: bool
-    distinct: dict[Pair, int] = field(default_factory=dict)  # positions of those with good text
+    distinct: dict[Pair, int] = field(default_factory=dict)  # first position of each good pair
     text_kept: int = 0  # pairs with good text
     kept: list[Pair] = field(default_factory=list)
     dropped: dict[str, list[Example]] = field(default_factory=dict)
@@ -144,7 +144,7 @@ def corpora(
     corpus_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The first as two files, the second as TSV with scores."""
+    """Return the folder of both corpora: one as two files, one as TSV with scores."""
     folder = Path(shutil.copytree(corpus_folder, tmp_path_factory.mktemp("dirty") / "corpora"))
     for side, name in enumerate(("a.src", "a.tgt")):
         (folder / name).write_text("".join(pair[side] + "\n" for pair in dirty))
@@ -155,7 +155,7 @@ def corpora(
 
 @pytest.fixture(scope="module")
 def make(corpora: Path, data_config: Callable[..., PairDataConfig]) -> Callable[..., Manifest]:
-    """Prepares both corpora in many small parts."""
+    """Return a function that prepares both corpora in many small parts."""
 
     def make(dataset: Path, processes: int, mirror: Path = corpora) -> Manifest:
         crawl = {"files": ["b.tsv"], "columns": {"score": 2}, "min_score": 0.2}
@@ -207,14 +207,14 @@ def content_key(pair: Pair) -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 3])
-def test_number_of_processes_changes_no_byte(
+def test_the_number_of_processes_changes_no_byte(
     make: Callable[..., Manifest], prepared: Path, tmp_path: Path, processes: int
 ) -> None:
     make(tmp_path / "d", processes)
     assert hashes_in(tmp_path / "d") == hashes_in(prepared)
 
 
-def test_compression_changes_no_byte(
+def test_compression_of_the_corpora_changes_no_byte(
     make: Callable[..., Manifest], prepared: Path, corpora: Path, tmp_path: Path
 ) -> None:
     mirror = Path(shutil.copytree(corpora, tmp_path / "mirror"))
@@ -229,14 +229,14 @@ def test_compression_changes_no_byte(
     assert hashes_in(tmp_path / "d") == hashes_in(prepared)
 
 
-def test_kept_pairs_are_those_of_the_rules_in_the_order_of_their_keys(
+def test_the_pairs_that_the_rules_keep_are_in_the_order_of_their_keys(
     prepared: Path, by_hand: tuple[ByHand, ByHand], read_pairs: Callable[[Path], list[Pair]]
 ) -> None:
     expected = [pair for corpus in by_hand for pair in sorted(corpus.kept, key=content_key)]
     assert read_pairs(prepared) == expected
 
 
-def test_every_rule_drops_counts_and_shows_what_it_should(
+def test_every_rule_drops_counts_and_reports_the_expected_pairs(
     prepared: Path, by_hand: tuple[ByHand, ByHand]
 ) -> None:
     manifest = Manifest.load(open_store(prepared))
@@ -256,7 +256,7 @@ def test_every_rule_drops_counts_and_shows_what_it_should(
     assert max(map(len, first.dropped.values())) > 10
 
 
-def test_shards_belong_to_one_corpus_and_have_its_tag_and_the_pieces_of_their_text(
+def test_each_shard_has_pairs_of_one_corpus_with_its_tag_and_tokens(
     prepared: Path, by_hand: tuple[ByHand, ByHand]
 ) -> None:
     store = open_store(prepared)
@@ -280,10 +280,10 @@ def test_shards_belong_to_one_corpus_and_have_its_tag_and_the_pieces_of_their_te
     assert max(shard.pairs for shard in manifest.shards) <= 20
 
 
-def test_the_tokenizer_is_trained_on_the_first_pairs_alone(
+def test_the_tokenizer_is_trained_only_on_the_first_pairs(
     prepared: Path, by_hand: tuple[ByHand, ByHand]
 ) -> None:
-    """On the first pairs of each corpus in the shuffled order, by its size."""
+    """These are the first pairs of each corpus in shuffled order, in proportion to its size."""
     total = sum(corpus.text_kept for corpus in by_hand)
     sample: list[Pair] = []
     for corpus in by_hand:

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Publish a dataset's folder as a whole or not at all."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def fill(folder: Path, content: str) -> None:
 
 @pytest.fixture(scope="module")
 def dead() -> int:
-    """The id of a process that has ended."""
+    """Return the id of a process that has ended."""
     return dead_process()
 
 
@@ -35,7 +35,7 @@ def work_of(dataset: Path, pid: int, host: str | None = None) -> Path:
     return dataset.parent / f".{dataset.name}.prepare-{host or socket.gethostname()}-{pid}"
 
 
-def test_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
+def test_a_new_folder_replaces_the_old_folder(tmp_path: Path) -> None:
     dataset = tmp_path / "deep" / "dataset"
     for content in ("one", "two"):
         with work_folder(dataset) as work:
@@ -45,7 +45,7 @@ def test_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
         assert [path.name for path in dataset.parent.iterdir()] == ["dataset"]
 
 
-def test_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_preparation_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with work_folder(tmp_path / "dataset") as work:
             fill(work / "new", "half")
@@ -56,7 +56,7 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_between_the_two_renames_puts_the_old_one_back(tmp_path: Path) -> None:
+def test_a_failure_between_the_two_renames_restores_the_old_folder(tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     fill(dataset, "old")
     with pytest.raises(FileNotFoundError), work_folder(dataset) as work:
@@ -66,7 +66,7 @@ def test_failure_between_the_two_renames_puts_the_old_one_back(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["dataset", "[a]*?"])
-def test_files_of_a_killed_process_are_removed_those_of_a_live_one_kept(
+def test_folders_of_a_killed_process_are_removed_and_of_a_live_one_kept(
     tmp_path: Path, dead: int, name: str
 ) -> None:
     dataset = tmp_path / name
@@ -82,7 +82,7 @@ def test_files_of_a_killed_process_are_removed_those_of_a_live_one_kept(
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
-def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -> None:
+def test_the_old_dataset_of_a_killed_process_is_restored(tmp_path: Path, dead: int) -> None:
     """The process was killed after the first of the two renames."""
     dataset = tmp_path / "dataset"
     fill(work_of(dataset, dead) / "old", "old")
@@ -92,7 +92,7 @@ def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -
     assert list(tmp_path.iterdir()) == [dataset]
 
 
-def test_replaced_dataset_of_a_killed_process_does_not_come_back(tmp_path: Path, dead: int) -> None:
+def test_a_replaced_dataset_is_not_restored_after_a_kill(tmp_path: Path, dead: int) -> None:
     """The process was killed after the second rename."""
     dataset = tmp_path / "dataset"
     fill(work_of(dataset, dead) / "old", "old")
@@ -107,7 +107,7 @@ def test_clearing_a_missing_folder_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_are_no_datasets_are_not_touched(tmp_path: Path) -> None:
+def test_folders_that_are_no_datasets_are_not_replaced(tmp_path: Path) -> None:
     home, file, empty = tmp_path / "home", tmp_path / "file", tmp_path / "empty"
     home.mkdir()
     (home / "thesis.tex").write_text("x")
@@ -121,7 +121,7 @@ def test_folders_that_are_no_datasets_are_not_touched(tmp_path: Path) -> None:
     check_replaceable(tmp_path / "nothing")
 
 
-def test_a_folder_with_another_manifest_is_no_dataset(tmp_path: Path) -> None:
+def test_a_folder_with_a_foreign_manifest_is_not_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "app"
     folder.mkdir()
     (folder / "manifest.json").write_text('{"name": "app"}')
@@ -129,7 +129,7 @@ def test_a_folder_with_another_manifest_is_no_dataset(tmp_path: Path) -> None:
         check_replaceable(folder)
 
 
-def test_a_dataset_that_another_preparation_made_meanwhile_stays(tmp_path: Path) -> None:
+def test_a_dataset_that_another_preparation_has_created_is_kept(tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     expected = check_replaceable(dataset)
     with work_folder(dataset) as work:
@@ -141,8 +141,8 @@ def test_a_dataset_that_another_preparation_made_meanwhile_stays(tmp_path: Path)
     assert (dataset / "manifest.json").exists()
 
 
-def test_a_dataset_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
-    """Two preparations overwrite the same dataset, and the other one is done first."""
+def test_a_dataset_that_another_preparation_has_replaced_is_kept(tmp_path: Path) -> None:
+    """Two preparations overwrite the same dataset, and the other preparation finishes first."""
     dataset = tmp_path / "dataset"
     fill(dataset, "one")
     expected = check_replaceable(dataset)
@@ -155,7 +155,7 @@ def test_a_dataset_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 
-def test_names_are_synced_before_and_after_the_rename(
+def test_folders_are_synced_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = tmp_path / "dataset"
@@ -168,10 +168,10 @@ def test_names_are_synced_before_and_after_the_rename(
     assert calls[at + 1] == ("sync", tmp_path)
 
 
-def test_another_users_process_is_not_taken_for_dead(another_users_process: int) -> None:
+def test_another_user_s_process_is_not_taken_for_dead(another_users_process: int) -> None:
     with pytest.raises(PermissionError):
         os.kill(another_users_process, 0)
-    with TemporaryDirectory() as folder:  # one that this user may write to
+    with TemporaryDirectory() as folder:  # a folder that this user can write to
         dataset = Path(folder) / "dataset"
         work = work_of(dataset, another_users_process)
         work.mkdir()

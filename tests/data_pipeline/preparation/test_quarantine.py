@@ -1,4 +1,4 @@
-"""Shards left out: everything else stays as it was."""
+"""Quarantine of shards leaves everything else unchanged."""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from data_pipeline.preparation.quarantine import cursor_after, quarantine
 from data_pipeline.storage.store import open_store
 
 MakeSettings = Callable[..., DataSettings]
-Pieces = dict[int, tuple[bytes, bytes]]  # by pair
+Pieces = dict[int, tuple[bytes, bytes]]  # source and target pieces, by pair
 
 
 def open_reader(dataset: Path, settings: DataSettings) -> WindowReader:
@@ -26,7 +26,7 @@ def open_reader(dataset: Path, settings: DataSettings) -> WindowReader:
 
 
 def pairs_of(reader: WindowReader, epoch: int, window: int) -> Pieces:
-    """A window's pairs with their target pieces, wherever in the window they are."""
+    """Return a window's pairs with their pieces, wherever the pairs are in the window."""
     count = len(reader.layout(epoch, window).units)
     pairs: Pieces = {}
     for micro_batch in reader.fetch(epoch, window, 0, count):
@@ -46,7 +46,7 @@ def pairs_in(manifest: Manifest, *shards: int) -> set[int]:
     return {pair for s in infos for pair in range(s.first_pair, s.first_pair + s.pairs)}
 
 
-def test_all_other_pairs_keep_their_numbers_and_windows(
+def test_pairs_outside_the_quarantined_shards_keep_their_numbers_and_windows(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
     settings = data_settings(copy)
@@ -72,7 +72,7 @@ def test_all_other_pairs_keep_their_numbers_and_windows(
     assert child.pairs == manifest.pairs
 
 
-def test_windows_without_the_shard_are_the_same_to_the_byte(
+def test_windows_without_the_quarantined_shard_keep_every_byte(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
     settings = data_settings(copy, window_shards=1)
@@ -93,7 +93,7 @@ def test_windows_without_the_shard_are_the_same_to_the_byte(
     assert empty == 1
 
 
-def test_training_steps_over_windows_that_are_empty_now(
+def test_training_skips_windows_that_are_empty_after_a_quarantine(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
     settings = data_settings(copy, window_shards=1)
@@ -101,7 +101,7 @@ def test_training_steps_over_windows_that_are_empty_now(
     reader = open_reader(copy, settings)
     steps = local_rank_steps(reader, Cursor(), 0, 1, 1)
     left = pairs_in(manifest, 0)
-    for _ in range(3):  # epochs
+    for _ in range(3):  # three epochs
         seen: list[int] = []
         while len(seen) < len(left):
             seen += next(steps).micro_batches[0].pair_ids.tolist()
@@ -118,7 +118,7 @@ def test_quarantine_of_all_shards_is_refused(
         open_reader(copy, data_settings(copy))
 
 
-def test_child_takes_the_parents_place_and_the_parent_can_come_back(
+def test_a_child_manifest_replaces_its_parent_which_can_be_restored(
     copy: Path, dataset: Path, manifest: Manifest
 ) -> None:
     names = [shard.name for shard in manifest.shards]
@@ -146,7 +146,7 @@ def test_child_takes_the_parents_place_and_the_parent_can_come_back(
         (["shards/train-00002.tar", "shards/train-00001.tar"], "already quarantined"),
     ],
 )
-def test_wrong_shards_change_nothing(copy: Path, shards: list[str], message: str) -> None:
+def test_an_invalid_quarantine_changes_nothing(copy: Path, shards: list[str], message: str) -> None:
     quarantine(copy, ["shards/train-00001.tar"], "lost")
     before = {path: path.read_bytes() for path in copy.iterdir() if path.is_file()}
     with pytest.raises(DatasetError, match=message):
@@ -154,7 +154,7 @@ def test_wrong_shards_change_nothing(copy: Path, shards: list[str], message: str
     assert {path: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
 
 
-def test_cursor_moves_on_only_within_a_window_that_lost_something(
+def test_the_cursor_moves_only_within_a_window_that_lost_a_shard(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
     settings = data_settings(copy)
@@ -172,14 +172,14 @@ def test_cursor_moves_on_only_within_a_window_that_lost_something(
             damaged = lost.first_pair in pairs_of(reader, epoch, window)
             assert after(begun) == (following if damaged else begun)
             assert after(Cursor(epoch, window)) == Cursor(epoch, window)
-            # Under the child itself it was planned without the shard.
+            # A cursor of the child itself was planned without the shard.
             assert after(begun, child.identity) == begun
 
 
-def test_run_goes_on_with_pairs_that_it_has_not_seen(
+def test_a_resumed_run_reads_only_pairs_that_it_has_not_read(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
-    """Stopped in the midst of each window in turn, no pair of an epoch comes twice."""
+    """The run stops in the middle of each window in turn; no pair of the epoch is read twice."""
     settings = data_settings(copy)
     before = open_reader(copy, settings)
     child = quarantine(copy, [manifest.shards[3].name], "lost")
@@ -196,8 +196,8 @@ def test_run_goes_on_with_pairs_that_it_has_not_seen(
         assert len(seen) == len(set(seen))
 
 
-def test_a_run_finds_its_manifest_after_a_quarantine(dataset: Path, tmp_path: Path) -> None:
-    """A data worker that starts while the run still trains with the parent."""
+def test_a_run_finds_its_own_manifest_after_a_quarantine(dataset: Path, tmp_path: Path) -> None:
+    """A data worker may start while the run still trains with the parent."""
     copy = tmp_path / "copy"
     shutil.copytree(dataset, copy)
     before = Manifest.load(open_store(copy))
@@ -208,10 +208,10 @@ def test_a_run_finds_its_manifest_after_a_quarantine(dataset: Path, tmp_path: Pa
         Manifest.load(open_store(copy, retry_delays_seconds=()), "0" * 64)
 
 
-def test_a_second_quarantine_moves_only_cursors_within_what_it_took(
+def test_a_second_quarantine_moves_only_cursors_in_windows_that_lost_a_shard(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
-    """A run that went on after the first one has planned its windows without the first shard."""
+    """A run that continued after the first quarantine planned its windows without that shard."""
     settings = data_settings(copy, window_shards=1)
     reader = open_reader(copy, settings)
     first, second = manifest.shards[1], manifest.shards[6]

@@ -1,4 +1,4 @@
-"""The shuffle on disk against a sort in memory."""
+"""The shuffle on disk, compared with a sort in memory."""
 
 import hashlib
 import random
@@ -15,7 +15,7 @@ from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64, stream_state
 
 
 def make_pairs(count: int, *, different: int, seed: int = 0) -> list[NumberedExample]:
-    """Pairs at every third position, of that many different contents."""
+    """Return pairs at every third position, with `different` different contents."""
     rng = random.Random(seed)
     return [
         NumberedExample(3 * number, (f"été {content}", "x" * (content % 50)))
@@ -39,7 +39,7 @@ def read_back(groups: list[list[Path]], *, by_content: bool) -> tuple[list[Row],
     return list(shuffled_rows(paths, 2, by_content=by_content, report=report)), report
 
 
-def test_order_is_that_of_splitmix64_of_the_positions(tmp_path: Path) -> None:
+def test_the_order_is_that_of_splitmix64_of_the_positions(tmp_path: Path) -> None:
     pairs = make_pairs(2000, different=500)
     keys = splitmix64(stream_state(CORPUS_SHUFFLE, 7), 6000)
     partitions = fill(tmp_path / "p", pairs, by_content=False)
@@ -50,7 +50,7 @@ def test_order_is_that_of_splitmix64_of_the_positions(tmp_path: Path) -> None:
     assert [row.position for row in rows] != sorted(row.position for row in rows)
 
 
-def test_first_of_equal_pairs_is_kept_wherever_the_others_are(tmp_path: Path) -> None:
+def test_the_first_of_equal_pairs_is_kept_wherever_its_duplicates_are(tmp_path: Path) -> None:
     pairs = make_pairs(2000, different=300)
     partitions = fill(tmp_path / "p", pairs, by_content=True)
     rows, report = read_back(partitions.groups(100), by_content=True)
@@ -70,7 +70,7 @@ def test_first_of_equal_pairs_is_kept_wherever_the_others_are(tmp_path: Path) ->
     assert [example.position for example in dropped.examples] == duplicates[:10]
 
 
-def test_chunks_and_flushes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_flushes_change_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = make_pairs(1000, different=900)
     reference = read_back(
         fill(tmp_path / "0", pairs, by_content=True, chunk=1000).groups(1000), by_content=True
@@ -81,7 +81,7 @@ def test_chunks_and_flushes_change_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert read_back(partitions.groups(90), by_content=True)[0] == reference
 
 
-def test_equal_sides_of_different_pairs_are_no_duplicates(tmp_path: Path) -> None:
+def test_pairs_with_only_one_equal_side_are_no_duplicates(tmp_path: Path) -> None:
     texts = [("a", "b c"), ("a b", "c"), ("ab", "c"), ("a", "b c")]
     pairs = [NumberedExample(position, pair) for position, pair in enumerate(texts)]
     partitions = fill(tmp_path / "p", pairs, by_content=True)
@@ -106,7 +106,7 @@ def test_groups_are_even_and_have_every_filled_partition_once(
     partitions = Partitions(tmp_path / "p")
     partitions.counts[:] = rng.integers(0, most, PARTITIONS, endpoint=True)
     partitions.counts[rng.random(PARTITIONS) < empty_share] = 0
-    partitions.counts[rng.integers(PARTITIONS)] = 10 * most  # as of one pair over and over
+    partitions.counts[rng.integers(PARTITIONS)] = 10 * most  # like a pair that repeats often
     groups = partitions.groups(pairs_per_group)
     numbers = [[int(path.name) for path in group] for group in groups]
     assert list(chain.from_iterable(numbers)) == np.flatnonzero(partitions.counts).tolist()
@@ -114,11 +114,11 @@ def test_groups_are_even_and_have_every_filled_partition_once(
     wanted = max(1, round(partitions.examples / pairs_per_group))
     assert len(groups) <= wanted
     pairs = [int(partitions.counts[group].sum()) for group in numbers]
-    # A border is off by half a partition at most, and each group has two.
+    # A group's border is off by at most half a partition, and each group has two borders.
     assert max(pairs) <= partitions.examples / wanted + int(partitions.counts.max())
 
 
-def test_no_rows() -> None:
+def test_packing_no_rows_gives_no_data() -> None:
     for by_content in (False, True):
         packed = pack_rows([], 0, by_content=by_content)
         assert packed.data == b""

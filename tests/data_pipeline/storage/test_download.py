@@ -1,4 +1,4 @@
-"""Downloads from a server that fails as servers do."""
+"""Download files from a server that fails in the usual ways."""
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
         yield server
 
 
-def test_a_file_comes_as_it_is(server: FaultyServer, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_unchanged(server: FaultyServer, tmp_path: Path) -> None:
     download(f"{server.url}/a%20b.gz", tmp_path / "new")
     assert (tmp_path / "new").read_bytes() == CONTENT
     assert server.requests == {"a b.gz": 1}
@@ -78,14 +78,14 @@ def test_a_download_without_an_end_does_not_fill_the_disk(
     assert server.requests == {"a b.gz": 1}
 
 
-def test_a_body_stays_as_it_is_sent(server: FaultyServer, tmp_path: Path) -> None:
-    """The body is decompressed when it is read, within a budget."""
+def test_a_compressed_body_is_stored_unchanged(server: FaultyServer, tmp_path: Path) -> None:
+    """The body is decompressed when it is read, within a limit."""
     server.fail(Fault.BOMB)
     download(f"{server.url}/a%20b.gz", tmp_path / "new")
     assert (tmp_path / "new").stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a", "simplecache::http://host/a"])
-def test_other_schemes_are_refused(url: str, tmp_path: Path) -> None:
+def test_unknown_schemes_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"expected one of file, http, https, s3, gs, az"):
         download(url, tmp_path / "new")

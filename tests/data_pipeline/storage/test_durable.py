@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files so that they are complete or absent."""
 
 import hashlib
 import subprocess
@@ -13,13 +13,13 @@ from support.files.disk_calls import by_name, record_disk_calls
 from data_pipeline.storage.regular_files import sync_to_disk, write_atomically, write_durably
 
 
-def test_hash_is_that_of_the_file(tmp_path: Path) -> None:
+def test_the_returned_hash_is_that_of_the_file(tmp_path: Path) -> None:
     sha256 = write_durably(tmp_path / "a", b"\x00some bytes")
     assert sha256 == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("content", ["text é", b"\xff bytes", ""])
-def test_replaces_what_was_there(tmp_path: Path, content: str | bytes) -> None:
+def test_an_atomic_write_replaces_the_old_content(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "a.json"
     path.write_text("longer than what comes")
     write_atomically(path, content)
@@ -29,7 +29,7 @@ def test_replaces_what_was_there(tmp_path: Path, content: str | bytes) -> None:
     sync_to_disk(tmp_path)
 
 
-def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
     (tmp_path / "a.unfinished").mkdir()
@@ -38,8 +38,10 @@ def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
-    """Written over and over with one letter, it is never found with two or with another size."""
+def test_a_kill_at_any_time_leaves_a_complete_file(tmp_path: Path) -> None:
+    """The file is rewritten repeatedly with one letter, and always has a single letter and full
+    size.
+    """
     path = tmp_path / "a"
     program = (
         "import sys; from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""Fetches of a node: one request per file, ahead of its use, through failures and kills."""
+"""Fetches of a node: one request per file, ahead of its use, despite failures and kills."""
 
 import hashlib
 import multiprocessing
@@ -52,7 +52,7 @@ def store(server: FaultyServer, tmp_path: Path) -> RemoteStore:
 
 
 def _read_all(store: RemoteStore, seed: int) -> bool:
-    """Read all files, each process in another order."""
+    """Read all files in an order that depends on the seed, and return whether they are right."""
     files = random.Random(seed).sample(LIST, len(LIST))
     return list(store.read_many(files)) == [FILES[name] for name, _, _ in files]
 
@@ -65,7 +65,7 @@ def test_processes_of_a_node_make_one_request_per_file(
     assert server.requests == dict.fromkeys(FILES, 1)
 
 
-def test_each_failure_costs_one_more_request(server: FaultyServer, store: RemoteStore) -> None:
+def test_each_failure_causes_one_more_request(server: FaultyServer, store: RemoteStore) -> None:
     server.fail(Fault.RESET, on={1})
     server.fail(Fault.BIT_FLIP, FIRST[0], on={2, 3})
     with ThreadPoolExecutor(4) as pool:
@@ -73,7 +73,7 @@ def test_each_failure_costs_one_more_request(server: FaultyServer, store: Remote
     assert server.requests == dict.fromkeys(FILES, 2) | {FIRST[0]: 4}
 
 
-def test_a_lost_file_is_the_first_error_in_the_order_of_the_files(
+def test_the_error_of_a_lost_file_is_raised_in_the_order_of_the_files(
     server: FaultyServer, store: RemoteStore
 ) -> None:
     lost = [LIST[number][0] for number in (7, 3)]
@@ -87,7 +87,7 @@ def test_a_lost_file_is_the_first_error_in_the_order_of_the_files(
     assert caught.value.expected.startswith("5,003 bytes")
 
 
-def test_files_are_fetched_at_once_within_the_limit_of_bytes(
+def test_files_are_fetched_in_parallel_within_the_limit_of_bytes(
     server: FaultyServer, store: RemoteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "MAX_BYTES_AHEAD", 5 * 5020)
@@ -126,7 +126,7 @@ def _hold(cache: ShardCache, sha256: str, held: "multiprocessing.synchronize.Eve
 
 @pytest.fixture
 def holder(store: RemoteStore) -> Iterator[int]:
-    """Id of a process that fetches the first file and never ends."""
+    """Yield the id of a process that fetches the first file and never ends."""
     context = multiprocessing.get_context("spawn")
     held = context.Event()
     process = context.Process(target=_hold, args=(store._cache, FIRST[1], held))
@@ -150,7 +150,7 @@ def test_a_fetch_of_a_killed_process_is_repeated(
         assert content.result(HANG_SECONDS) == FILES[FIRST[0]]
 
 
-def test_a_stopped_process_is_not_waited_for(
+def test_a_reader_does_not_wait_forever_for_a_suspended_process(
     holder: int, store: RemoteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_cache, "FETCH_WAIT_SECONDS", 0.1)
@@ -158,13 +158,13 @@ def test_a_stopped_process_is_not_waited_for(
     assert store.read(*FIRST) == FILES[FIRST[0]]
 
 
-def test_a_cache_without_a_folder_locks_out_no_process(holder: int, server: FaultyServer) -> None:
+def test_without_a_cache_folder_no_process_is_locked_out(holder: int, server: FaultyServer) -> None:
     store = RemoteStore(server.url, ShardCache(Path("/proc/none"), 10**7), DELAYS)
     assert store.read(*FIRST) == FILES[FIRST[0]]
     assert holder
 
 
-def test_windows_over_http_are_those_of_the_folder_with_one_request_per_shard(
+def test_windows_over_http_equal_those_of_the_folder_with_one_request_per_shard(
     dataset: Path, data_settings: Callable[..., DataSettings], tmp_path: Path
 ) -> None:
     def pair_ids(reader: WindowReader) -> list[list[int]]:
@@ -180,7 +180,7 @@ def test_windows_over_http_are_those_of_the_folder_with_one_request_per_shard(
     with FaultyServer(dataset) as server:
         server.fail_randomly(0.2, 1, (Fault.UNAVAILABLE, Fault.TRUNCATED, Fault.BIT_FLIP))
         store = RemoteStore(server.url, ShardCache(tmp_path, 10**7), (0.001,) * 9)
-        with ThreadPoolExecutor(2) as pool:  # as two data workers of a node
+        with ThreadPoolExecutor(2) as pool:  # like two data workers of a node
             readers = [WindowReader(store, manifest, settings, cache_bytes=0) for _ in range(2)]
             results = list(pool.map(pair_ids, readers))
         assert results == [pair_ids(WindowReader(local, manifest, settings))] * 2

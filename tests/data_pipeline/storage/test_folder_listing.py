@@ -1,4 +1,4 @@
-"""Lists of folders in an object store end, whatever the server sends."""
+"""Listings of folders in an object store end, whatever the server sends."""
 
 import itertools
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from data_pipeline.storage.object_errors import ObjectAccessError, ObjectStoreEr
 from data_pipeline.storage.object_store import ObjectStore
 
 
-def test_it_lists_folders_and_no_objects(s3_server, s3_environment):
+def test_a_listing_contains_folders_but_no_objects(s3_server, s3_environment):
     url = f"{s3_server.bucket('folders')}/our/runs"
     store = ObjectStore(url)
     assert list_folders(url) == []
@@ -22,7 +22,7 @@ def test_it_lists_folders_and_no_objects(s3_server, s3_environment):
     assert sorted(list_folders(url)) == ["one", "ä 2"]
 
 
-def test_errors_keep_their_class(s3_server, s3_environment):
+def test_errors_of_a_listing_keep_their_class(s3_server, s3_environment):
     with pytest.raises(ObjectAccessError, match="bucket"):
         list_folders("s3://no-such-bucket-here/runs")
 
@@ -41,7 +41,7 @@ def entries(page):
 
 @contextmanager
 def endless_server(monkeypatch, *, pages):
-    """A server whose list of objects has no end: in one response, or page after page."""
+    """Serve a list of objects that has no end: in one response, or page after page."""
     count = itertools.count()
 
     class Handler(QuietHandler):
@@ -72,7 +72,7 @@ def endless_server(monkeypatch, *, pages):
 
 
 @pytest.mark.parametrize("pages", [False, True], ids=["response", "pages"])
-def test_a_list_without_an_end_is_refused(s3_environment, monkeypatch, pages):
+def test_a_listing_without_an_end_is_refused(s3_environment, monkeypatch, pages):
     monkeypatch.setattr(folder_listing, "CHILD_MEMORY_BYTES", 64 * 1024**2)
     with (
         endless_server(monkeypatch, pages=pages),
@@ -81,13 +81,13 @@ def test_a_list_without_an_end_is_refused(s3_environment, monkeypatch, pages):
         list_folders("s3://b/runs")
 
 
-def test_a_list_that_takes_too_long_is_refused(s3_environment, monkeypatch):
+def test_a_listing_that_takes_too_long_is_refused(s3_environment, monkeypatch):
     monkeypatch.setattr(folder_listing, "MAX_SECONDS", 0.01)
     with pytest.raises(ObjectStoreError, match=r"or 0 s\. Name the URL of one run"):
         list_folders("s3://b/runs")
 
 
-def test_more_objects_than_allowed_are_not_listed(s3_server, s3_environment):
+def test_a_listing_of_more_objects_than_allowed_is_refused(s3_server, s3_environment):
     store = ObjectStore(f"{s3_server.bucket('folders')}/run")
     for number in range(3):
         store.put(str(number), b"x")

@@ -1,4 +1,4 @@
-"""Locations: the same bytes from everywhere, however they are compressed, or an error."""
+"""Locations: the same bytes from every place and compression, or an error."""
 
 import bz2
 import gzip
@@ -25,7 +25,7 @@ from foundation.errors import LocationError
 rng = random.Random(3)
 TEXT = b"".join(b"%d lines %x\n" % (i, rng.randrange(2**60)) for i in range(20_000))
 SHA256 = hashlib.sha256(TEXT).hexdigest()
-CHECKED = {zstd.CompressionParameter.checksum_flag: 1}  # as the command zstd writes
+CHECKED = {zstd.CompressionParameter.checksum_flag: 1}  # as the zstd command does
 COMPRESSORS = {
     "": lambda data: data,
     ".gz": lambda data: gzip.compress(data, 1),
@@ -43,7 +43,7 @@ def read(location: str | Path, cache: Path = Path("/none"), **options: str | Non
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
-def test_content_tells_the_compression(suffix: str, tmp_path: Path) -> None:
+def test_the_compression_is_detected_from_the_content(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "misnamed.txt").write_bytes(COMPRESSED[suffix])
     with open_location(str(tmp_path / "misnamed.txt"), mirror=None, cache=tmp_path) as stream:
         assert (stream.bytes_read, stream.total_bytes) == (0, len(COMPRESSED[suffix]))
@@ -57,10 +57,10 @@ def test_content_tells_the_compression(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".xz", ".zst"])
-def test_many_small_frames_are_copied_a_few_times_each(
+def test_each_of_many_small_frames_is_copied_only_a_few_times(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frame is not copied once for each frame before it."""
+    """A frame is not copied once for each earlier frame."""
     fed = []
 
     class Watched:
@@ -113,7 +113,7 @@ def test_damaged_files_are_named(suffix: str, damage: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\x1f", b"\n"])
-def test_tiny_files_are_plain(content: bytes, tmp_path: Path) -> None:
+def test_tiny_files_are_read_as_plain_text(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     assert read(tmp_path / "a") == content
 
@@ -123,7 +123,7 @@ def test_file_urls_may_be_quoted(tmp_path: Path) -> None:
     assert read(f"file://{tmp_path}/a%20b.txt") == TEXT
 
 
-def test_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"/none cannot be read from /.*\(No such file.*data"):
         read(tmp_path / "none")
     with pytest.raises(CorpusError, match=r"it is a folder"):
@@ -137,7 +137,7 @@ def test_a_mirror_replaces_paths_and_urls(asked: str, there: str, tmp_path: Path
     assert read(asked, mirror=str(tmp_path)) == TEXT
 
 
-def test_mirror_without_the_file_names_what_it_looked_for(tmp_path: Path) -> None:
+def test_a_mirror_without_the_file_names_the_expected_names(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"has neither b\.fr nor b\.fr\{\.gz,\.bz2,\.xz,\.zst\}"):
         read("/x/b.fr.xz", mirror=str(tmp_path))
 
@@ -147,7 +147,7 @@ def test_mirror_without_the_file_names_what_it_looked_for(tmp_path: Path) -> Non
     "name",
     ["..%2f..%2fsecret.txt", "%2e%2e%2fsecret.txt", "%2e%2e", "a%2fsecret.txt", "..%5csecret.txt"],
 )
-def test_a_name_that_leads_out_of_the_mirror_is_refused(
+def test_a_relative_name_that_leaves_the_mirror_is_refused(
     scheme: str, name: str, tmp_path: Path
 ) -> None:
     (tmp_path / "secret.txt").write_bytes(TEXT)
@@ -157,7 +157,7 @@ def test_a_name_that_leads_out_of_the_mirror_is_refused(
         read(f"{scheme}{name}", mirror=str(tmp_path / "mirror"))
 
 
-def test_an_absolute_name_does_not_leave_the_mirror(tmp_path: Path) -> None:
+def test_an_absolute_name_that_leaves_the_mirror_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_bytes(TEXT)
     (tmp_path / "mirror").mkdir()
     name = str(tmp_path / "secret.txt").replace("/", "%2F")
@@ -165,7 +165,7 @@ def test_an_absolute_name_does_not_leave_the_mirror(tmp_path: Path) -> None:
         read(f"https://host.invalid/{name}", mirror=str(tmp_path / "mirror"))
 
 
-def test_builtin_phrasebook_needs_no_file() -> None:
+def test_the_builtin_phrasebook_needs_no_file() -> None:
     expected = "".join(english + "\n" for _, english in phrasebook_pairs("test")).encode()
     location = "builtin:phrasebook/test.en"
     assert read(location, mirror="/not/used") == expected
@@ -173,12 +173,12 @@ def test_builtin_phrasebook_needs_no_file() -> None:
         assert stream.total_bytes == len(expected)
 
 
-def test_unknown_builtin_lists_the_known() -> None:
+def test_an_unknown_builtin_corpus_is_refused_with_the_known_ones() -> None:
     with pytest.raises(CorpusError, match=r"no built-in corpus .*test\.de\. .*train\.fr"):
         read("builtin:phrasebook/test.de")
 
 
-def test_verify_reads_the_rest_and_gives_both_hashes(tmp_path: Path) -> None:
+def test_verify_reads_the_rest_and_reports_both_hashes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(COMPRESSED[".gz"])
     with open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path) as stream:
         stream.verify(SHA256)
@@ -188,7 +188,7 @@ def test_verify_reads_the_rest_and_gives_both_hashes(tmp_path: Path) -> None:
     assert (tmp_path / "a").exists()
 
 
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_or_environment_sets_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSLOOM_CACHE", "/var/cache")
     assert cache_folder("/mine") == Path("/mine")
     assert cache_folder(None) == Path("/var/cache")
@@ -198,7 +198,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """Has TEXT as a.gz."""
+    """Yield a server that has TEXT as a.gz."""
     monkeypatch.setattr(remote, "RETRY_DELAYS_SECONDS", (0.001,))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "served").mkdir()
@@ -207,7 +207,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
         yield server
 
 
-def test_url_is_fetched_once(server: FaultyServer, tmp_path: Path) -> None:
+def test_a_url_is_fetched_once_and_then_cached(server: FaultyServer, tmp_path: Path) -> None:
     server.fail(Fault.INTERNAL_ERROR, on={1})
     for _ in range(2):
         assert read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256) == TEXT
@@ -216,7 +216,7 @@ def test_url_is_fetched_once(server: FaultyServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.BIT_FLIP, Fault.SHORT])
-def test_url_with_damaged_content_is_refused_and_not_kept(
+def test_a_url_with_damaged_content_is_refused_and_not_cached(
     fault: Fault, server: FaultyServer, tmp_path: Path
 ) -> None:
     server.fail(fault)
@@ -225,7 +225,7 @@ def test_url_with_damaged_content_is_refused_and_not_kept(
     assert list((tmp_path / "cache" / "corpora").iterdir()) == []
 
 
-def test_url_with_other_content_is_refused_and_not_kept(
+def test_a_url_with_different_content_is_refused_and_not_cached(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     with pytest.raises(CorpusError, match=f"a.gz has the wrong content.*{'0' * 64}.*{SHA256}"):
@@ -237,7 +237,7 @@ def test_url_with_other_content_is_refused_and_not_kept(
     ("copy", "message"),
     [(b"other text", "wrong content"), (COMPRESSED[".gz"][:-9], "damaged gzip file")],
 )
-def test_damaged_copy_is_removed_for_the_next_attempt(
+def test_a_damaged_cached_copy_is_removed_for_the_next_attempt(
     copy: bytes, message: str, server: FaultyServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "cache" / "corpora" / SHA256
@@ -253,15 +253,15 @@ def test_damaged_copy_is_removed_for_the_next_attempt(
     assert read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256) == TEXT
 
 
-def test_cache_that_cannot_be_written_is_named(server: FaultyServer, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(server: FaultyServer, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
     with pytest.raises(CorpusError, match=r"cannot be written to .*cache/corpora .*data\.cache="):
         read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256)
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
-def test_memory_is_constant(suffix: str, tmp_path: Path) -> None:
-    block = bytes(1_000_000)  # a thousandth of it when compressed
+def test_reading_takes_constant_memory(suffix: str, tmp_path: Path) -> None:
+    block = bytes(1_000_000)  # compresses to a thousandth
     content = COMPRESSORS[suffix](block) * 50
     (tmp_path / "zeros").write_bytes(content)
     opened = open_location(str(tmp_path / "zeros"), mirror=None, cache=tmp_path)
@@ -270,7 +270,7 @@ def test_memory_is_constant(suffix: str, tmp_path: Path) -> None:
     assert size == 50_000_000
 
 
-def test_reading_in_any_steps_is_the_same(tmp_path: Path) -> None:
+def test_reads_of_any_size_give_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(COMPRESSED[".zst"])
     found = io.BytesIO()
     with open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path) as stream:
@@ -317,13 +317,13 @@ def test_padding_and_several_frames_are_read(
 
 
 @pytest.mark.parametrize("after", [bytes(3), bytes(4) + b"x", bytes(4) + COMPRESSED[".gz"]])
-def test_padding_of_xz_that_the_format_forbids_is_damage(after: bytes, tmp_path: Path) -> None:
+def test_padding_that_the_xz_format_forbids_is_damage(after: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(COMPRESSED[".xz"] + after)
     with pytest.raises(CorpusError, match="a is a damaged xz file"):
         read(tmp_path / "a")
 
 
-def test_name_in_another_unicode_form_is_found(tmp_path: Path) -> None:
+def test_a_name_in_a_different_unicode_form_is_found(tmp_path: Path) -> None:
     (tmp_path / unicodedata.normalize("NFD", "donne\u0301es")).write_bytes(TEXT)
     composed = unicodedata.normalize("NFC", "donne\u0301es")
     assert read(tmp_path / composed) == TEXT

@@ -29,12 +29,12 @@ def write(home: Path, credentials: str = "", config: str = "") -> None:
     (home / ".aws/config").write_text(config)
 
 
-def test_without_files_the_rest_is_left_to_obstore() -> None:
+def test_without_files_obstore_reads_the_environment() -> None:
     assert aws() == {}
     assert aws(**IN_ENVIRONMENT) == {}
 
 
-def test_the_default_profile_has_keys_in_either_file(home: Path) -> None:
+def test_the_default_profile_may_have_keys_in_either_file(home: Path) -> None:
     keys = {"access_key_id": "AKIACANARY", "secret_access_key": SECRET + "%"}
     write(home, credentials=f"[default]\n{KEYS}[other]\n")
     assert aws() == keys
@@ -59,7 +59,7 @@ def test_a_named_profile_has_its_own_settings(home: Path) -> None:
     assert access.client == {"allow_http": True}
 
 
-def test_the_environment_comes_before_a_profile(home: Path) -> None:
+def test_the_environment_takes_precedence_over_a_profile(home: Path) -> None:
     write(
         home,
         credentials=f"[default]\n{KEYS}",
@@ -74,7 +74,7 @@ def test_the_environment_comes_before_a_profile(home: Path) -> None:
     assert "access_key_id" in aws(AWS_WEB_IDENTITY_TOKEN_FILE="/token", AWS_PROFILE="default")
 
 
-def test_other_files_are_named_by_the_environment(home: Path, tmp_path: Path) -> None:
+def test_the_environment_can_name_different_files(home: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"[lab]\n{KEYS}")
     named = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "keys"), "AWS_PROFILE": "lab"}
     assert aws(**named)["access_key_id"] == "AKIACANARY"
@@ -120,7 +120,7 @@ def test_profiles_that_need_a_program_are_refused_with_the_remedy(
         ({"AWS_CA_BUNDLE": "/none.pem"}, r"/none\.pem.*AWS_CA_BUNDLE"),
     ],
 )
-def test_unusable_profiles_are_explained(
+def test_unusable_settings_are_explained_without_showing_values(
     home: Path, environment: dict[str, str], message: str
 ) -> None:
     odd = f"[profile odd]\nendpoint_url = localhost:9\n{KEYS}"
@@ -133,7 +133,7 @@ def test_unusable_profiles_are_explained(
 
 
 @pytest.mark.parametrize("text", [SECRET, f"[default]\n{SECRET}\n", f"[{SECRET}\n", "[a]\n\xff="])
-def test_a_damaged_file_is_not_quoted(home: Path, text: str) -> None:
+def test_an_error_about_a_damaged_file_does_not_quote_it(home: Path, text: str) -> None:
     (home / ".aws/credentials").write_bytes(text.encode("latin-1"))
 
     with pytest.raises(AccessError, match="credentials cannot be read") as raised:
@@ -142,7 +142,7 @@ def test_a_damaged_file_is_not_quoted(home: Path, text: str) -> None:
     assert raised.value.__suppress_context__
 
 
-def test_keys_are_not_in_the_representation(home: Path) -> None:
+def test_keys_are_not_in_the_repr(home: Path) -> None:
     write(home, credentials=f"[default]\n{KEYS}")
     access = access_for("s3", {"AWS_SESSION_TOKEN": SECRET})
 
@@ -157,7 +157,7 @@ def test_certificates_of_a_private_authority_are_read(tmp_path: Path) -> None:
     assert access.client == {"allow_http": False, "root_certificate": b"certificates"}
 
 
-def test_other_clouds_are_configured_by_obstore() -> None:
+def test_clouds_other_than_s3_are_configured_by_obstore() -> None:
     nothing = ObjectAccess({}, {"allow_http": False}, frozenset())
     assert access_for("gs", {}) == access_for("az", {}) == nothing
     emulator = access_for("gs", {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"})

@@ -1,4 +1,4 @@
-"""Datasets and corpora in an object store: the same bytes, limits and errors as over http."""
+"""Datasets and corpora in an object store have the same bytes, limits and errors as over HTTP."""
 
 import gzip
 import hashlib
@@ -40,7 +40,7 @@ STALL_SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def location(s3_server: S3Server) -> str:
-    """Return the location of a dataset and a corpus, which a test must not change."""
+    """Return the location of a dataset and a corpus, which tests must not change."""
     bucket = s3_server.bucket("datasets")
     client = s3_server.client(bucket)
     for name, data in FILES.items():
@@ -106,7 +106,7 @@ def test_readers_of_a_node_make_one_request_per_file(
     [Answer(500), Answer(404), Answer(403), CutAnswer(), StallBody(), Rewrite(lambda b: b[1:])],
     ids=lambda fault: type(fault).__name__,
 )
-def test_a_passing_fault_costs_a_request(
+def test_a_transient_fault_costs_one_more_request(
     fault: Fault, fault_proxy: FaultProxy, store: RemoteStore
 ) -> None:
     fault_proxy.fail(fault, on={1})
@@ -131,7 +131,7 @@ WHOLE_FILE = r"200,000 bytes in s3://datasets-\d+/d 1"
         (Rewrite(lambda body: b"1" + body[1:]), "sha256", "sha256 [0-9a-f]{64}"),
     ],
 )
-def test_a_lasting_fault_is_an_error(
+def test_a_lasting_fault_is_an_error_with_the_reason(
     fault: Fault, expected: str, found: str, fault_proxy: FaultProxy, store: RemoteStore
 ) -> None:
     fault_proxy.fail(fault)
@@ -143,7 +143,7 @@ def test_a_lasting_fault_is_an_error(
     assert read(store) == FILES[SHARD]
 
 
-def test_a_too_large_answer_is_not_read(
+def test_an_answer_that_is_too_large_is_not_read(
     fault_proxy: FaultProxy, store: RemoteStore, cache: ShardCache
 ) -> None:
     huge = bytes(100_000_000)
@@ -155,7 +155,7 @@ def test_a_too_large_answer_is_not_read(
     assert not list(cache.folder.glob("?" * 64))
 
 
-def test_without_a_bucket_or_an_object_there_is_no_dataset(
+def test_a_missing_bucket_or_object_is_a_dataset_error(
     location: str, cache: ShardCache, s3_environment: None
 ) -> None:
     for url in ("s3://never-created/d", location + "x"):
@@ -176,7 +176,7 @@ def test_a_corpus_is_downloaded_once(
         open_location(corpus, mirror=None, cache=tmp_path, sha256="0" * 64)
 
 
-def test_a_download_is_retried(
+def test_a_failed_download_is_retried(
     fault_proxy: FaultProxy,
     location: str,
     tmp_path: Path,
@@ -185,7 +185,7 @@ def test_a_download_is_retried(
 ) -> None:
     monkeypatch.setattr(remote, "RETRY_DELAYS_SECONDS", (0.001, 0.001))
     corpus = f"{location}/{SHARD}"
-    fault_proxy.fail(Answer(503), on=range(1, 5))  # obstore gives up, transloom does not
+    fault_proxy.fail(Answer(503), on=range(1, 5))  # obstore gives up, but transloom retries
     fault_proxy.fail(CutAnswer(), on={5})
     with caplog.at_level(logging.WARNING):
         download(corpus, tmp_path / "new")
@@ -223,7 +223,7 @@ def test_a_download_does_not_fill_the_disk(
         download(f"{location}/{SHARD}", tmp_path / "new")
 
 
-def test_a_full_disk_is_no_failure_of_the_server(
+def test_a_local_write_error_is_not_reported_as_the_server_s(
     location: str, tmp_path: Path, s3_environment: None
 ) -> None:
     with pytest.raises(CorpusError, match=r"cannot be downloaded \(IsADirectoryError"):
@@ -231,12 +231,12 @@ def test_a_full_disk_is_no_failure_of_the_server(
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/", "s3://bucket/a?versionId=1"])
-def test_a_corpus_is_one_object(url: str, tmp_path: Path) -> None:
+def test_a_corpus_url_must_name_a_single_object(url: str, tmp_path: Path) -> None:
     with pytest.raises(LocationError, match=r"Expected s3://BUCKET/NAME"):
         download(url, tmp_path / "new")
 
 
-def test_messages_have_no_credentials(
+def test_messages_contain_no_credentials(
     fault_proxy: FaultProxy, store: RemoteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = f"<AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId>{SECRET_KEY}"

@@ -57,7 +57,7 @@ def test_objects_are_below_the_prefix(store: ObjectStore, bucket: str, s3_server
     assert entry["path"] == "runs/a b/x/y"
 
 
-def test_a_range_is_exact_or_an_error(store: ObjectStore) -> None:
+def test_a_range_is_returned_exactly_or_is_an_error(store: ObjectStore) -> None:
     store.put("a", b"0123456789")
 
     assert store.get_range("a", 0, 10) == b"0123456789"
@@ -70,14 +70,14 @@ def test_a_range_is_exact_or_an_error(store: ObjectStore) -> None:
         store.get_range("b", 0, 1)
 
 
-def test_a_large_object_is_not_read(store: ObjectStore) -> None:
+def test_an_object_above_the_limit_is_not_read(store: ObjectStore) -> None:
     store.put("a", bytes(1001))
 
     with pytest.raises(TooManyBytesError, match="1,001 bytes"):
         store.get("a", 1000)
 
 
-def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
+def test_a_missing_object_is_a_file_not_found_error(store: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError, match=r"s3://objects-.*/runs/a b/none: 404") as raised:
         store.get("none", 10)
 
@@ -86,7 +86,7 @@ def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
 
 
 @only_moto
-def test_a_missing_bucket_is_no_missing_object() -> None:
+def test_a_missing_bucket_is_not_reported_as_a_missing_object() -> None:
     store = ObjectStore("s3://never-created/x")
     with pytest.raises(ObjectAccessError, match=r"s3://never-created/x/a: .*NoSuchBucket.*create"):
         store.get("a", 10)
@@ -96,7 +96,7 @@ def test_a_missing_bucket_is_no_missing_object() -> None:
         list(store.list())
 
 
-def test_only_one_creates_an_object(store: ObjectStore) -> None:
+def test_put_new_fails_if_the_object_exists(store: ObjectStore) -> None:
     etag = store.put_new("lease", b"mine")
 
     with pytest.raises(ObjectConflictError, match="/lease: 412"):
@@ -117,8 +117,8 @@ def test_an_object_is_replaced_only_with_its_etag(store: ObjectStore) -> None:
     assert store.get("lease", 10) == (b"2", second)
 
 
-def test_one_of_several_writers_wins(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each writer adds one to the number in an object; no addition is lost."""
+def test_no_concurrent_update_is_lost(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each writer increments the number in an object; no increment is lost."""
     wait_for(10.0, 30.0, monkeypatch)  # with time for writes that wait for each other
     store.put_new("number", b"0")
     start = threading.Barrier(4)
@@ -142,7 +142,7 @@ def test_one_of_several_writers_wins(store: ObjectStore, monkeypatch: pytest.Mon
     assert store.get("number", 10).data == b"20"
 
 
-def test_a_listing_is_complete(store: ObjectStore, bucket: str, s3_server: S3Server) -> None:
+def test_a_long_listing_is_complete(store: ObjectStore, bucket: str, s3_server: S3Server) -> None:
     """The prefix has more objects than the server lists at once."""
     client = s3_server.client(bucket)
     names = [f"many/{number:04}" for number in range(2 * LISTED_AT_ONCE + 3)]
@@ -166,7 +166,7 @@ def test_a_listing_is_complete(store: ObjectStore, bucket: str, s3_server: S3Ser
 @pytest.mark.parametrize(
     "name", ["", "/a", "a/", "../a", "a/../../b", "a//b", "./a", "a\\b", "a\0", "a\nb", "%2e%2e/a"]
 )
-def test_names_do_not_leave_the_prefix(store: ObjectStore, name: str) -> None:
+def test_names_that_leave_the_prefix_are_refused(store: ObjectStore, name: str) -> None:
     with pytest.raises(ObjectStoreError, match="not the name of an object"):
         store.put(name, b"")
     with pytest.raises(ObjectStoreError):
@@ -211,7 +211,7 @@ def test_a_store_is_pickled_without_its_client(store: ObjectStore, s3_server: S3
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_gets_an_error_instead_of_hanging(store: ObjectStore) -> None:
+def test_a_forked_process_gets_an_error_and_does_not_hang(store: ObjectStore) -> None:
     store.put("a", b"1")
     pid = os.fork()
     if pid == 0:
@@ -243,7 +243,7 @@ def test_credentials_are_read_from_a_profile(
     assert ObjectStore(store.url).get("a", 1).data == b"1"
 
 
-def test_a_server_without_conditional_writes_starts(
+def test_a_server_that_ignores_conditions_can_be_used(
     rclone_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in rclone_server.environment.items():

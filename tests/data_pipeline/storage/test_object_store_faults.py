@@ -36,7 +36,7 @@ from data_pipeline.storage.object_errors import (
 from data_pipeline.storage.object_store import ObjectStore
 
 CONNECT_SECONDS, STALL_SECONDS = 0.4, 0.4
-# The documented limit, and time for a busy machine.
+# The documented limit, plus time for a busy machine.
 LIMIT_SECONDS = 3 * CONNECT_SECONDS + STALL_SECONDS + 30
 
 
@@ -52,7 +52,7 @@ def store(fault_proxy: FaultProxy, s3_server: S3Server) -> ObjectStore:
 
 
 @pytest.mark.parametrize("fault", [Answer(500), Answer(503), CutAnswer()])
-def test_short_failures_are_retried(
+def test_transient_failures_of_reads_are_retried(
     store: ObjectStore, fault_proxy: FaultProxy, fault: Fault
 ) -> None:
     store.put("a", b"0123456789" * 10_000)
@@ -63,7 +63,7 @@ def test_short_failures_are_retried(
 
 
 @pytest.mark.parametrize("fault", [Answer(503), LostAnswer(), CutRequest()])
-def test_unconditional_writes_are_retried(
+def test_transient_failures_of_unconditional_writes_are_retried(
     store: ObjectStore, fault_proxy: FaultProxy, fault: Fault
 ) -> None:
     fault_proxy.fail(fault, on={1})
@@ -111,7 +111,7 @@ def test_every_operation_is_limited_in_time(
     assert str(store.url) in str(raised.value)
 
 
-def test_a_server_that_stops_in_the_body_is_an_error(
+def test_a_server_that_stops_within_a_body_causes_an_error(
     store: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
     store.put("a", bytes(1_000_000))
@@ -125,10 +125,10 @@ def test_a_server_that_stops_in_the_body_is_an_error(
     assert time.monotonic() - start < 2 * LIMIT_SECONDS
 
 
-def test_a_server_that_sends_a_byte_at_a_time_is_an_error(
+def test_a_server_that_sends_a_byte_at_a_time_causes_an_error(
     store: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
-    """Each byte restarts the timeout for the next one."""
+    """Each byte restarts the timeout of the next byte."""
     store.put("a", bytes(1000))
     fault_proxy.fail(Slow(0.1), "GET")
     start = time.monotonic()
@@ -138,7 +138,7 @@ def test_a_server_that_sends_a_byte_at_a_time_is_an_error(
     assert time.monotonic() - start < LIMIT_SECONDS
 
 
-def test_a_port_without_a_server_is_an_error(
+def test_a_port_without_a_server_causes_an_error(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -159,7 +159,7 @@ def test_a_body_longer_than_stated_is_not_read(store: ObjectStore, fault_proxy: 
         store.get_range("a", 0, 1)
 
 
-def test_a_409_is_retried_and_is_no_conflict(
+def test_status_409_is_retried_and_is_not_a_conflict(
     store: ObjectStore, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_store, "_CONFLICT_DELAYS_SECONDS", (0.01, 0.01, 0.01))
@@ -183,10 +183,10 @@ def test_a_409_is_retried_and_is_no_conflict(
     assert store.get("a", 1) == (b"2", etag)
 
 
-def test_a_conditional_write_may_be_applied_by_its_caller(
+def test_a_conditional_write_may_have_been_applied_despite_its_error(
     store: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
-    """The second attempt finds the object of the first."""
+    """The second attempt finds the object that the first attempt wrote."""
     fault_proxy.fail(AppliedThen(500), kind="PUT_NEW", on={1})
     with pytest.raises(ObjectConflictError):
         store.put_new("a", b"1")
@@ -217,7 +217,7 @@ def test_a_conditional_write_may_be_applied_by_its_caller(
         (Answer(501, "NotImplemented"), ObjectStoreError, "does not implement"),
     ],
 )
-def test_answers_of_the_server_are_explained(
+def test_errors_of_the_server_are_explained(
     store: ObjectStore,
     fault_proxy: FaultProxy,
     fault: Fault,
@@ -232,7 +232,7 @@ def test_answers_of_the_server_are_explained(
 
 
 def test_secrets_in_answers_are_not_shown(store: ObjectStore, fault_proxy: FaultProxy) -> None:
-    """S3 answers a wrong signature with the key's name and the signed text."""
+    """If a signature is wrong, S3 answers with the key's id and the signed text."""
     quoted = f"<AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId><X>{SECRET_KEY}</X>"
     for answer in (
         Answer(403, "SignatureDoesNotMatch", quoted),
@@ -249,7 +249,7 @@ def test_secrets_in_answers_are_not_shown(store: ObjectStore, fault_proxy: Fault
         assert "\x1b" not in str(raised.value)
 
 
-def test_a_redirect_gets_no_signature(store: ObjectStore, fault_proxy: FaultProxy) -> None:
+def test_a_redirect_target_gets_no_signature(store: ObjectStore, fault_proxy: FaultProxy) -> None:
     with GuardedServer({"moved": b"1"}) as other:
         moved = (("Location", f"{other.url}/moved"),)
         fault_proxy.fail(Answer(307, headers=moved))
@@ -265,7 +265,7 @@ def test_renewed_credentials_are_used(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """A program of the user may write new keys into the profile's file while a run uses it."""
+    """A user's program may write new keys into the profile's file while a run uses it."""
     store.put("a", b"1")
     keys = tmp_path / "credentials"
     keys.write_text("[default]\naws_access_key_id=OLD\naws_secret_access_key=B\n")
@@ -286,10 +286,10 @@ def test_renewed_credentials_are_used(
 
 
 @only_moto
-def test_a_listing_that_fails_in_its_middle_is_an_error(
+def test_a_listing_whose_second_page_fails_is_an_error(
     store: ObjectStore, s3_server: S3Server, fault_proxy: FaultProxy
 ) -> None:
-    for number in range(LISTED_AT_ONCE + 1):  # two pages
+    for number in range(LISTED_AT_ONCE + 1):  # for two pages
         obstore.put(s3_server.client(store.url), f"{number}", b"")
     fault_proxy.fail(Answer(403), kind="LIST", on={2})
 
@@ -297,7 +297,7 @@ def test_a_listing_that_fails_in_its_middle_is_an_error(
         list(store.list())
 
 
-def test_without_credentials_the_remedy_is_named(
+def test_missing_credentials_are_reported_with_the_remedy(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -307,7 +307,7 @@ def test_without_credentials_the_remedy_is_named(
     with pytest.raises(ObjectAccessError, match=r"faulty-.*/a: .*AWS_PROFILE"):
         store.get("a", 1)
 
-    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")  # as on a machine without a role
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")  # like on a machine without a role
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(ObjectAccessError, match=r"machine's role.*AWS_PROFILE"):
         store.get("a", 1)

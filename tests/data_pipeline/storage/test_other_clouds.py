@@ -1,4 +1,4 @@
-"""gs and az, against servers with as much of their protocols as obstore uses, and no account."""
+"""gs and az without an account: local servers with the parts of the protocols obstore uses."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ MODIFIED = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
 class Handler(QuietHandler):
-    """One bucket. Objects have generations in gs, and etags in az."""
+    """Server of one bucket; objects have generations in gs, and etags in az."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -114,7 +114,7 @@ def test_objects_are_written_and_read(scheme: str) -> None:
         ObjectStore(f"{scheme}://nobody").put("a", b"")
 
 
-def test_conditional_writes_are_refused_as_on_s3(scheme: str) -> None:
+def test_conditional_writes_conflict_as_on_s3(scheme: str) -> None:
     store = ObjectStore(f"{scheme}://{BUCKET}/runs/x")
     first = store.put_new("lease", b"1")
     with pytest.raises(ObjectConflictError):
@@ -130,7 +130,7 @@ def test_conditional_writes_are_refused_as_on_s3(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["gs"], indirect=True)
 def test_objects_of_gs_are_listed_and_deleted(scheme: str) -> None:
-    """az deletes in batches, which the server does not know."""
+    """az deletes in batches, which this server does not support."""
     store = ObjectStore(f"{scheme}://{BUCKET}/runs/x")
     store.put("a", b"1")
     store.put("b/c", b"123")

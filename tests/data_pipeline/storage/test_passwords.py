@@ -1,4 +1,4 @@
-"""Passwords for http: from the netrc file, to the origin that a location names, in no message."""
+"""Passwords for HTTP: from the netrc file, only to the location's origin, and in no message."""
 
 import logging
 import traceback
@@ -30,7 +30,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Writes the file that NETRC names."""
+    """Return a function that writes the file that NETRC names."""
 
     def write(text: str) -> Path:
         path = tmp_path / "passwords"
@@ -53,7 +53,7 @@ def open_to_all() -> Iterator[GuardedServer]:
         yield server
 
 
-def test_a_password_of_the_netrc_file_opens_files_and_datasets(
+def test_a_password_in_the_netrc_file_is_used_for_files_and_datasets(
     guarded: GuardedServer, netrc: Callable[[str], Path], tmp_path: Path
 ) -> None:
     netrc(f"machine 127.0.0.1 login me password {PASSWORD}\n")
@@ -65,7 +65,7 @@ def test_a_password_of_the_netrc_file_opens_files_and_datasets(
     assert guarded.shown == [guarded.wanted] * 3
 
 
-def test_without_one_the_message_says_where_it_belongs(
+def test_without_a_password_a_protected_file_is_refused(
     guarded: GuardedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -75,14 +75,14 @@ def test_without_one_the_message_says_where_it_belongs(
 
 
 @pytest.mark.parametrize("entry", ["machine 127.0.0.1", "default"])
-def test_no_other_server_gets_the_password(
+def test_the_password_is_not_sent_to_other_servers_after_a_redirect(
     entry: str,
     guarded: GuardedServer,
     open_to_all: GuardedServer,
     netrc: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    """Another port of the host, another name of it; aiohttp alone would send it to both."""
+    """aiohttp alone would send it to a different port or name of the same host."""
     netrc(f"{entry} login me password {PASSWORD}\n")
     elsewhere = f"{open_to_all.url}/a.txt?{SIGNED}"
     for address in (elsewhere, elsewhere.replace("127.0.0.1", "localhost")):
@@ -94,7 +94,7 @@ def test_no_other_server_gets_the_password(
     assert open_to_all.shown == [None] * 2
 
 
-def test_it_comes_back_with_a_redirect_to_its_own_server(
+def test_the_password_is_sent_again_after_a_redirect_to_the_same_server(
     guarded: GuardedServer, netrc: Callable[[str], Path], tmp_path: Path
 ) -> None:
     netrc(f"machine 127.0.0.1 login me password {PASSWORD}\n")
@@ -121,7 +121,7 @@ def test_the_target_of_a_redirect_is_in_no_message(
     store = RemoteStore(open_to_all.url, ShardCache(tmp_path / "cache", 1000), (0.001,))
     with pytest.raises(DatasetFileError, match=r"b\.txt of the dataset") as of_store:
         store.read("b.txt", SHA256)
-    for caught in (of_download, of_store):  # with all causes, as a process pool or Ray tells them
+    for caught in (of_download, of_store):  # with all causes, as a process pool or Ray prints them
         assert "CANARY" not in "".join(traceback.format_exception(caught.value))
     assert "CANARY" not in caplog.text
     assert "Retrying" in caplog.text
@@ -135,7 +135,7 @@ def test_the_target_of_a_redirect_is_in_no_message(
         "s3cr3tCANARY",
     ],
 )
-def test_a_damaged_netrc_file_is_named_and_not_shown(
+def test_a_damaged_netrc_file_is_named_but_not_shown(
     text: str,
     guarded: GuardedServer,
     netrc: Callable[[str], Path],
@@ -154,7 +154,7 @@ def test_a_damaged_netrc_file_is_named_and_not_shown(
     assert guarded.asked == []
 
 
-def test_a_netrc_file_that_is_not_there_is_named(
+def test_a_missing_netrc_file_is_named(
     guarded: GuardedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -162,7 +162,7 @@ def test_a_netrc_file_that_is_not_there_is_named(
         download(f"{guarded.url}/a.txt", tmp_path / "a")
 
 
-def test_a_netrc_file_that_others_may_read_is_refused_at_home(
+def test_a_netrc_file_at_home_that_others_may_read_is_refused(
     guarded: GuardedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NETRC", raising=False)
@@ -176,7 +176,7 @@ def test_a_netrc_file_that_others_may_read_is_refused_at_home(
     download(f"{guarded.url}/a.txt", tmp_path / "a")
 
 
-def test_a_home_that_this_user_cannot_enter_has_no_netrc_file(
+def test_a_home_that_this_user_cannot_enter_counts_as_without_netrc(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def is_file(path: Path) -> bool:
@@ -188,7 +188,7 @@ def test_a_home_that_this_user_cannot_enter_has_no_netrc_file(
 
 
 @pytest.mark.parametrize("query", ["", f"?{SIGNED}"])
-def test_a_url_with_a_credential_sends_no_request(
+def test_a_url_with_a_credential_is_refused_without_a_request(
     query: str, guarded: GuardedServer, tmp_path: Path
 ) -> None:
     user = "" if query else f"me:{PASSWORD}@"
@@ -210,7 +210,7 @@ def test_a_url_with_a_credential_sends_no_request(
     "name",
     ["..%2fa.txt", "%2e%2e/a.txt", "../a.txt", "..\\a.txt", "/a.txt", "//host/a.txt", "%2fa.txt"],
 )
-def test_a_name_that_leads_out_of_a_dataset_sends_no_request(
+def test_a_name_that_leaves_the_dataset_is_refused_without_a_request(
     name: str, open_to_all: GuardedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_bytes(TEXT)
@@ -225,7 +225,7 @@ def test_a_name_that_leads_out_of_a_dataset_sends_no_request(
     assert open_to_all.asked == []
 
 
-def test_waits_say_no_credential(caplog: pytest.LogCaptureFixture) -> None:
+def test_retry_messages_contain_no_credential(caplog: pytest.LogCaptureFixture) -> None:
     from data_pipeline.storage.remote import wait_before_retry
 
     with caplog.at_level(logging.WARNING):

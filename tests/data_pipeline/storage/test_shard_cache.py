@@ -1,4 +1,4 @@
-"""The cache: whole files only, within its bound, and never a reason to stop."""
+"""The cache: only whole files, within its limit; a failure of the cache never stops a run."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def files_of(cache: ShardCache) -> set[Path]:
     return {path for path in cache.folder.iterdir() if path.name != ".lock"}
 
 
-def test_the_least_recently_used_leave_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_files_are_evicted_first(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     ages = ((b"a", 3000), (b"b", 2000), (b"c", 1000))
     oldest, newer, newest = (add(cache, letter * 10, age) for letter, age in ages)
@@ -43,14 +43,14 @@ def test_the_least_recently_used_leave_first(tmp_path: Path) -> None:
     assert cache.get(newest.name, 1000) is None
 
 
-def test_a_file_that_is_there_already_takes_its_room_once(tmp_path: Path) -> None:
+def test_a_file_that_is_added_again_takes_its_space_only_once(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     both = {add(cache, b"a" * 15), add(cache, b"b" * 15)}
     add(cache, b"b" * 15)
     assert files_of(cache) == both
 
 
-def test_a_file_above_the_bound_is_not_kept(tmp_path: Path) -> None:
+def test_a_file_above_the_limit_is_not_cached(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     small = add(cache, b"a" * 30)
     cache.add(sha256_of(b"b" * 31), b"b" * 31)
@@ -65,7 +65,7 @@ def test_a_damaged_copy_is_removed(tmp_path: Path) -> None:
     assert files_of(cache) == set()
 
 
-def test_a_copy_that_has_grown_is_removed_unread(tmp_path: Path) -> None:
+def test_a_copy_that_has_grown_is_removed_without_reading_it(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     path = add(cache, b"a" * 10)
     os.truncate(path, 10**10)
@@ -88,7 +88,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
+    """Yield a file system of 64 KiB."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
     try:
         subprocess.run(mount, capture_output=True, check=True)
@@ -106,7 +106,7 @@ def test_a_full_disk_is_reported_once(small_disk: Path, caplog: pytest.LogCaptur
         cache.add(sha256_of(data), data)
     assert len(caplog.records) == 1
     assert "No space left" in caplog.text
-    # What fitted is whole, and nothing half-written is left.
+    # Files that fit are whole, and no partial file is left.
     found = [cache.get(sha256_of(data), 20_000) for data in contents]
     assert 0 < len(files_of(cache)) == sum(data is not None for data in found) < len(contents)
 
@@ -138,23 +138,23 @@ def test_the_folder_is_listed_once_per_tenth_of_the_cache(
     for number in range(400):
         add_number(cache, number)
         assert_total_is_that_of_the_folder(cache)
-    assert len(listings) == 1 + 300 // 11 + 1  # the first one finds no total
+    assert len(listings) == 1 + 300 // 11 + 1  # the first addition finds no total
     assert len(copies(tmp_path)) > 88
 
 
-def test_a_copy_that_was_read_outlives_older_and_newer_ones(tmp_path: Path) -> None:
+def test_a_copy_that_is_read_often_outlives_other_copies(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30 * COPY_BYTES)
     read, others = add_number(cache, 0), list[str]()
     for number in range(1, 200):
         others.append(add_number(cache, number))
-        os.utime(tmp_path / others[-1], (number, number))  # several are in one tick of the clock
+        os.utime(tmp_path / others[-1], (number, number))  # several copies have the same time stamp
         assert cache.get(read, COPY_BYTES)
     left = copies(tmp_path)
     assert left == {read, *others[1 - len(left) :]}
 
 
 @pytest.mark.parametrize("left", [b"", b"nothing", b"\xff" * 60, b"-5"])
-def test_a_total_that_is_missing_or_damaged_is_counted_again(tmp_path: Path, left: bytes) -> None:
+def test_a_missing_or_damaged_total_is_counted_again(tmp_path: Path, left: bytes) -> None:
     cache = ShardCache(tmp_path, 30)
     names = [add_number(cache, number) for number in range(3)]
     for age, name in enumerate(reversed(names)):
@@ -165,7 +165,7 @@ def test_a_total_that_is_missing_or_damaged_is_counted_again(tmp_path: Path, lef
     assert_total_is_that_of_the_folder(cache)
 
 
-def test_copies_that_others_removed_make_room_again(tmp_path: Path) -> None:
+def test_copies_that_were_removed_by_others_free_their_space(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 30)
     names = [add_number(cache, number) for number in range(3)]
     for name in names[:2]:
@@ -175,13 +175,13 @@ def test_copies_that_others_removed_make_room_again(tmp_path: Path) -> None:
     assert_total_is_that_of_the_folder(cache)
 
 
-# For child processes, which import this module.
+# Child processes import this module.
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parent)])
 }
 
 
-def test_two_processes_add_at_once(tmp_path: Path) -> None:
+def test_two_processes_can_add_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from test_shard_cache import *\n"
         "cache, first = ShardCache(Path(sys.argv[1]), 400), int(sys.argv[2])\n"
@@ -209,7 +209,7 @@ add_number(ShardCache(Path(sys.argv[1]), 30), 99)
 
 
 @pytest.mark.parametrize("function", ["ftruncate", "unlink", "rename", "pwrite"])
-def test_a_process_that_is_killed_while_it_adds(tmp_path: Path, function: str) -> None:
+def test_a_kill_during_an_addition_leaves_a_usable_cache(tmp_path: Path, function: str) -> None:
     cache = ShardCache(tmp_path, 30)
     for number in range(3):
         add_number(cache, number)

@@ -1,4 +1,4 @@
-"""Stores: right bytes or an error that names the file, whatever the server or the disk does."""
+"""Stores return the right bytes, or an error with the file's name, whatever server or disk do."""
 
 import hashlib
 import logging
@@ -49,7 +49,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder, which a test must not change."""
+    """Return a folder that tests must not change."""
     return write_files(tmp_path_factory.mktemp("datasets") / "d")
 
 
@@ -79,11 +79,11 @@ def failure_of(store: DatasetStore, name: str = SHARD) -> DatasetFileError:
     return caught.value
 
 
-# The places a dataset may be in.
+# Places of a dataset
 
 
 @pytest.mark.parametrize("form", ["path", "text", "file URL", "server", "server with slash"])
-def test_a_dataset_reads_the_same_from_everywhere(
+def test_a_dataset_reads_the_same_from_every_kind_of_location(
     form: str, folder: Path, server: FaultyServer, tmp_path: Path
 ) -> None:
     location = {
@@ -100,7 +100,7 @@ def test_a_dataset_reads_the_same_from_everywhere(
     assert store.read(SHARD, SHA256[SHARD]) == FILES[SHARD]
 
 
-def test_names_with_other_letters_reach_the_server(folder: Path, tmp_path: Path) -> None:
+def test_names_with_non_ascii_letters_reach_the_server(folder: Path, tmp_path: Path) -> None:
     write_files(tmp_path / "with space" / "d")
     (tmp_path / "with space" / "d" / "größe.txt").write_bytes(b"x")
     with FaultyServer(tmp_path) as server:
@@ -123,7 +123,7 @@ def test_locations_that_cannot_be_read_are_refused(location: str, message: str) 
         open_store(location)
 
 
-def test_the_cache_is_in_the_users_cache_folder_by_default(
+def test_the_cache_is_in_the_user_s_cache_folder_by_default(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
@@ -131,11 +131,11 @@ def test_the_cache_is_in_the_users_cache_folder_by_default(
     assert (tmp_path / "shards" / SHA256[SHARD]).read_bytes() == FILES[SHARD]
 
 
-# Sizes that are lies.
+# Wrong sizes
 
 
 @pytest.mark.parametrize("fault", [Fault.ENDLESS, Fault.BOMB])
-def test_a_server_that_sends_more_than_the_manifest_tells(
+def test_a_server_that_sends_more_than_the_size_in_the_manifest_is_refused(
     fault: Fault, server: FaultyServer, store: RemoteStore, cache: ShardCache
 ) -> None:
     server.fail(fault, file=SHARD)
@@ -145,13 +145,13 @@ def test_a_server_that_sends_more_than_the_manifest_tells(
     assert server.requests == {SHARD: 1 + len(DELAYS)}
 
 
-def test_an_encoding_is_not_asked_for(server: FaultyServer, store: RemoteStore) -> None:
-    """A server sends the content that it has."""
+def test_compressed_encodings_are_not_requested(server: FaultyServer, store: RemoteStore) -> None:
+    """The server sends the content unchanged."""
     read(store)
     assert server.headers[SHARD]["Accept-Encoding"] == "identity"
 
 
-def test_the_size_in_a_manifest_has_a_limit_too(
+def test_a_size_above_the_limit_in_a_manifest_is_refused(
     server: FaultyServer, store: RemoteStore, folder: Path
 ) -> None:
     for each in (store, LocalStore(folder)):
@@ -189,17 +189,17 @@ def test_a_file_that_has_grown_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_special_files_are_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_special_files_are_refused_unread(make: Callable[[Path], None], tmp_path: Path) -> None:
     folder = write_files(tmp_path / "d")
     (folder / SHARD).unlink()
     make(folder / SHARD)
     assert failure_of(LocalStore(folder, ())).found.endswith(", expected a regular file)")
 
 
-# A folder.
+# Folders
 
 
-def test_a_missing_file_of_a_folder(folder: Path) -> None:
+def test_a_missing_file_of_a_folder_is_named(folder: Path) -> None:
     with pytest.raises(DatasetFileError) as caught:
         LocalStore(folder, DELAYS).read("shards/x.tar", SHA256[SHARD], 1234)
     assert caught.value.args == (
@@ -209,7 +209,7 @@ def test_a_missing_file_of_a_folder(folder: Path) -> None:
     )
 
 
-def test_a_wrong_file_of_a_folder(tmp_path: Path) -> None:
+def test_a_wrong_file_of_a_folder_is_named_with_the_expected_content(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "d")
     store = LocalStore(folder, DELAYS)
     (folder / SHARD).write_bytes(b"?" * len(FILES[SHARD]))
@@ -223,7 +223,7 @@ def test_a_wrong_file_of_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_a_folder_that_is_away_for_a_moment(
+def test_a_folder_that_fails_briefly_is_read_again(
     before: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_files(tmp_path / "d")
@@ -253,11 +253,11 @@ def test_a_folder_without_a_manifest_is_reported_at_once(
     assert waits == []
 
 
-# A server.
+# Servers
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_a_passing_fault_costs_one_request(
+def test_a_transient_fault_costs_one_more_request(
     fault: Fault, server: FaultyServer, cache: ShardCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RemoteStore(server.url, cache, DELAYS)
@@ -269,7 +269,7 @@ def test_a_passing_fault_costs_one_request(
 
 
 def wait_out(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stall is waited out; what is slow on a busy machine must not be taken for one."""
+    """Shorten the wait for a stall; for other faults, a busy machine may be slow."""
     if fault is Fault.STALL:
         monkeypatch.setattr(remote, "STALL_TIMEOUT_SECONDS", 0.5)
 
@@ -291,7 +291,7 @@ WHOLE_FILE = r"20,000 bytes in http://127\.0\.0\.1:\d+"
         (Fault.BIT_FLIP, f"sha256 {SHA256[SHARD]}", "sha256 [0-9a-f]{64}"),
     ],
 )
-def test_a_lasting_fault_is_an_error(
+def test_a_lasting_fault_is_an_error_with_the_reason(
     fault: Fault,
     expected: str,
     found: str,
@@ -312,32 +312,32 @@ def test_a_lasting_fault_is_an_error(
     assert read(store) == FILES[SHARD]
 
 
-def test_a_server_that_is_gone(folder: Path, cache: ShardCache) -> None:
+def test_a_server_that_has_ended_is_reported(folder: Path, cache: ShardCache) -> None:
     with FaultyServer(folder) as server:
         store = RemoteStore(server.url, cache, DELAYS)
     assert "Cannot connect to host" in failure_of(store).found
 
 
 def test_a_server_that_does_not_accept(cache: ShardCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backlog of its socket is full, so further connections stay unanswered."""
+    """The backlog of the socket is full, so further connections are not answered."""
     monkeypatch.setattr(remote, "CONNECT_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
         port = deaf.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             store = RemoteStore(f"http://127.0.0.1:{port}", cache, ())
             assert "ConnectionTimeoutError" in failure_of(store).found
-            connections = fsspec.get_filesystem_class("http").current()  # the last ones made
+            connections = fsspec.get_filesystem_class("http").current()  # of the last connections
             assert connections.client_kwargs["timeout"].connect == 0.1
 
 
-def test_a_slow_server_is_waited_for(folder: Path, cache: ShardCache) -> None:
+def test_a_slow_server_is_read_to_the_end(folder: Path, cache: ShardCache) -> None:
     with FaultyServer(folder, stall_seconds=0.3) as server:
         server.fail(Fault.STALL)
         store = RemoteStore(server.url, cache, ())
         assert read(store) == FILES[SHARD]
 
 
-def test_a_server_that_fails_at_random(server: FaultyServer, cache: ShardCache) -> None:
+def test_random_faults_of_a_server_are_retried(server: FaultyServer, cache: ShardCache) -> None:
     server.fail_randomly(0.5, seed=3, faults=set(MODEST) - {Fault.STALL})
     store = RemoteStore(server.url, cache, (0.001,) * 20)
     with ThreadPoolExecutor(4) as pool:
@@ -358,7 +358,7 @@ def test_a_remote_manifest_is_retried_and_never_cached(
         store.read_manifest()
 
 
-def test_the_waits_grow_and_are_spread(
+def test_retry_delays_grow_and_vary_randomly(
     server: FaultyServer,
     cache: ShardCache,
     caplog: pytest.LogCaptureFixture,
@@ -376,18 +376,18 @@ def test_the_waits_grow_and_are_spread(
     assert re.search(rf"Retrying {SHARD} of .* in 0\.\d s: expected 20,000 bytes", caplog.text)
 
 
-# Processes and threads.
+# Processes and threads
 
 
-def test_a_store_crosses_process_borders(store: RemoteStore, folder: Path) -> None:
+def test_a_store_can_be_pickled(store: RemoteStore, folder: Path) -> None:
     for original in (store, LocalStore(folder)):
         copy = pickle.loads(pickle.dumps(original))  # noqa: S301 - made in this line
         assert read(copy) == FILES[SHARD]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) -> None:
-    """The parent's connections are open, and its event loop runs, when it forks."""
+def test_a_forked_process_can_read_from_the_store(server: FaultyServer, store: RemoteStore) -> None:
+    """At the fork, the parent's connections are open and its event loop runs."""
     read(store)
     name = "shards/train-00001.tar"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
@@ -398,7 +398,7 @@ def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) ->
 
 @pytest.mark.long
 def test_processes_share_a_cache_that_is_too_small(server: FaultyServer, tmp_path: Path) -> None:
-    """The cache holds a quarter of the files, so that processes evict each other's files."""
+    """The cache has space for a quarter of the files, so processes evict each other's files."""
     bound = 70_000
     store = open_store(server.url, cache=tmp_path, cache_bytes=bound)
     shards = [name for name in FILES if name.startswith("shards/")]
@@ -415,15 +415,15 @@ def test_processes_share_a_cache_that_is_too_small(server: FaultyServer, tmp_pat
     assert sum(path.stat().st_size for path in kept) <= bound
 
 
-# The cache.
+# The cache
 
 
-def test_a_hit_makes_no_request(server: FaultyServer, store: RemoteStore) -> None:
+def test_a_cached_file_needs_no_request(server: FaultyServer, store: RemoteStore) -> None:
     assert read(store) == read(store) == FILES[SHARD]
     assert server.requests == {SHARD: 1}
 
 
-def test_datasets_share_copies(server: FaultyServer, folder: Path, cache: ShardCache) -> None:
+def test_datasets_share_cached_files(server: FaultyServer, folder: Path, cache: ShardCache) -> None:
     read(RemoteStore(server.url, cache))
     with FaultyServer(folder) as other:
         assert read(RemoteStore(other.url, cache)) == FILES[SHARD]
@@ -431,7 +431,7 @@ def test_datasets_share_copies(server: FaultyServer, folder: Path, cache: ShardC
 
 
 @pytest.mark.parametrize("damage", [b"", b"?" * 20_000, FILES[SHARD][:-1]])
-def test_a_damaged_copy_is_fetched_again(
+def test_a_damaged_cached_copy_is_fetched_again(
     damage: bytes, server: FaultyServer, store: RemoteStore, cache: ShardCache
 ) -> None:
     read(store)

@@ -1,4 +1,4 @@
-"""Tar archives that were made to do harm: each is refused by name, in little memory."""
+"""Tar archives that were made to do harm are refused by name and with little memory."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from support.quality import memory
 from data_pipeline.errors import TarContentError
 from data_pipeline.storage import tar
 
-HUGE = b"\x80" + (10**15).to_bytes(11, "big")  # base 256, as GNU tar writes large sizes
+HUGE = b"\x80" + (10**15).to_bytes(11, "big")  # base 256, as in GNU tar for large sizes
 THIRD = f"the header at byte {len(GOOD):,}"
 
 
@@ -79,16 +79,16 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize(("attack", "member", "problem"), ATTACKS.values(), ids=ATTACKS)
-def test_attacks_are_refused(attack: bytes, member: str, problem: str) -> None:
-    """By name, in little memory, and pickles although other members are passed over."""
+def test_attacks_are_refused_with_little_memory(attack: bytes, member: str, problem: str) -> None:
+    """Pickles are refused even if the reader skips all other members."""
     with memory.at_most(1_000_000), pytest.raises(TarContentError, match=problem) as caught:
         read(GOOD + attack + ZEROS)
     assert (caught.value.archive, caught.value.member) == ("a.tar", member)
     assert str(caught.value).startswith(f"a.tar cannot be used because of {member!r}: ")
 
 
-def test_headers_are_counted_whatever_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Headers of skipped members count too, and those that precede a member's header."""
+def test_all_kinds_of_headers_count_towards_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This includes headers of skipped members, and headers that precede a member's header."""
     monkeypatch.setattr(tar, "HEADERS", replace(tar.HEADERS, limit=5))
     folder, picture, comment = entry(b"a/", b"", b"5"), entry(b"x.jpg"), pax((b"comment", b"x"))
     assert len(read(GOOD + folder + picture + comment + GOOD + ZEROS)) == 2

@@ -1,4 +1,4 @@
-"""Masking: how much, of what, and that it depends on the example and the position alone."""
+"""Masking: shares of masked tokens, whole words, and dependence only on example and position."""
 
 from types import SimpleNamespace
 
@@ -39,7 +39,7 @@ VOCABULARY = vocabulary_of(Tokenizer(PIECES))
 
 
 def texts(lengths, seed=1):
-    """Random texts: BOS, tokens of which each third goes on with the word before it, EOS."""
+    """Return random texts: BOS, tokens of which about a third continue a word, EOS."""
     random = np.random.default_rng(seed)
     sequences = []
     for length in lengths:
@@ -64,7 +64,7 @@ def masked(field, numbers=None, where=None, **settings):
     )
 
 
-def test_numbers_at_positions_are_outputs_of_each_examples_generator():
+def test_random_numbers_at_positions_are_outputs_of_each_example_s_generator():
     seeds = example_seeds(MASKED_TOKENS, 3, 1, 0, np.array([4, 900, 0]))
     found = uniform_at_positions(seeds, np.array([3, 1, 7], dtype=np.int32))
     keys = [key for seed, n in zip(seeds, (3, 1, 7), strict=True) for key in splitmix64(seed, n)]
@@ -72,7 +72,7 @@ def test_numbers_at_positions_are_outputs_of_each_examples_generator():
     assert 0 <= found.min() <= found.max() < 1
 
 
-def test_shares_are_those_of_the_recipe():
+def test_the_shares_of_masked_and_random_tokens_are_those_of_the_recipe():
     field = texts([40] * 3000)
     seen, labels = masked(field, share=0.2, masked=0.7, random=0.2)
     ordinary = ~np.isin(field.ids, SPECIAL)
@@ -93,7 +93,7 @@ def test_shares_are_those_of_the_recipe():
     assert (seen.lengths == field.lengths).all()
 
 
-def test_by_default_they_are_berts():
+def test_the_default_shares_are_those_of_bert():
     hidden = masked(texts([40] * 2000)).labels.ids != IGNORE_INDEX
     assert hidden.sum() / (2000 * 40) == pytest.approx(0.15, abs=0.004)
     assert MaskingConfig().model_dump() == {
@@ -101,7 +101,7 @@ def test_by_default_they_are_berts():
     }
 
 
-def test_it_depends_on_example_and_position_alone():
+def test_masking_depends_only_on_example_and_position():
     lengths = [7, 30, 1, 12, 19]
     field = texts(lengths)
     together = masked(field, [3, 10, 11, 40, 41])
@@ -115,7 +115,7 @@ def test_it_depends_on_example_and_position_alone():
 
 
 @pytest.mark.parametrize("changed", [{"seed": 6}, {"pass_number": 1}])
-def test_another_seed_and_another_pass_hide_others(changed):
+def test_a_different_seed_or_pass_masks_different_tokens(changed):
     field = texts([30] * 20)
     first = masked(field)
     assert masked(field).labels.ids.tolist() == first.labels.ids.tolist()
@@ -134,7 +134,7 @@ def test_each_text_has_a_token_to_predict(whole_words):
     assert (masked(nothing).labels.ids == IGNORE_INDEX).all()
 
 
-def test_whole_words_are_hidden_whole():
+def test_with_whole_words_all_tokens_of_a_word_are_masked_or_none():
     field = texts([40] * 500)
     hidden = masked(field, whole_words=True).labels.ids != IGNORE_INDEX
     word, words = -1, []
@@ -149,7 +149,7 @@ def test_whole_words_are_hidden_whole():
     assert hidden.sum() / ordinary.sum() == pytest.approx(0.15, abs=0.01)
 
 
-def test_shares_of_more_than_all_are_refused():
+def test_shares_whose_sum_exceeds_1_are_refused():
     with pytest.raises(ValueError, match=r"masked is 0\.8 and random is 0\.3, but their sum"):
         MaskingConfig(random=0.3)
     assert masked(texts([9]), share=0.5, masked=1.0, random=0.0).seen.ids.max() < len(PIECES)

@@ -1,6 +1,6 @@
-"""The plan of every task: golden values, and that seed, epoch and window all count.
+"""The plan of every task: golden values, and dependence on seed, epoch and window.
 
-A plan decides what a released checkpoint was fed and what a run that continues is fed next.
+A plan decides what was read by the run of a released checkpoint and what a resumed run reads next.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ RECIPES = {
     "token_classification": case_values,
     "sentence_embedding": embedding_values,
 }
-OF_PAIRS = {"translation", "sentence_embedding"}  # the others plan by their texts
+OF_PAIRS = {"translation", "sentence_embedding"}  # the other tasks plan by their texts
 COORDINATES = [(3, 0, 0), (4, 0, 0), (3, 1, 0), (3, 0, 1)]  # seed, epoch, window
 GOLDEN: dict[str, list[str]] = {
     "translation": ["77a2f1507bb9252a", "f906753a3be08869", "aca38704bf2fd5fa", "5abf7111d0c28db6"],
@@ -64,7 +64,7 @@ GOLDEN: dict[str, list[str]] = {
 
 
 def fields():
-    """Sequences of 3 to 20 tokens; of a pair's text, the last third is its target."""
+    """Return sequences of 3 to 20 tokens; the last third of a pair's text is its target."""
     lengths = [3 + 7 * number % 18 for number in range(EXAMPLES)]
     text = flattened([[9] * length for length in lengths])
     segments = flattened([[0] * (n - n // 3) + [1] * (n // 3) for n in lengths])
@@ -80,7 +80,7 @@ def digest(plan):
 
 @pytest.fixture(scope="module", params=sorted(RECIPES))
 def digests(request, tmp_path_factory):
-    """A task's name, and the digests of its plans at the coordinates."""
+    """Return a task's name, and the digests of its plans at the coordinates."""
     values = RECIPES[request.param](tmp_path_factory.mktemp("unread"))
     names = (SOURCE, TARGET) if request.param in OF_PAIRS else (TEXT, SEGMENTS)
     given = {name: field for name, field in fields().items() if name in names}
@@ -93,18 +93,18 @@ def digests(request, tmp_path_factory):
     return request.param, [digest(plan) for plan in plans]
 
 
-def test_every_task_has_golden_plans():
-    """A task of an extension, which another test may have registered, has none."""
+def test_every_task_of_transloom_has_golden_plans():
+    """Tasks of extensions, which other tests may have registered, have no golden plans."""
     own = {name for name in DATA_TASKS if type(DATA_TASKS[name]).__module__.startswith(OURS)}
     assert own == set(RECIPES) == set(GOLDEN)
 
 
-def test_the_plan_is_a_promise(digests):
-    """Never change these values: they are the meaning of every released checkpoint."""
+def test_the_plans_of_a_task_equal_golden_digests(digests):
+    """Never change these values: every released checkpoint depends on them."""
     task, found = digests
     assert found == GOLDEN[task]
 
 
-def test_seed_epoch_and_window_all_count(digests):
+def test_plans_differ_by_seed_epoch_and_window(digests):
     _, found = digests
     assert len(set(found)) == len(COORDINATES)

@@ -1,4 +1,4 @@
-"""Pairs of translation language modelling whose sides are separate: golden numbers."""
+"""Translation language modelling with separate sides for some pairs: golden numbers."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def pairs(sources=SOURCES, targets=TARGETS):
 
 
 def parts_of(plan):
-    """The parts of each pair, as (start, stop)."""
+    """Return the parts of each pair, as (start, stop)."""
     parts = {}
     starts, stops = plan.cuts.starts.tolist(), plan.cuts.stops.tolist()
     for pair, start, stop in zip(plan.order.tolist(), starts, stops, strict=True):
@@ -36,8 +36,8 @@ def parts_of(plan):
     return {pair: sorted(found) for pair, found in parts.items()}
 
 
-def test_the_plan_is_a_promise(settings):
-    """These numbers decide what released checkpoints were fed. Never change them."""
+def test_the_plan_of_tlm_equals_golden_numbers(settings):
+    """Released checkpoints depend on these numbers. Never change them."""
     plan = TLM.plan(pairs(), settings, epoch=1, window=2)
     assert plan.order.tolist() == [5, 3, 0, 2, 4, 4, 1, 1, 2]
     assert plan.cuts.starts.tolist() == [0, 0, 0, 2, 0, 5, 0, 4, 0]
@@ -46,7 +46,7 @@ def test_the_plan_is_a_promise(settings):
 
 
 @pytest.mark.parametrize(("epoch", "window"), [(0, 0), (1, 0), (2, 0), (0, 1), (5, 3)])
-def test_epoch_and_window_draw_which_pairs_stand_alone(settings, epoch, window):
+def test_epoch_and_window_decide_which_pairs_are_separated(settings, epoch, window):
     many = 40
     fields = pairs([3] * many, [4] * many)
     found = parts_of(TLM.plan(fields, settings, epoch, window))
@@ -56,7 +56,7 @@ def test_epoch_and_window_draw_which_pairs_stand_alone(settings, epoch, window):
     assert 0 < len(alone) < many
 
 
-def test_other_epochs_have_other_pairs_alone(settings):
+def test_each_epoch_separates_different_pairs(settings):
     fields = pairs([3] * 40, [4] * 40)
     alone = [
         frozenset(pair for pair, parts in found.items() if len(parts) == 2)

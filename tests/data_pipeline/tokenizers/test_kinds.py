@@ -1,4 +1,4 @@
-"""Tokenizers that are not SentencePiece, and what a dataset says of them."""
+"""Tokenizers of kinds other than SentencePiece, and their kind in a manifest."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from foundation.errors import ExtensionError
 
 
 class Words(Tokenizer):
-    """A token for each word that was seen."""
+    """Tokenizer with a token for each word of its training text."""
 
     kind: ClassVar[str | None] = "words"
 
@@ -71,7 +71,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TOKENIZERS, "_entries", {**TOKENIZERS._entries, "words": Words})
 
 
-def test_a_registered_tokenizer_is_trained_opened_and_given(tmp_path: Path) -> None:
+def test_a_registered_tokenizer_can_be_trained_opened_and_given_as_a_file(tmp_path: Path) -> None:
     config = TokenizerConfig(type="words", vocabulary_size=6)
     trained = train_tokenizer(["b a", "a"], config, "test")
     assert isinstance(trained, Words)
@@ -93,7 +93,7 @@ def test_sampling_by_an_unsupported_kind_is_refused() -> None:
         tokenizer.sample_field(["a"], np.zeros(1, dtype=np.uint64), 0.1)
 
 
-def test_the_manifest_names_the_kind_of_others_alone(manifest: Manifest) -> None:
+def test_the_manifest_has_a_kind_only_for_tokenizers_of_other_kinds(manifest: Manifest) -> None:
     assert b'"kind"' not in manifest.to_bytes()
     info = next(iter(manifest.tokenizers.values()))
     named = TokenizerInfo(**{**info.model_dump(), "kind": "words"})

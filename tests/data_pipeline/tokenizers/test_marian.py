@@ -1,4 +1,4 @@
-"""Marian's tokenizers against those of transformers, over real and over nasty text."""
+"""Marian's tokenizers, compared with those of transformers on real and on difficult text."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ NASTY = [
     "a\nb",
     "日本語 mixed с кириллицей",
     "schöne Straße",  # characters of the other side
-    "ﬁne ½ ™ …",  # what NFKC changes
-    "“quoted” – l’été « guillemets »",  # what Moses would normalise
+    "ﬁne ½ ™ …",  # characters that NFKC changes
+    "“quoted” – l’été « guillemets »",  # characters that Moses would normalise
     "a\u200bb\u00a0c\u3000d",
     "▁ ▁▁ a▁b",
     "<s> s> <2de> >> <<",
@@ -86,13 +86,13 @@ def of_ours(tokenizer: MarianTokenizer, texts: list[str], tag: str | None = None
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("side", [0, 1])
-def test_ids_of_real_text_are_those_of_transformers(
+def test_ids_of_real_text_equal_those_of_transformers(
     sides: tuple[MarianTokenizer, MarianTokenizer],
     theirs: Any,
     lines: tuple[list[str], list[str]],
     side: int,
 ) -> None:
-    """Both languages on either side, so that characters come that a model does not know."""
+    """Each side reads both languages, so that some characters are unknown to its model."""
     texts = [*lines[side][-2000:], *lines[1 - side][-500:]]
     ids = of_ours(sides[side], texts)
     assert ids == of_theirs(theirs, texts, side)
@@ -104,7 +104,7 @@ def test_ids_of_real_text_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_ids_of_nasty_text_are_those_of_transformers(
+def test_ids_of_difficult_text_equal_those_of_transformers(
     sides: tuple[MarianTokenizer, MarianTokenizer], theirs: Any, side: int
 ) -> None:
     draw = random.Random(5)
@@ -114,8 +114,8 @@ def test_ids_of_nasty_text_are_those_of_transformers(
     assert of_ours(sides[side], texts) == of_theirs(theirs, texts, side)
 
 
-def test_a_character_of_the_other_side_is_a_piece_of_the_vocabulary(folder: Path) -> None:
-    """The source's model does not know it; the vocabulary has it from the target's."""
+def test_a_character_known_only_to_the_other_side_has_an_id(folder: Path) -> None:
+    """The source's model lacks the character; the vocabulary has it from the target's model."""
     source = MarianTokenizer.load(folder)
     packed = unpack(source.model, "test")
     pieces = (*packed.pieces[:-1], "ж", packed.pieces[-1])
@@ -136,7 +136,7 @@ def test_special_ids_are_those_of_the_vocabulary(
         assert tokenizer.piece(tokenizer.pad_id) == "<pad>"
 
 
-def test_a_tag_stands_first_and_no_text_spells_one(
+def test_a_tag_is_the_first_token_and_cannot_be_spelt_in_text(
     sides: tuple[MarianTokenizer, MarianTokenizer], theirs: Any
 ) -> None:
     source = sides[0]
@@ -153,13 +153,13 @@ def test_a_tag_stands_first_and_no_text_spells_one(
         source.tag_id("a")
 
 
-def test_unknown_pieces_are_shown(sides: tuple[MarianTokenizer, MarianTokenizer]) -> None:
+def test_unknown_pieces_are_decoded_visibly(sides: tuple[MarianTokenizer, MarianTokenizer]) -> None:
     source = sides[0]
     first, *_ = source.encode(["dog"])[0].tolist()
     assert "⁇" in source.decode([[first, source.unk_id, source.eos_id, source.pad_id]])[0]
 
 
-def test_a_packed_file_is_the_whole_of_it_and_its_bytes_follow_from_the_folder(
+def test_a_packed_file_contains_the_whole_folder_in_repeatable_bytes(
     folder: Path, tmp_path: Path
 ) -> None:
     packed = pack(folder)
@@ -186,8 +186,10 @@ def test_a_packed_file_is_the_whole_of_it_and_its_bytes_follow_from_the_folder(
     assert load_existing(given).model == packed
 
 
-def test_a_vocabulary_of_real_size_can_be_read(folder: Path, tmp_path: Path) -> None:
-    """opus-mt's have 58,000 to 65,000 pieces, more keys than other JSON files may have."""
+def test_a_vocabulary_of_realistic_size_can_be_read(folder: Path, tmp_path: Path) -> None:
+    """opus-mt's vocabularies have 58,000 to 65,000 pieces, more keys than other JSON files may
+    have.
+    """
     for name in ("source.spm", "target.spm"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     pieces = ["</s>", "<unk>", *map("p{}".format, range(65_000)), "<pad>"]
@@ -196,7 +198,7 @@ def test_a_vocabulary_of_real_size_can_be_read(folder: Path, tmp_path: Path) -> 
 
 
 def changed(folder: Path, copy: Path, files: dict[str, str | bytes | None]) -> Path:
-    """A copy of the folder with other files; None leaves one out."""
+    """Return a copy of the folder with other files; None removes a file."""
     copy.mkdir()
     names = {"source": "source.spm", "target": "target.spm", "vocabulary": "vocab.json"}
     for key, name in names.items():
@@ -247,12 +249,12 @@ def test_a_damaged_packed_file_is_refused(content: bytes, message: str) -> None:
         open_tokenizer(content, "test", "marian")
 
 
-def test_a_recipe_cannot_have_one_trained() -> None:
+def test_a_marian_tokenizer_without_a_model_is_refused() -> None:
     with pytest.raises(ValueError, match=r"type is marian and model is not set"):
         TokenizerConfig(type="marian", vocabulary_size=100)
 
 
-def test_first_token_of_the_config_is_bos(folder: Path, tmp_path: Path) -> None:
+def test_the_first_token_of_the_config_is_bos(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     before = MarianTokenizer.load(copy)
     with edited_json(copy / "vocab.json") as ids:
@@ -269,10 +271,10 @@ def test_first_token_of_the_config_is_bos(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [None, "2", 10**9, -1, True])
-def test_without_a_valid_first_token_padding_begins(
+def test_without_a_valid_first_token_bos_is_padding(
     folder: Path, tmp_path: Path, start: Any
 ) -> None:
-    """Equal bytes as without a config: datasets keep their identity."""
+    """The bytes equal those without a config, so datasets keep their identity."""
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "config.json").write_text(json.dumps({"decoder_start_token_id": start}))
     assert pack(copy) == pack(folder)

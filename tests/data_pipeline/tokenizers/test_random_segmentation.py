@@ -1,4 +1,4 @@
-"""Random segmentations against brute force and against SentencePiece's own sampling."""
+"""Random segmentations, compared with brute force and with SentencePiece's sampling."""
 
 import io
 import math
@@ -18,7 +18,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 SAMPLES = 10_000
 WORD = "badefi"
 
-# Settings that change how text is cut up before and after the pieces.
+# Settings that change how text is split before, and joined after, segmentation.
 SETTINGS: list[dict[str, object]] = [
     {},
     {"byte_fallback": True, "vocab_size": 370},
@@ -62,7 +62,7 @@ def best(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_both_ends_of_bpe_dropout(
+def test_bpe_dropout_gives_the_best_pieces_at_0_and_characters_at_1(
     train: Callable[..., Tokenizer], text: list[str], settings: dict[str, object]
 ) -> None:
     tokenizer = train("bpe", **settings)
@@ -76,7 +76,7 @@ def test_both_ends_of_bpe_dropout(
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_both_ends_of_unigram_sampling(
+def test_unigram_sampling_gives_the_best_pieces_at_a_large_alpha(
     train: Callable[..., Tokenizer], text: list[str], settings: dict[str, object]
 ) -> None:
     tokenizer = train("unigram", **settings)
@@ -97,7 +97,10 @@ Segmentation = tuple[str, ...]
 def dropout_probabilities(
     symbols: Segmentation, scores: Mapping[str, float], alpha: float, left_out: frozenset[int]
 ) -> dict[Segmentation, float]:
-    """Every outcome of BPE-dropout; left_out: pairs, by their first symbol, that stay apart."""
+    """Return the probability of each outcome of BPE-dropout.
+
+    left_out: pairs, by their first symbol, that stay separate.
+    """
     offers = [
         (-scores[symbols[at] + symbols[at + 1]], at)
         for at in range(len(symbols) - 1)
@@ -128,7 +131,7 @@ def segmentations(text: str, scores: Mapping[str, float]) -> Iterator[Segmentati
 
 
 def unigram_probabilities(scores: Mapping[str, float], alpha: float) -> dict[Segmentation, float]:
-    """Kudo 2018, section 3.3."""
+    """Return the probability of each segmentation (Kudo 2018, section 3.3)."""
     weights = {
         pieces: math.exp(alpha * sum(map(scores.__getitem__, pieces)))
         for pieces in segmentations(f"▁{WORD}", scores)
@@ -141,8 +144,8 @@ def unigram_probabilities(scores: Mapping[str, float], alpha: float) -> dict[Seg
     ("kind", "alpha"),
     [("bpe", 0.1), ("bpe", 0.5), ("unigram", 0.0), ("unigram", 0.1), ("unigram", 0.3)],
 )
-def test_frequencies(train: Callable[..., Tokenizer], kind: str, alpha: float) -> None:
-    """Pearson's chi-square statistic, ours and SentencePiece's, whose seed cannot be fixed."""
+def test_sampling_is_unbiased(train: Callable[..., Tokenizer], kind: str, alpha: float) -> None:
+    """Pearson's chi-square is computed for transloom and SentencePiece, whose seed is not fixed."""
     tokenizer = train(kind, vocab_size=60)
     scores = scores_of(tokenizer)
     if kind == "bpe":
@@ -185,8 +188,8 @@ def test_cached_pieces_do_not_change_samples(
     assert sample(train(kind), text, 0.1, 1) == sampled
 
 
-def test_golden_numbers_of_the_format() -> None:
-    """These numbers decide what every released run was trained on. Never change them."""
+def test_samples_equal_golden_numbers() -> None:
+    """The data of every released run depends on these numbers. Never change them."""
     scores = {"▁": -9.0, "a": -8.0, "b": -7.0, "ab": -1.0, "ba": -2.0, "▁ab": -3.0, "abba": -4.0}
     normal = {piece: (number,) for number, piece in enumerate(scores, start=4)}
     pieces = Pieces(normal, scores, unknown=1, bytes=())

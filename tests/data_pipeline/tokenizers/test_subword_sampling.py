@@ -1,4 +1,4 @@
-"""The seeds of random segmentations against a reference, and what becomes of too long ones."""
+"""Seeds of random segmentations equal golden numbers; samples that are too long are replaced."""
 
 from collections.abc import Callable
 
@@ -35,8 +35,8 @@ def sequences(field: FieldArrays) -> list[list[int]]:
     return [ids.tolist() for ids in np.split(field.ids, np.cumsum(field.lengths)[:-1])]
 
 
-def test_golden_numbers_of_the_format() -> None:
-    """These numbers decide what every released run was trained on. Never change them."""
+def test_sampling_seeds_equal_golden_numbers() -> None:
+    """The data of every released run depends on these numbers. Never change them."""
     seeds = sampling_seeds(1, 0, np.array([0, 1, 70_000]), 0)
     assert seeds.dtype == np.uint64
     assert [hex(seed) for seed in seeds.tolist()] == [
@@ -47,7 +47,7 @@ def test_golden_numbers_of_the_format() -> None:
     assert hex(sampling_seeds(42, 3, np.array([5]), 1)[0]) == "0xe7085708888e92a4"
 
 
-def test_a_seed_depends_on_its_pair_alone() -> None:
+def test_a_seed_depends_only_on_its_pair() -> None:
     together = sampling_seeds(1, 2, PAIRS, 0)
     order = np.random.default_rng(0).permutation(len(PAIRS))
     assert (sampling_seeds(1, 2, PAIRS[order], 0) == together[order]).all()
@@ -56,7 +56,7 @@ def test_a_seed_depends_on_its_pair_alone() -> None:
     assert sampling_seeds(1, 2, PAIRS[:0], 0).tolist() == []
 
 
-def test_every_word_makes_other_seeds() -> None:
+def test_the_seeds_of_different_words_are_all_different() -> None:
     words = [(1, 0, 0), (2, 0, 0), (-1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 0)]
     seeds = np.concatenate(
         [sampling_seeds(seed, passed, PAIRS, field) for seed, passed, field in words]
@@ -64,7 +64,7 @@ def test_every_word_makes_other_seeds() -> None:
     assert len(set(seeds.tolist())) == len(seeds)
 
 
-def test_each_pass_has_its_own_pieces_of_the_same_text(
+def test_each_pass_has_different_pieces_of_the_same_text(
     tokenizer: Tokenizer, text: list[str]
 ) -> None:
     stored = tokenizer.encode_field(text, "<bt>")

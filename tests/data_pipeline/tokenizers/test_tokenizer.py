@@ -1,4 +1,4 @@
-"""Trained, existing and wrong SentencePiece models, tags, and sampled fields."""
+"""SentencePiece models: trained, existing and invalid; tags; and sampled fields."""
 
 import hashlib
 import io
@@ -80,7 +80,7 @@ def foreign_model(text: list[str], **settings: object) -> Tokenizer:
     return SentencePieceTokenizer(model.getvalue(), "m.model")
 
 
-def test_special_ids_and_size(trained: Tokenizer) -> None:
+def test_a_trained_model_has_the_special_ids_and_the_requested_size(trained: Tokenizer) -> None:
     special = (trained.pad_id, trained.unk_id, trained.bos_id, trained.eos_id)
     assert special == (0, 1, 2, 3)
     assert trained.vocabulary_size == 110
@@ -99,7 +99,7 @@ def test_encoding_equals_sentencepiece_and_decodes_back(
 
 
 @pytest.mark.parametrize("tag", [None, *TAGS])
-def test_a_field_is_flat_with_eos(trained: Tokenizer, tag: str | None) -> None:
+def test_a_flat_field_has_eos_after_each_sequence(trained: Tokenizer, tag: str | None) -> None:
     lines = ["ba de", "", "fi"]
     before = [] if tag is None else [trained.tag_id(tag)]
     expected = [[*before, *ids.tolist(), trained.eos_id] for ids in trained.encode(lines)]
@@ -158,7 +158,7 @@ def test_tags_are_control_symbols_that_no_text_yields(trained: Tokenizer, text: 
         assert not np.isin(np.concatenate(encoded), numbers).any()
 
 
-def test_tags_that_cannot_be(trained: Tokenizer, text: list[str]) -> None:
+def test_impossible_tags_are_refused(trained: Tokenizer, text: list[str]) -> None:
     piece = trained.piece(int(trained.encode(["ba de"])[0][-1]))
     for tag, found in (
         ("<2fr>", "its id is 1, the id of the special piece <unk>"),
@@ -171,14 +171,14 @@ def test_tags_that_cannot_be(trained: Tokenizer, text: list[str]) -> None:
         train_tokenizer(text, TokenizerConfig(vocabulary_size=110), "new", ["<unk>", "<s>"])
 
 
-def test_a_user_defined_symbol_is_no_tag(text: list[str]) -> None:
+def test_a_user_defined_symbol_is_refused_as_a_tag(text: list[str]) -> None:
     tokenizer = foreign_model(text, user_defined_symbols=["<2de>"])
     assert 4 in tokenizer.encode(["<2de> ba"])[0]
     with pytest.raises(TokenizerError, match=r"m\.model, .* 4, which .*--control_symbols=<2de>"):
         tokenizer.tag_id("<2de>")
 
 
-def test_sampled_pieces_are_other_pieces_of_the_same_text(
+def test_sampled_pieces_are_different_pieces_of_the_same_text(
     trained: Tokenizer, text: list[str]
 ) -> None:
     best = trained.encode_field(text)
@@ -189,7 +189,7 @@ def test_sampled_pieces_are_other_pieces_of_the_same_text(
     assert sum(a != b for a, b in zip(sampled, others, strict=True)) > 0.8 * len(text)
 
 
-def test_sampling_depends_on_sentence_and_seed_alone(
+def test_sampling_depends_only_on_sentence_and_seed(
     trained: Tokenizer, text: list[str], tmp_path: Path
 ) -> None:
     seeds = splitmix64(0, len(text))
@@ -219,7 +219,7 @@ def test_sampling_depends_on_sentence_and_seed_alone(
         ({"user_defined_symbols": ["<2de>"]}, "of type UNIGRAM with 1 such pieces <2de>"),
     ],
 )
-def test_models_that_cannot_be_sampled_from(
+def test_sampling_from_an_unsupported_model_is_refused(
     text: list[str], settings: dict[str, object], found: str
 ) -> None:
     tokenizer = foreign_model(text, **settings)
@@ -231,7 +231,7 @@ def test_models_that_cannot_be_sampled_from(
     ("size", "message"),
     [(30_000, "vocabulary_size=30000: .*too high.* <= "), (6, "vocabulary_size=6: .*smaller than")],
 )
-def test_vocabulary_that_cannot_be(text: list[str], size: int, message: str) -> None:
+def test_an_impossible_vocabulary_size_is_refused(text: list[str], size: int, message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
         train_tokenizer(text, TokenizerConfig(vocabulary_size=size), "tokenizer.model")
 
@@ -242,7 +242,7 @@ def existing(path: Path, model: bytes, size: int) -> TokenizerConfig:
     return TokenizerConfig(vocabulary_size=size, model=str(path), model_sha256=sha256)
 
 
-def test_existing_model_is_used_as_it_is(tmp_path: Path, text: list[str]) -> None:
+def test_an_existing_model_is_used_unchanged(tmp_path: Path, text: list[str]) -> None:
     trained = train_tokenizer(text, TokenizerConfig(vocabulary_size=100), "test")
     config = existing(tmp_path / "m.model", trained.model, 100)
     assert load_existing(config).model == trained.model
@@ -259,7 +259,7 @@ def test_existing_model_is_used_as_it_is(tmp_path: Path, text: list[str]) -> Non
 @pytest.mark.parametrize(
     ("options", "added"),
     [
-        ({}, {"pad": 100}),  # spm_train's defaults: unk 0, bos 1, eos 2
+        ({}, {"pad": 100}),  # defaults of spm_train: unk 0, bos 1, eos 2
         ({"bos_id": -1}, {"pad": 100, "bos": 101}),
         ({"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, {"bos": 100}),  # as in T5
         ({"pad_piece": "[PAD]", "bos_id": -1, "eos_id": -1}, {"pad": 100, "bos": 101, "eos": 102}),
@@ -292,7 +292,7 @@ def test_special_pieces_that_a_model_lacks_are_added(
     assert tokenizer.piece(tokenizer.pad_id) == options.get("pad_piece", "<pad>")
 
 
-def test_special_piece_that_text_may_contain_is_refused(tmp_path: Path, text: list[str]) -> None:
+def test_a_special_piece_that_text_may_contain_is_refused(tmp_path: Path, text: list[str]) -> None:
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(text),
@@ -306,12 +306,12 @@ def test_special_piece_that_text_may_contain_is_refused(tmp_path: Path, text: li
 
 
 @pytest.mark.parametrize("model", [b"", b"no model at all"])
-def test_files_that_are_no_model(tmp_path: Path, model: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, model: bytes) -> None:
     with pytest.raises(TokenizerError, match=r"m\.model is not a SentencePiece model"):
         load_existing(existing(tmp_path / "m.model", model, 100))
 
 
-def test_joint_tokenizer_of_a_dataset_is_one_object(dataset: Path, manifest: Manifest) -> None:
+def test_the_joint_tokenizer_of_a_dataset_is_loaded_once(dataset: Path, manifest: Manifest) -> None:
     tokenizers = load_tokenizers(open_store(dataset), manifest)
     assert tokenizers["src"] is tokenizers["tgt"]
     assert tokenizers["src"].special_ids == manifest.special_ids

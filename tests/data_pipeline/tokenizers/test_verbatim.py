@@ -1,4 +1,4 @@
-"""Verbatim models give back what they were given, to the character."""
+"""Verbatim models decode text to exactly what was encoded."""
 
 import io
 import re
@@ -50,20 +50,20 @@ def with_bytes(request: pytest.FixtureRequest) -> Tokenizer:
     return train_tokenizer([WORDS, *WORDS.split()] * 20, config, "test")
 
 
-def test_tricky_text_comes_back(with_bytes: Tokenizer) -> None:
+def test_difficult_text_is_decoded_unchanged(with_bytes: Tokenizer) -> None:
     assert round_trip(with_bytes, TRICKY) == TRICKY
 
 
 @given(st.lists(any_text))
 @settings(deadline=None)
-def test_any_text_comes_back_through_bytes(with_bytes: Tokenizer, texts: list[str]) -> None:
+def test_bytes_decode_any_text_unchanged(with_bytes: Tokenizer, texts: list[str]) -> None:
     assert round_trip(with_bytes, texts) == texts
     assert not any(with_bytes.unk_id in ids for ids in with_bytes.encode(texts))
 
 
 @given(st.lists(any_text, min_size=1))
 @settings(deadline=None, max_examples=60)
-def test_text_of_seen_characters_comes_back_through_characters(texts: list[str]) -> None:
+def test_text_of_known_characters_is_decoded_unchanged(texts: list[str]) -> None:
     config = TextTokenizerConfig(type="char", vocabulary_size=10_000)
     tokenizer = train_tokenizer([*texts, "some text"], config, "test")
     assert round_trip(tokenizer, texts) == texts
@@ -71,14 +71,14 @@ def test_text_of_seen_characters_comes_back_through_characters(texts: list[str])
 
 
 @given(any_text)
-def test_escaped_text_is_free_of_what_is_read_otherwise(text: str) -> None:
+def test_escaped_text_contains_no_character_that_sentencepiece_changes(text: str) -> None:
     escaped = escape(text)
     assert unescape(escaped) == text
     assert not re.search("[\n▁▅\0\x1f]", escaped)
 
 
-def test_models_from_elsewhere_are_not_taken_for_verbatim() -> None:
-    """Models that have no normalisation either, but have pieces with line ends."""
+def test_foreign_models_are_not_taken_for_verbatim() -> None:
+    """The foreign model has no normalisation either, but has a piece with a line end."""
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter([WORDS] * 20),
@@ -113,8 +113,8 @@ def test_a_document_is_encoded_line_by_line(with_bytes: Tokenizer) -> None:
 
 
 @pytest.mark.long
-def test_every_character_comes_back() -> None:
-    """Try all characters, to know those that SentencePiece takes for others."""
+def test_every_character_is_decoded_unchanged() -> None:
+    """Try all characters, to find those that SentencePiece replaces."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     starts = range(0, len(characters), 1000)
     texts = ["a" + "".join(characters[start : start + 1000]) + "b" for start in starts]
@@ -122,26 +122,26 @@ def test_every_character_comes_back() -> None:
     assert round_trip(train_tokenizer(texts, config, "test"), texts) == texts
 
 
-def test_line_ends_may_be_parts_of_pieces() -> None:
+def test_line_ends_can_be_parts_of_pieces() -> None:
     config = TextTokenizerConfig(vocabulary_size=18)
     tokenizer = train_tokenizer(["go.\n", "stop.\n"] * 50, config, "test")
     pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
     assert any(piece.endswith(".␊") for piece in pieces)
 
 
-def test_a_character_model_has_as_many_pieces_as_characters() -> None:
+def test_a_character_model_has_a_piece_for_each_character() -> None:
     config = TextTokenizerConfig(type="char", vocabulary_size=500)
     tokenizer = train_tokenizer(["abc", "b\n"], config, "test")
     assert tokenizer.vocabulary_size == 4 + len("abc\n")
 
 
-def test_plain_models_normalise_as_before() -> None:
+def test_models_that_are_not_verbatim_still_normalise_spaces() -> None:
     config = TextTokenizerConfig(type="char", vocabulary_size=500, verbatim=False)
     tokenizer = train_tokenizer(["some words"], config, "test")
     assert round_trip(tokenizer, ["  some   words "]) == ["some words"]
 
 
-def test_equal_text_gives_equal_bytes() -> None:
+def test_training_on_equal_text_gives_equal_bytes() -> None:
     config = TextTokenizerConfig(type="bpe", vocabulary_size=320, byte_fallback=True)
     models = {train_tokenizer([WORDS] * 20, config, "test").model for _ in range(2)}
     assert len(models) == 1

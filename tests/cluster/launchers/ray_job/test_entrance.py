@@ -1,4 +1,4 @@
-"""The processes of a job, by the commands that start them."""
+"""The commands that start a job's processes."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from cluster.launchers.ray_job.preloaded_process import (
 from transloom.cli.jobs import ENTRY_POINT
 
 
-def test_the_clients_entry_point_gets_the_arguments(tmp_path: Path) -> None:
+def test_the_training_command_passes_its_arguments_to_the_entry_point(tmp_path: Path) -> None:
     (tmp_path / "cluster.py").write_text("raise SystemExit('a foreign cluster')")
     process = start(training_command(ENTRY_POINT), {**os.environ, "COLUMNS": "100"})
     line = argv_line(["train", "--help"], tmp_path, {})
@@ -21,7 +21,7 @@ def test_the_clients_entry_point_gets_the_arguments(tmp_path: Path) -> None:
     assert b"--inline" in output
 
 
-def test_without_arguments_the_process_leaves() -> None:
+def test_the_training_command_exits_if_it_gets_no_arguments() -> None:
     process = start(training_command("json.tool"), os.environ)
     process.communicate(b"", timeout=100)
     assert process.returncode == NO_ARGV

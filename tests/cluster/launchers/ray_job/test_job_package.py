@@ -1,4 +1,4 @@
-"""Files that are sent with a job, and files that are not."""
+"""Choose the files that are sent with a job."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ STAYS = [".env", ".git/config", ".venv/x.py", "id_rsa", "data.tsv", "runs/a/metr
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with an extension, and with much else."""
+    """Return a folder with an extension, and with files that must not be sent."""
     package = tmp_path / "project" / "my_lion"
     for name in ["__init__.py", "inner/rule.py", *STAYS]:
         path = (package if name.endswith((".py",)) and "/x" not in name else package.parent) / name
@@ -54,8 +54,8 @@ def test_an_upload_that_is_too_large_names_the_largest_files(project: Path) -> N
     assert told.index("table.py (20.0 MB)") < told.index("small.py (1.0 MB)")
 
 
-def test_the_code_that_is_sent_is_an_installation(tmp_path: Path) -> None:
-    """Unpacked in another place it has the same digest and the same version, and runs."""
+def test_the_sent_code_is_a_complete_installation(tmp_path: Path) -> None:
+    """Unpacked in a different place, the code has the same digest and version, and runs."""
     for name, path in installed_sources().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The record of a job: strict, and honest about jobs whose processes are gone."""
+"""Records of jobs: strict parsing, and the status of jobs whose processes have ended."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> JobFolder:
 
 
 @pytest.mark.parametrize("name", ["/etc/profile", "../../.bashrc", "a/b.yaml", ""])
-def test_the_recipes_file_stays_in_a_folder_of_ours(
+def test_a_recipe_name_that_leaves_the_job_folder_is_refused(
     name: str, folder: JobFolder, tmp_path: Path
 ) -> None:
     values = json.loads(a_record(tmp_path).model_dump_json())
@@ -41,11 +41,11 @@ def test_the_recipes_file_stays_in_a_folder_of_ours(
 
 
 def elsewhere(runner: Runner) -> Runner:
-    """As on another machine, whose processes cannot be looked for here."""
+    """Return the runner as if on another machine, where this one cannot check its process."""
     return runner.model_copy(update={"boot": "another machine", "host": "far"})
 
 
-def test_written_content_is_read_back(folder: JobFolder, tmp_path: Path) -> None:
+def test_a_written_record_is_read_back(folder: JobFolder, tmp_path: Path) -> None:
     attempt = Attempt(started=1.0, ended=2.0, exit_code=75, first_line=1, first_byte=0, last_line=3)
     written = a_record(tmp_path, attempts=(attempt,), exit_code=75)
     folder.write(written)
@@ -61,7 +61,7 @@ def test_written_content_is_read_back(folder: JobFolder, tmp_path: Path) -> None
         ({"exit_code": 256}, "exit_code: .*found 256"),
     ],
 )
-def test_another_format_is_refused_by_name_and_value(
+def test_an_invalid_record_is_refused_with_field_and_value(
     change: dict[str, Any], complaint: str, folder: JobFolder, tmp_path: Path
 ) -> None:
     values = json.loads(a_record(tmp_path).model_dump_json()) | change
@@ -70,13 +70,13 @@ def test_another_format_is_refused_by_name_and_value(
         folder.read()
 
 
-def test_a_runner_that_lives_here_is_not_lost(folder: JobFolder, tmp_path: Path) -> None:
+def test_a_job_with_a_live_runner_here_is_not_lost(folder: JobFolder, tmp_path: Path) -> None:
     folder.write(a_record(tmp_path))
     assert not folder.is_lost()
     assert job_summary_in(str(tmp_path)).status == "RUNNING"
 
 
-def test_a_job_whose_runner_was_killed_does_not_run(folder: JobFolder, tmp_path: Path) -> None:
+def test_a_job_whose_runner_was_killed_is_lost(folder: JobFolder, tmp_path: Path) -> None:
     process = subprocess.Popen(["sleep", "60"])
     runner = Runner.of_this_process()
     runner = runner.model_copy(update={"process": process.pid, "started": None})
@@ -86,11 +86,11 @@ def test_a_job_whose_runner_was_killed_does_not_run(folder: JobFolder, tmp_path:
     standing = job_summary_in(str(tmp_path))
     assert standing.status == "LOST"
     assert standing.finished
-    assert job_summary_in(str(folder.path)).id == "mine"  # by the job's own folder, too
+    assert job_summary_in(str(folder.path)).id == "mine"  # the job's folder is accepted, too
 
 
 @pytest.mark.parametrize("touched", [False, True])
-def test_a_runner_on_another_machine_is_watched_until_it_touches_the_record(
+def test_a_runner_on_another_machine_is_lost_unless_it_renews_its_record(
     touched: bool, folder: JobFolder, tmp_path: Path
 ) -> None:
     folder.write(a_record(tmp_path, runner=elsewhere(Runner.of_this_process())))
@@ -106,21 +106,21 @@ def test_a_runner_on_another_machine_is_watched_until_it_touches_the_record(
     assert sum(waited) == (sum(waited[:3]) if touched else HEARTBEAT_TIMEOUT_SECONDS)
 
 
-def test_a_fresh_record_of_another_machine_is_not_watched(
+def test_a_fresh_record_of_another_machine_needs_no_waiting(
     folder: JobFolder, tmp_path: Path
 ) -> None:
     folder.write(a_record(tmp_path, runner=elsewhere(Runner.of_this_process())))
     assert not folder.is_lost(sleep=pytest.fail)
 
 
-def test_an_ended_job_is_not_looked_for(folder: JobFolder, tmp_path: Path) -> None:
+def test_an_ended_job_is_not_lost_without_its_runner(folder: JobFolder, tmp_path: Path) -> None:
     runner = elsewhere(Runner.of_this_process())
     folder.write(a_record(tmp_path, state="SUCCEEDED", exit_code=0, runner=runner))
     os.utime(folder.record_file, (1.0, 1.0))
     assert job_summary_in(str(tmp_path)).status == "SUCCEEDED"
 
 
-def test_the_newest_job_of_a_run_is_meant(folder: JobFolder, tmp_path: Path) -> None:
+def test_the_status_is_that_of_a_run_s_newest_job(folder: JobFolder, tmp_path: Path) -> None:
     for name, since in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
         other = JobFolder.of(tmp_path, name)
         other.path.mkdir()
@@ -139,16 +139,16 @@ def under_way(started: float) -> Attempt:
 @pytest.mark.parametrize(
     ("owner", "later", "meant"),
     [
-        # It trains, and the other one was refused, or waits.
+        # The owner trains, and the later job was refused or waits.
         ({"attempts": (under_way(1.0),)}, {"state": "FAILED", "since": 5.0}, "owner"),
         ({"attempts": (under_way(1.0),)}, {"state": "WAITING", "since": 5.0}, "owner"),
-        # It was stopped after the other one was refused.
+        # The owner was stopped after the later job was refused.
         (
             {"state": "STOPPED", "attempts": (ended_at(9.0, started=1.0),)},
             {"state": "FAILED", "attempts": (ended_at(6.0, started=5.0),)},
             "owner",
         ),
-        # It had ended before the other one failed, for a separate reason, or waits.
+        # The owner ended before the later job, which failed for a different reason or waits.
         (
             {"state": "STOPPED", "attempts": (ended_at(4.0, started=1.0),)},
             {"state": "FAILED", "attempts": (ended_at(6.0, started=5.0),)},
@@ -159,7 +159,7 @@ def under_way(started: float) -> Attempt:
             {"state": "WAITING", "since": 5.0},
             "later",
         ),
-        # The other one has trained the run after it.
+        # The later job has trained the run after the owner.
         (
             {"state": "STOPPED", "attempts": (ended_at(4.0, started=1.0),)},
             {"attempts": (under_way(5.0),), "has_owned_run": True},
@@ -167,7 +167,7 @@ def under_way(started: float) -> Attempt:
         ),
     ],
 )
-def test_the_job_that_trains_is_meant_and_not_one_that_was_refused(
+def test_the_status_is_that_of_the_job_that_trains_not_of_a_refused_one(
     owner: dict[str, Any], later: dict[str, Any], meant: str, tmp_path: Path
 ) -> None:
     for name, values in (("owner", {"has_owned_run": True, **owner}), ("later", later)):
@@ -177,7 +177,7 @@ def test_the_job_that_trains_is_meant_and_not_one_that_was_refused(
     assert job_summary_in(str(tmp_path)).id == meant
 
 
-def test_a_lost_job_does_not_hide_the_one_that_follows(tmp_path: Path) -> None:
+def test_a_lost_job_does_not_hide_the_next_job(tmp_path: Path) -> None:
     gone = Runner.of_this_process().model_copy(update={"started": 1})
     lost = a_record(
         tmp_path, id="lost", runner=gone, has_owned_run=True, attempts=(under_way(1.0),)
@@ -189,7 +189,7 @@ def test_a_lost_job_does_not_hide_the_one_that_follows(tmp_path: Path) -> None:
     assert job_summary_in(str(tmp_path)).id == "next"
 
 
-def test_a_folder_without_jobs_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_jobs_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=f"{tmp_path} has no record of a job"):
         job_summary_in(str(tmp_path))
 
@@ -198,7 +198,7 @@ def test_a_job_without_new_steps_is_reported(
     folder: JobFolder, tmp_path: Path, transloom: Any
 ) -> None:
     folder.write(a_record(tmp_path))
-    assert "step " not in transloom("jobs", "status", tmp_path).stdout  # there is no run yet
+    assert "step " not in transloom("jobs", "status", tmp_path).stdout  # the run does not exist yet
     run = made_run(tmp_path / "stalled", train_line(7))
     with_owner(run, since=(datetime.now(UTC) - timedelta(minutes=50)).isoformat())
     ended = Attempt(

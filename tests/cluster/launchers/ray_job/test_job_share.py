@@ -1,4 +1,4 @@
-"""Decisions of jobs about their shares: single ones, and a model of runners with old snapshots."""
+"""Decide the shares of jobs: single decisions, and a model of runners with old snapshots."""
 
 import random
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def job(
     priority: int = 50,
     run: str | None = None,
 ) -> SharingJob:
-    """A job whose owner is the letter before its number; jobs are submitted by their numbers."""
+    """Return a job owned by the user in its name's first letter, submitted at the number's time."""
     needs = Needs(ranks=least, max_ranks=most, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
     is_begun = held > 0 if begun is None else begun
     claim = Claim(owner=name[0], priority=priority)
@@ -59,8 +59,8 @@ def snapshot(*jobs: SharingJob, cpus: float = 4.0, nodes: int = 1) -> ClusterSna
         ([job("a1"), job("b2", run="a1")], ""),
     ],
 )
-def test_why_a_job_waits(jobs: list[SharingJob], reason: str) -> None:
-    """The first of these jobs."""
+def test_a_waiting_job_gives_its_reason(jobs: list[SharingJob], reason: str) -> None:
+    """Check the first of these jobs."""
     found = JobShare(jobs[0].id, 300.0).waiting_reason(snapshot(*jobs), 0.0)
     assert reason in found
     assert bool(found) == bool(reason)
@@ -70,13 +70,13 @@ def test_a_job_that_ray_does_not_list_waits() -> None:
     assert "Ray's list of jobs" in JobShare("b2", 300.0).waiting_reason(snapshot(job("a1")), 0.0)
 
 
-def test_ranks_are_given_at_once_to_a_waiting_job_and_later_for_fairness_alone() -> None:
+def test_a_waiting_job_gets_ranks_at_once_and_fairness_applies_after_a_delay() -> None:
     share = JobShare("a1", 300.0)
     assert share.target(snapshot(job("a1", begun=True)), 0.0).ranks == 4
     target = share.target(snapshot(job("a1", held=4), job("b2")), 1.0)
     assert (target.ranks, target.reason) == (2, "b2 of b (priority 50) waits for ranks")
     given = share.target(snapshot(job("a1", held=2), job("b2", held=2)), 2.0)
-    assert given == target  # the reason is that of the last change
+    assert given == target  # the reason of the last change is kept
     ended = share.target(snapshot(job("a1", held=2)), 3.0)
     assert (ended.ranks, ended.reason) == (4, "b2 of b (priority 50) has ended")
 
@@ -98,7 +98,7 @@ def test_an_old_snapshot_never_raises_the_target() -> None:
     assert share.target(snapshot(job("a1", held=4), job("b2", held=1)), 2.0).ranks == 2
 
 
-def test_a_new_node_must_last() -> None:
+def test_a_job_grows_onto_a_new_node_only_after_a_delay() -> None:
     share = JobShare("a1", 300.0)
     assert share.target(snapshot(job("a1", held=1)), 0.0).grows_at_once
     for now, nodes, at_once in (
@@ -106,7 +106,7 @@ def test_a_new_node_must_last() -> None:
         (NODE_SECONDS, 2, False),
         (1.0 + NODE_SECONDS, 2, True),
         (100.0, 1, True),
-        (101.0, 2, False),  # it comes again
+        (101.0, 2, False),  # the node returns
     ):
         assert share.target(snapshot(job("a1", held=1), nodes=nodes), now).grows_at_once == at_once
 
@@ -172,7 +172,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_runners_reach_their_targets_and_stay_there(seed: int) -> None:
-    """Though one never gives ranks, and one dies after others have given ranks to it."""
+    """One job never gives ranks, and another ends after others have freed ranks for it."""
     jobs = [job("a1", 2, 8), job("b2", 1, 8), job("a3", 1, 2), job("c4", 1, 8, priority=60)]
     model = Model(seed, jobs[:2], cpus=8)
     model.until(200.0)
@@ -180,9 +180,9 @@ def test_runners_reach_their_targets_and_stay_there(seed: int) -> None:
     model.silent.add("b2")
     for one in jobs[2:]:
         model.jobs[one.id], model.shares[one.id] = one, JobShare(one.id, 30.0)
-    while not model.jobs["c4"].begun:  # others have given ranks to it
+    while not model.jobs["c4"].begun:  # until others have freed ranks for c4
         model.turn()
-    del model.jobs["c4"]  # before it takes them
+    del model.jobs["c4"]  # before c4 takes these ranks
     changed = model.now
     model.until(changed + GIVE_SECONDS + 200.0)
     settled = model.now

@@ -1,4 +1,4 @@
-"""A job's first actions on its node: it is refused with the reason, or has all that it needs."""
+"""Unpack a job on its node, or refuse it with the reason."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cluster.ray.shares import Needs
 
 @pytest.fixture
 def sent(tmp_path: Path) -> Path:
-    """The folder of what was sent, with an extension."""
+    """Return the folder of the sent files, with an extension."""
     module = tmp_path / "sent" / EXTENSIONS / "lion" / "__init__.py"
     module.parent.mkdir(parents=True)
     module.write_text("x = 1\n")
@@ -67,7 +67,7 @@ def test_recipe_and_extensions_are_unpacked_into_the_jobs_folder(sent: Path) -> 
         ({"environment": ("NOBODY_HAS_IT",)}, "NOBODY_HAS_IT: not in the environment of node"),
     ],
 )
-def test_missing_parts_are_named(changes: dict[str, Any], complaint: str, sent: Path) -> None:
+def test_a_node_names_what_it_lacks(changes: dict[str, Any], complaint: str, sent: Path) -> None:
     with pytest.raises(ClusterError, match=complaint):
         unpack_job(envelope(sent, **changes))
     assert not (sent.parent / "run").exists()

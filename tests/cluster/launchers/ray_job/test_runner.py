@@ -1,4 +1,4 @@
-"""A job's runner, with plain shell commands for attempts and a cluster that the test describes."""
+"""Run a job with shell commands as attempts, on a cluster that the test describes."""
 
 import json
 import math
@@ -54,7 +54,7 @@ class Cluster:
 
 @pytest.fixture(autouse=True)
 def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The runner takes signals of its process, which is the tests' here."""
+    """Shorten the runner's intervals, and restore the signal handlers that it replaces."""
     monkeypatch.setattr(runner_file, "QUEUE_SECONDS", 0.01)
     monkeypatch.setattr(runner_file, "POLL_SECONDS", 0.01)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -65,7 +65,9 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder, with a line for each of three steps that an attempt may add to the record."""
+    """Return a run's folder, next to the lines of three steps that an attempt may add to the
+    record.
+    """
     (run := tmp_path / "run").mkdir()
     for step in (1, 2, 3):
         (tmp_path / f"line-{step}").write_text(train_line(step).to_json() + "\n")
@@ -89,9 +91,9 @@ def request(run: Path, **changes: Any) -> JobRequest:
 
 
 def job(run: Path, script: str, cluster: Cluster | None = None, **changes: Any) -> JobRunner:
-    """A job whose attempts run a shell script, in the folder around that of the run.
+    """Return a job whose attempts run a shell script in the parent of the run's folder.
 
-    Like `transloom train`, the job begins on a request, and leaves if none comes.
+    Like `transloom train`, an attempt reads a request first, and exits if there is none.
     """
     JobFolder.of(run, "mine").path.mkdir(parents=True, exist_ok=True)
     view = cluster or Cluster()
@@ -114,11 +116,11 @@ def log(run: Path) -> str:
         ("echo broken; exit 1", 1, "FAILED", 1),
         ("exit 2", 2, "FAILED", 1),
         ("kill -9 $$", 137, "FAILED", 1),
-        ("exit 75", 75, "FAILED", 3),  # never any progress: once, and twice more
+        ("exit 75", 75, "FAILED", 3),  # no progress: one attempt and two retries
         ("[ -e once ] || { touch once; exit 75; }", 0, "SUCCEEDED", 2),
     ],
 )
-def test_an_exit_code_decides_state_and_attempts(
+def test_the_exit_code_of_an_attempt_decides_state_and_retries(
     script: str, code: int, state: str, attempts: int, run: Path
 ) -> None:
     assert job(run, script).run() == code
@@ -134,7 +136,7 @@ def test_an_exit_code_decides_state_and_attempts(
         (None, "no checkpoint. To start the run over, .*jobs retry"),
     ],
 )
-def test_a_signal_that_killed_the_driver_is_named_with_what_follows(
+def test_a_signal_that_killed_the_driver_is_named_with_a_remedy(
     checkpoint: str | None, remedy: str, run: Path
 ) -> None:
     if checkpoint:
@@ -164,22 +166,22 @@ def test_a_job_restarts_after_a_signal_if_the_recipe_says_so(
     assert [attempt.exit_code for attempt in record(run).attempts] == [code, 0]
 
 
-def test_an_attempt_knows_what_the_user_has_typed(run: Path) -> None:
+def test_an_attempt_gets_the_command_that_the_user_typed(run: Path) -> None:
     typed = Invocation(command="transloom submit tiny.yaml seed=2")
     assert job(run, 'printf %s "$order" > typed', invocation=typed).run() == 0
     told = json.loads((run.parent / "typed").read_text())["environment"]
     assert Invocation.model_validate_json(told["TRANSLOOM_INVOCATION"]) == typed
 
 
-def test_codes_and_number_of_retries_are_the_requests(run: Path) -> None:
+def test_the_request_sets_retried_exit_codes_and_the_number_of_retries(run: Path) -> None:
     assert job(run, "exit 9", retry_exit_codes=(8, 9), retries=1).run() == 9
     assert len(record(run).attempts) == 2
     assert job(run, "exit 75", retries=0).run() == 75
     assert len(record(run).attempts) == 1
 
 
-def test_progress_of_the_record_resets_the_count(run: Path) -> None:
-    """The job exits with 75 six times: two times without progress, a step, and so on."""
+def test_a_new_step_in_the_record_resets_the_number_of_retries(run: Path) -> None:
+    """The job exits with 75 seven times; attempts 2 and 4 record a step."""
     script = """
     echo . >> count; n=$(wc -l < count)
     case $n in 2) cat line-1 >> run/metrics.jsonl;; 4) cat line-2 >> run/metrics.jsonl;; esac
@@ -192,7 +194,7 @@ def test_progress_of_the_record_resets_the_count(run: Path) -> None:
     assert "3 attempts in a row got no further than step 2" in kept.message
 
 
-def test_each_attempt_knows_why_it_ended_and_its_place_in_the_log(run: Path) -> None:
+def test_each_attempt_records_why_it_ended_and_its_lines_in_the_log(run: Path) -> None:
     script = "[ -e once ] && exec echo done; touch once; echo one; echo 'two: drained' >&2; exit 75"
     assert job(run, script).run() == 0
     first, second = record(run).attempts
@@ -203,7 +205,7 @@ def test_each_attempt_knows_why_it_ended_and_its_place_in_the_log(run: Path) -> 
     assert record(run).restarts == 1
 
 
-def test_it_waits_for_room_and_says_what_for(run: Path) -> None:
+def test_a_job_waits_for_capacity_and_logs_what_it_needs(run: Path) -> None:
     cluster = Cluster(free=[0.0, 1.0, 1.0, 2.0])
     assert job(run, "exit 0", cluster).run() == 0
     assert cluster.looks == 4
@@ -228,7 +230,7 @@ def test_a_job_that_waits_renews_its_record(run: Path, monkeypatch: pytest.Monke
     assert all(written > 1 for written in ages), ages
 
 
-def test_without_waiting_it_fails_at_once_with_both_numbers(run: Path) -> None:
+def test_a_job_that_may_not_wait_fails_at_once_with_both_numbers(run: Path) -> None:
     cluster = Cluster(free=[1.0])
     assert job(run, "touch started", cluster, wait=False).run() == 1
     assert cluster.looks == 1
@@ -239,7 +241,7 @@ def test_without_waiting_it_fails_at_once_with_both_numbers(run: Path) -> None:
     assert "without --no-wait" in message
 
 
-def test_a_head_that_gives_no_answer_for_a_moment_is_asked_again(run: Path) -> None:
+def test_a_job_asks_again_if_the_head_does_not_answer(run: Path) -> None:
     class Away(Cluster):
         def nodes(self) -> list[NodeCapacity]:
             if self.looks < 2:
@@ -251,7 +253,7 @@ def test_a_head_that_gives_no_answer_for_a_moment_is_asked_again(run: Path) -> N
 
 
 class SlowCluster(Cluster):
-    """Moves the runner's clock at each look, and gives no answer at some of them."""
+    """Cluster whose queries advance the runner's clock and sometimes get no answer."""
 
     SECONDS_A_LOOK = 50.0
 
@@ -279,10 +281,10 @@ class SlowCluster(Cluster):
         monkeypatch.setattr(runner_file, "time", clock)
 
 
-def test_the_patience_with_the_head_counts_from_its_last_answer(
+def test_the_timeout_of_the_head_counts_from_its_last_answer(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The head restarts after hours in which the job has waited."""
+    """The head restarts after the job has waited for hours."""
     waited = math.ceil(2 * HEAD_TIMEOUT_SECONDS / SlowCluster.SECONDS_A_LOOK)
     cluster = SlowCluster([0.0] * waited + [2.0], lambda look: look == waited)
     cluster.set_the_clock(monkeypatch)
@@ -301,16 +303,16 @@ def test_a_head_that_never_answers_ends_the_job(run: Path, monkeypatch: pytest.M
     assert (kept.state, kept.message) == ("FAILED", "the head gives no answer")
 
 
-def test_a_request_in_the_runs_folder_ends_the_job(run: Path) -> None:
-    """The attempt takes the request, as a driver does, and leaves with 75: nothing follows."""
-    RunFolder(run).ask_to_stop()  # an old one, which is not meant for this job
+def test_a_stop_request_in_the_run_s_folder_ends_the_job(run: Path) -> None:
+    """The attempt takes the request, as a driver does, and exits with 75; no attempt follows."""
+    RunFolder(run).ask_to_stop()  # an old request, which does not apply to this job
     script = "rm run/control/stop; touch run/control/stop.taken; exit 75"
     assert job(run, script).run() == 75
     kept = record(run)
     assert (kept.state, len(kept.attempts)) == ("STOPPED", 1)
 
 
-def test_an_old_request_stops_no_job(run: Path) -> None:
+def test_a_stop_request_from_before_the_job_does_not_stop_it(run: Path) -> None:
     folder = RunFolder(run)
     folder.ask_to_stop()
     assert job(run, "mv run/control/stop run/control/stop.taken; exit 75").run() == 75
@@ -318,7 +320,7 @@ def test_an_old_request_stops_no_job(run: Path) -> None:
     assert len(record(run).attempts) == 3
 
 
-def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> None:
+def test_a_stop_request_ends_a_waiting_job_before_its_first_attempt(run: Path) -> None:
     class Asks(Cluster):
         def nodes(self) -> list[NodeCapacity]:
             RunFolder(run).ask_to_stop()
@@ -331,20 +333,20 @@ def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> No
 
 
 def own_the_run() -> str:
-    """Commands of a shell that take the run's lease."""
+    """Return shell commands that take the run's lease."""
     card = lease.this_process() | {"process": "PID"}
     written = json.dumps(card).replace('"PID"', "%d")
     return f"mkdir -p run/owners; printf '{written}' $$ > run/owners/00000001.json"
 
 
 @pytest.mark.parametrize("owns", [True, False])
-def test_a_job_knows_whether_it_has_owned_its_run(owns: bool, run: Path) -> None:
+def test_a_job_records_whether_it_has_owned_its_run(owns: bool, run: Path) -> None:
     assert job(run, f"{own_the_run() if owns else ':'}; exit 1").run() == 1
     assert record(run).has_owned_run is owns
 
 
 def test_a_signal_does_not_stop_the_driver_of_another_job(run: Path) -> None:
-    """The attempt ends without owning the run, many looks of the runner after the signal."""
+    """The attempt ends without owning the run, many polls of the runner after the signal."""
     (run / "control").mkdir()
     assert job(run, "kill -TERM $PPID; sleep 0.2; exit 1").run() == 1
     assert record(run).state == "STOPPED"
@@ -360,8 +362,8 @@ sys.exit(job(Path(sys.argv[1]), sys.argv[4]).run())
 """
 
 
-def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
-    """The attempt dies of a second request by signal; it waits for the file in a loop."""
+def test_a_signal_to_the_runner_reaches_the_attempt_only_as_a_file(run: Path) -> None:
+    """The attempt prints `signalled` if it gets a signal, and waits for the request file twice."""
     script = (
         f"trap 'echo signalled' TERM; {own_the_run()}; touch started; "
         "for look in 1 2; do until [ -e run/control/stop ]; do sleep 0.05; done; "
@@ -383,13 +385,13 @@ def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
     assert not RunFolder(run).stop_request.exists()
 
 
-def test_a_signal_is_explained_by_the_order_of_a_user(run: Path) -> None:
+def test_the_message_of_a_signal_names_the_user_who_stopped_the_job(run: Path) -> None:
     (cluster := Cluster()).stopped_job = "mine"
     assert job(run, "kill -TERM $PPID; sleep 0.2; exit 1", cluster).run() == 1
     assert record(run).message == "ada@host stopped the run at 1970-01-01 00:00:00 UTC"
 
 
-def test_the_driver_finds_its_target_and_the_record_shows_it(run: Path) -> None:
+def test_the_target_number_of_ranks_is_written_for_the_driver_and_recorded(run: Path) -> None:
     file = share_file(run, "mine")
     assert job(run, f"cat {file}; sleep 0.1").run() == 0
     assert '"ranks":2' in log(run)

@@ -1,4 +1,4 @@
-"""States of jobs by Ray and by their records, and their logs while they are followed."""
+"""Status of jobs according to Ray and to their records, and logs that are followed."""
 
 import time
 from collections.abc import Callable
@@ -19,10 +19,10 @@ PRINTED = "one\ntwo\nthree\n"
 
 
 def followed(monkeypatch: pytest.MonkeyPatch, lines: int | None, pieces: list[str]) -> str:
-    """Return the output shown for a job that had printed PRINTED, with its whole log in these
-    pieces.
+    """Return the output of following a job that had printed PRINTED, with its whole log in
+    `pieces`.
 
-    Ray alone decides how it cuts a log, so the client's answer is made here.
+    Ray decides how it cuts a log, so this replaces the client's answer.
     """
 
     def job_logs(address: str, job_id: str, *, follow: bool = False):
@@ -36,24 +36,24 @@ def followed(monkeypatch: pytest.MonkeyPatch, lines: int | None, pieces: list[st
     "pieces",
     [
         ["one\ntwo\nthree\n", "four\nthe fifth\n"],
-        ["one\n", "two\nthree\nfour\n", "the fifth\n"],  # a piece begins with old lines
+        ["one\n", "two\nthree\nfour\n", "the fifth\n"],  # a piece begins with lines printed before
         ["one\ntwo\nthree\nfour\nthe fifth\n"],
         list("one\ntwo\nthree\nfour\nthe fifth\n"),
     ],
 )
-def test_a_followed_log_has_its_last_lines_and_all_new_ones_once(monkeypatch, pieces):
+def test_a_followed_log_shows_its_last_lines_and_each_new_line_once(monkeypatch, pieces):
     assert followed(monkeypatch, 1, pieces) == "three\nfour\nthe fifth\n"
     assert followed(monkeypatch, 0, pieces) == "four\nthe fifth\n"
     assert followed(monkeypatch, None, pieces) == "".join(pieces)
 
 
-def test_a_job_that_prints_no_more_shows_its_last_lines_once(monkeypatch):
+def test_a_followed_job_that_prints_nothing_new_shows_its_last_lines_once(monkeypatch):
     assert followed(monkeypatch, 2, [PRINTED]) == "two\nthree\n"
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> JobFolder:
-    """A job that runs, by its record, and has printed PRINTED."""
+    """Return the folder of a job that runs, according to its record, and has printed PRINTED."""
     job = JobFolder.of(tmp_path, "mine")
     job.path.mkdir(parents=True)
     job.write(a_record(tmp_path))
@@ -64,7 +64,7 @@ def job(tmp_path: Path) -> JobFolder:
 @pytest.mark.parametrize(
     ("lines", "text"), [(None, PRINTED), (2, "two\nthree\n"), (9, PRINTED), (0, "")]
 )
-def test_a_log_in_the_runs_folder_has_its_last_lines(
+def test_the_last_lines_of_a_log_in_the_run_s_folder_are_shown(
     lines: int | None, text: str, job: JobFolder, tmp_path: Path
 ) -> None:
     assert "".join(log_in(str(tmp_path), follow=False, lines=lines)) == text
@@ -73,7 +73,7 @@ def test_a_log_in_the_runs_folder_has_its_last_lines(
 def test_a_log_in_the_runs_folder_is_followed_to_its_last_line(
     job: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job prints, and ends, after its log was read and before its record is read."""
+    """The job prints and ends after its log was read but before its record is read."""
     looks = []
     job_summary_in = status.job_summary_in
 
@@ -92,7 +92,7 @@ def test_a_log_in_the_runs_folder_is_followed_to_its_last_line(
     assert looks == ["RUNNING", "RUNNING", "SUCCEEDED"]
 
 
-def test_a_log_that_is_gone_is_named(job: JobFolder, tmp_path: Path) -> None:
+def test_a_missing_log_is_named_in_the_error(job: JobFolder, tmp_path: Path) -> None:
     job.log.unlink()
     with pytest.raises(ClusterError, match=f"{job.log} cannot be read: No such file"):
         list(log_in(str(tmp_path), follow=False, lines=None))
@@ -104,7 +104,9 @@ def standings(
     answer: Callable[[], bytes | None],
     started: float = 1.0,
 ) -> list[JobSummary]:
-    """Make a job of this user with the cluster's record, and a job of another user."""
+    """Return summaries of this user's job, with the record from `answer`, and of another user's
+    job.
+    """
     facts: dict[str, Any] = {
         "command": "",
         "message": "",
@@ -126,12 +128,12 @@ def standings(
     [
         ("RUNNING", "WAITING", "WAITING"),
         ("RUNNING", "RUNNING", "RUNNING"),
-        ("FAILED", "SUCCEEDED", "SUCCEEDED"),  # the record has the run's end, Ray the runner's
-        ("FAILED", "RUNNING", "FAILED"),  # the runner was killed, and could not write that down
+        ("FAILED", "SUCCEEDED", "SUCCEEDED"),  # the record is about the run, Ray about the runner
+        ("FAILED", "RUNNING", "FAILED"),  # the runner was killed before it could record that
         ("STOPPED", "WAITING", "STOPPED"),
     ],
 )
-def test_a_job_stands_as_its_record_says_until_ray_has_seen_its_end(
+def test_the_record_gives_a_job_s_status_until_ray_reports_its_end(
     by_ray: str, by_record: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = a_record(Path("/shared/run"), state=by_record)
@@ -141,7 +143,7 @@ def test_a_job_stands_as_its_record_says_until_ray_has_seen_its_end(
     assert (other.status, other.record) == ("RUNNING", None)
 
 
-def test_a_job_passes_through_its_states_once_from_its_submission(
+def test_a_job_enters_each_state_once_after_its_submission(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def written(**changes: Any) -> Callable[[], bytes]:
@@ -165,9 +167,9 @@ def test_a_job_passes_through_its_states_once_from_its_submission(
         *("PENDING", "WAITING", "STARTING", "RUNNING", "SUCCEEDED")
     ]
     assert [ours.finished for ours, _ in shown] == [False] * 6 + [True] * 2
-    assert {other.status for _, other in shown} == {"RUNNING"}  # Ray's word, also when it is new
+    assert {other.status for _, other in shown} == {"RUNNING"}  # as Ray reports, even for a new job
     (failed, _) = standings(monkeypatch, "FAILED", lambda: None, started=now)
-    assert failed.status == "FAILED"  # its runner refused the submission
+    assert failed.status == "FAILED"  # the runner refused the submission
 
 
 def no_answer() -> bytes:
@@ -177,10 +179,10 @@ def no_answer() -> bytes:
 @pytest.mark.parametrize(
     "answer", [no_answer, lambda: None, lambda: b"{"], ids=["no answer", "no file", "damaged"]
 )
-def test_a_job_without_a_readable_record_stands_as_ray_says(
+def test_a_job_without_a_readable_record_has_the_status_of_ray(
     answer: Callable[[], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The unreadable record hides no other job from the list."""
+    """An unreadable record hides no other job from the list."""
     ours, other = standings(monkeypatch, "RUNNING", answer)
     assert [(one.id, one.status, one.run) for one in (ours, other)] == [
         ("mine", "RUNNING", "/shared/run"),

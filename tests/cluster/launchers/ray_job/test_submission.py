@@ -1,4 +1,4 @@
-"""The request of a job: names of variables without values, and the command that the user typed."""
+"""Requests of jobs contain names of variables without values, and the typed command."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:
     return json.loads(environment.get(VARIABLE, "null")), told
 
 
-def test_wandbs_variables_are_taken_from_the_file_by_name(recipe_file: Path) -> None:
+def test_the_variables_of_wandb_are_read_from_the_file_by_name(recipe_file: Path) -> None:
     file = Path("/keys.env")
     found, told = pointed(recipe_file, "online", environment_file=file, environment=["AWS_KEY"])
     assert (found["file"], found["names"], told) == ("/keys.env", ["AWS_KEY"], [])
@@ -37,7 +37,7 @@ def test_wandbs_variables_are_taken_from_the_file_by_name(recipe_file: Path) -> 
     assert found["welcome"] == []
 
 
-def test_an_online_run_without_a_key_is_refused_before_it_waits(recipe_file: Path) -> None:
+def test_a_missing_key_of_an_online_run_is_mentioned_at_submission(recipe_file: Path) -> None:
     _, told = pointed(recipe_file, "online")
     assert len(told) == 1
     assert "tracking.wandb is online, and neither --env-file nor --env WANDB_API_KEY" in told[0]
@@ -45,13 +45,13 @@ def test_an_online_run_without_a_key_is_refused_before_it_waits(recipe_file: Pat
         assert pointed(recipe_file, mode, environment=names)[1] == []
 
 
-def test_a_request_has_what_was_typed(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_has_the_typed_text(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/bin/transloom", "submit", str(recipe_file), "seed=2"])
     _, request = build_request(SubmitOptions(str(recipe_file), ["seed=2"]))
     assert request.invocation.command == f"transloom submit {recipe_file} seed=2"
 
 
-def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
+def test_a_rebuilt_request_sends_extensions_from_the_user_s_environment(
     tmp_path: Path, fresh_extensions: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = tmp_path / "job" / "extensions"
@@ -65,7 +65,7 @@ def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
     with pytest.raises(RunMismatchError, match=f"{FOLDER_VARIABLE}={sent}$"):
         rebuild_request(request, sent.parent)
     monkeypatch.setenv(FOLDER_VARIABLE, str(sent))
-    for _ in range(2):  # once more after that
+    for _ in range(2):  # the rebuilt request can be rebuilt again
         recipe, request = rebuild_request(request, sent.parent)
         assert recipe.extension_folder == str(sent)
         assert request.extensions == ("ext_sent.py",)
@@ -84,14 +84,14 @@ def notified(recipe: Path, **wanted: Any) -> tuple[Any, list[str]]:
     return json.loads(environment.get(VARIABLE, "null")), said
 
 
-def test_the_variables_of_notifications_are_taken_from_the_file_by_name(recipe_file: Path) -> None:
+def test_the_variables_of_notifications_are_read_from_the_file_by_name(recipe_file: Path) -> None:
     found, said = notified(recipe_file, environment_file=Path("/keys.env"), environment=["AWS_KEY"])
     assert found["names"] == ["AWS_KEY"]
     assert {"TRANSLOOM_SLACK", "TRANSLOOM_PAGER"} <= set(found["welcome"])
     assert said == []
 
 
-def test_notifications_that_no_node_could_send_are_mentioned_at_submission(
+def test_notification_variables_that_no_node_has_are_mentioned_at_submission(
     recipe_file: Path,
 ) -> None:
     _, (said,) = notified(recipe_file)

@@ -55,32 +55,32 @@ def told(seen: HeadProbe) -> list[str]:
     return notices
 
 
-def test_a_complete_head_is_not_reported() -> None:
+def test_a_complete_head_causes_no_notice() -> None:
     assert told(SEEN) == []
 
 
-def test_an_empty_probe_is_not_judged() -> None:
+def test_a_head_without_probe_results_causes_no_notice() -> None:
     assert told(HeadProbe(("open",))) == []
 
 
-def test_missing_packages_are_named() -> None:
+def test_packages_missing_on_the_head_are_named() -> None:
     lacks = replace(SEEN, versions={**SEEN.versions, "torch": None, "deepspeed": None})
     with pytest.raises(ClusterError, match=f"{HEAD} has no torch and no deepspeed"):
         told(lacks)
 
 
-def test_a_different_version_is_reported_with_both() -> None:
+def test_a_different_package_version_is_reported_with_both_versions() -> None:
     (notice,) = told(replace(SEEN, versions={**SEEN.versions, "torch": "2.11.0+cu130"}))
     assert f"torch 2.11.0+cu130, but this machine has {version_of('torch')}" in notice
 
 
 @pytest.mark.parametrize("python", ["3.10.14", "3.14.0"])
-def test_a_python_that_transloom_does_not_run_with_is_refused(python: str) -> None:
+def test_an_unsupported_python_on_the_head_is_refused(python: str) -> None:
     with pytest.raises(ClusterError, match=f"Python {python}, but transloom needs 3.11 to 3.13"):
         told(replace(SEEN, python=python))
 
 
-def test_these_pythons_are_those_of_the_project() -> None:
+def test_the_supported_pythons_are_those_of_pyproject() -> None:
     project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())["project"]
     (first, last) = PYTHONS
     assert project["requires-python"] == f">={first[0]}.{first[1]},<{last[0]}.{last[1] + 1}"
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_its_reason(folder: str)
     told(replace(SEEN, unwritable={"/projects/mine": "it need not be"}))
 
 
-def test_a_folder_that_is_not_there_is_refused_with_both_places() -> None:
+def test_folders_missing_on_the_head_are_named() -> None:
     nowhere = dict.fromkeys(SEEN.folders, False)
     with pytest.raises(ClusterError, match="neither /shared/runs nor /projects/mine"):
         told(replace(SEEN, folders=nowhere))
@@ -124,17 +124,17 @@ def test_a_run_in_training_is_refused_with_the_command_that_stops_it(
     ("ray_says", "record_says", "run", "in_use"),
     [
         ("RUNNING", "RUNNING", "/runs/a", True),
-        ("RUNNING", None, "/runs/a/", True),  # its runner has not begun
+        ("RUNNING", None, "/runs/a/", True),  # the runner has not started
         ("PENDING", "WAITING", "/runs/a", True),
-        ("RUNNING", "SUCCEEDED", "/runs/a", False),  # Ray learns of the end a moment later
-        ("FAILED", "RUNNING", "/runs/a", False),  # its runner was killed
+        ("RUNNING", "SUCCEEDED", "/runs/a", False),  # Ray reports the end a little later
+        ("FAILED", "RUNNING", "/runs/a", False),  # the runner was killed
         ("RUNNING", "RUNNING", "/runs/b", False),
     ],
 )
-def test_a_job_that_has_ended_by_ray_or_by_its_record_holds_no_run(
+def test_a_job_that_ended_according_to_ray_or_its_record_uses_no_run(
     monkeypatch: pytest.MonkeyPatch, ray_says: str, record_says: str | None, run: str, in_use: bool
 ) -> None:
-    """These moments are too short to be met on a real cluster."""
+    """These states are too short to be met on a real cluster."""
     mine = {RUNNER_KEY: "1", RUN_KEY: run}
     job = Job("mine", ray_says, "command", "", 1.0, None, None, mine)
     record = a_record(Path(run), state=record_says) if record_says else None
