@@ -49,7 +49,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
         states: list[dict[str, Tensor]],
         group: dict[str, Any],
     ) -> None:
-        """Update vectors as `update` does, which this method calls for each."""
+        """Call `update` for each of these vectors; subclasses may update all of them at once."""
         for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
             self.update(parameter, gradient, state, group)
 

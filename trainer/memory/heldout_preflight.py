@@ -129,7 +129,7 @@ class _Attempt:
     def has_ample_memory(self, numbers: Sequence[int]) -> bool:
         """Return whether a small part of each batch shows that there is room for all of it.
 
-        Samples are few sentences, and need no more than the widest batches.
+        Samples need no trial, because few sentences take no more memory than the widest batches.
         """
         if self.placement.device == "cuda" or not self.scoring.scores_parts:
             return False

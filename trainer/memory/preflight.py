@@ -56,7 +56,7 @@ from trainer.zero.engine import TrainingEngine
 Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _AMPLE, _MEMORY = range(5)
-_BYTES_PER_WEIGHT = 16  # gradients in fp32, and buckets that they are reduced in
+_BYTES_PER_WEIGHT = 16  # fp32 gradients, and the buckets in which they are reduced
 _BYTES_PER_WEIGHT_ESTIMATED = 32  # also the weights that ZeRO-3 gathers into a replica, in fp32
 
 
@@ -91,7 +91,7 @@ def _all_ranks_are_small(
     """Return whether an estimate shows that all ranks have ample memory; a collective on CPUs."""
     placement, recipe = engine.placement, task.recipe
     if placement.device != "cpu" or recipe.extensions:
-        return False  # no estimate covers other devices, or the code of extensions
+        return False  # estimates cover only CPUs and built-in code
     ample = device_memory.AMPLE_SHARE * memory_bytes(placement)
     is_small = _estimated_bytes(engine, task, scoring, widest) < ample
     return not sum_over_ranks(torch.tensor([float(not is_small)]), placement).item()

@@ -1,4 +1,4 @@
-"""Seconds of a step in which a rank computes, and in which it waits for other ranks.
+"""Timer of a step: the seconds in which a rank computes, and waits for other ranks.
 
 ::
 
@@ -27,7 +27,7 @@ from trainer.process.placement import Placement
 
 
 class StepSeconds(NamedTuple):
-    """Time of this rank since the last `take`.
+    """Times of this rank since the last `take`.
 
     Attributes:
         compute: the seconds of each pass, without waits.
@@ -40,7 +40,7 @@ class StepSeconds(NamedTuple):
 
 class _Clock(Protocol):
     def now(self) -> Any:
-        """Return a mark of the current moment."""
+        """Return a mark of the current time."""
 
     def seconds(self, start: Any, end: Any) -> float:
         """Return the seconds between two marks."""
@@ -63,7 +63,8 @@ class _StreamClock:
         return event
 
     def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        # An event of another stream may still be pending. Its time is left out instead of awaited.
+        # An event of another stream may still be pending. Leave out its time instead of waiting for
+        # it.
         if not (start.query() and end.query()):
             return 0.0
         return float(start.elapsed_time(end)) / 1000
@@ -112,7 +113,7 @@ class StepTimer:
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """Measure a collective; one inside another is part of it."""
+        """Measure a collective; a nested collective is part of the outer one."""
         if not self._is_on or self._is_waiting:
             yield
             return

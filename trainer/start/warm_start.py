@@ -29,9 +29,9 @@ class WarmStart:
     """Origin of a new run's first weights.
 
     Attributes:
-        path: the path of that checkpoint or model folder.
-        url: the URL of the old run if it is in an object store, so that `path` is in the driver's
-            copy.
+        path: the path of the checkpoint or model folder that has the weights.
+        url: the URL of the old run if it is in an object store; `path` is then in the driver's copy
+            of the run.
     """
 
     parent: Parent

@@ -159,7 +159,8 @@ class MemoryWriter:
         free = [slot for slot in self._slots if not steps.held or slot.step != steps.held]
         if free:
             return free[0]
-        self._work = self._thread.submit(self._allocate, 1)  # one step is confirmed: a second slot
+        # allocate the second slot, because the first step is confirmed now
+        self._work = self._thread.submit(self._allocate, 1)
         return None
 
     def _allocate(self, slots: int) -> None:

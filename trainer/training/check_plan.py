@@ -67,13 +67,13 @@ def checks_until_all(ranks: int, slots: int) -> int:
 
 
 def _checks_by_dummies(number: int, ranks: int, slots: int, nodes: np.ndarray) -> list[SlotCheck]:
-    full = slots % ranks  # the first ranks have one slot more than the others
+    full = slots % ranks  # the number of ranks that have one slot more than the others
     verifiers = np.arange(full, ranks)
     owners = (number * len(verifiers) + np.arange(len(verifiers))) % full
     orders = [np.roll(owners, shift) for shift in range(len(verifiers))]
     chosen = _most_distant(orders, verifiers, nodes, number)
     checks = []
-    checks_of = Counter[int]()  # by owner: each of its verifiers repeats another slot
+    checks_of = Counter[int]()  # per owner, whose verifiers repeat different slots
     for owner, rank in zip(chosen.tolist(), verifiers.tolist(), strict=True):
         checks.append(_check(number + checks_of[owner], owner, rank, ranks, slots))
         checks_of[owner] += 1
@@ -88,7 +88,7 @@ def _check(turn: int, owner: int, verifier: int, ranks: int, slots: int) -> Slot
 def _most_distant(
     orders: list[np.ndarray], verifiers: np.ndarray, nodes: np.ndarray, number: int
 ) -> np.ndarray:
-    """Return one of the orders of owners with the most pairs on two nodes, in turn."""
+    """Return the order of owners with the most pairs across nodes; equal orders take turns."""
     distant = np.array([(nodes[owners] != nodes[verifiers]).sum() for owners in orders])
     best = np.flatnonzero(distant == distant.max())
     return orders[best[number % len(best)]]

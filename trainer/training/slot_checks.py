@@ -32,13 +32,13 @@ from trainer.training.check_plan import (
 from trainer.training.corruption_verdict import Dispute, judge
 
 LOSS = "loss"  # name of the digest of the losses, which follows those of the parameters
-MAX_DISPUTES = 4  # a faulty rank causes two; more occur if no rank can be trusted
+MAX_DISPUTES = 4  # a faulty rank causes two disputes; more occur if no rank can be trusted
 _HALF = 32  # bits
 
 
 @dataclass(frozen=True)
 class StepChecks:
-    """Checks of one step, as one rank takes part in them.
+    """Checks of one step, and one rank's part in them.
 
     Attributes:
         checks: the checks of all ranks; empty if none is due.
@@ -54,7 +54,7 @@ class StepChecks:
 
     @property
     def verified_slot(self) -> int | None:
-        """Slot of another rank that this rank repeats; None for none."""
+        """Slot of another rank that this rank repeats, or None."""
         return next((check.slot for check in self.checks if check.verifier == self.rank), None)
 
     def is_digested(self, slot: int) -> bool:

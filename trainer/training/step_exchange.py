@@ -116,8 +116,9 @@ def exchange(
         stop_requested: whether this rank was asked to stop.
         placement: this rank and the number of ranks.
         peak_flops_per_second: the peak of this rank's device, or None if it is unknown.
-        timer: the timer of this rank, which has measured the passes; None if nothing has.
-        check_words: `StepChecks.words` of this rank, in the steps in which all ranks have them.
+        timer: the timer of this rank, which has measured the passes; None if the passes were not
+            timed.
+        check_words: `StepChecks.words` of this rank; None, on all ranks alike, if no check is due.
     """
     timer = timer or StepTimer(placement)
     assert results, "a rank without slots"
@@ -187,14 +188,14 @@ def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
     """Return the times of all ranks, from the table's rows of all slots."""
     starts = _first_slots(ranks, len(rows))
     compute, wait, data = np.add.reduceat(rows[:, [_COMPUTE, _WAIT, _DATA]], starts, axis=0).T
-    # Networks of extensions may not count their operations.
+    # If an extension's network does not count its operations, work is the number of positions.
     work = rows[:, _HARDWARE_FLOPS if rows[:, _HARDWARE_FLOPS].all() else _POSITIONS]
-    # [ranks, slots]: the slots of each rank that all ranks have at the same time.
+    # [ranks, slots]: the first slots of each rank, as many as every rank has.
     common = starts[:, None] + np.arange(len(rows) // ranks)
     seconds_per_work = rows[common, _COMPUTE].sum(axis=1) / work[common].sum(axis=1)
     times = RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
     for values in times:
-        values.flags.writeable = False  # callbacks get them
+        values.flags.writeable = False  # callbacks receive the arrays
     return times
 
 

@@ -137,7 +137,7 @@ class TrainingEngine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
-        self._digests: dict[int, torch.Tensor] | None = None  # by parameter, during a digested pass
+        self._digests: dict[int, torch.Tensor] | None = None  # by parameter, if requested
         # By parameter, the tensors that show whether a pass is finite: a small gradient, or the sum
         # of a large gradient. With `numerics: exact`, they are the gradients' largest magnitudes.
         self._watched: dict[int, torch.Tensor] = {}
@@ -482,8 +482,7 @@ class TrainingEngine:
         """
         if self.grids or not gradients[0].is_cpu:
             return largest_magnitudes(gradients)
-        # Torch would copy a gradient to which there is another reference, but copies none for a
-        # view.
+        # Return a view: torch would copy a gradient to which there is a second reference.
         return [
             gradient.sum()
             if gradient.numel() > SMALL_GRADIENT or self.stage.reuses_memory
