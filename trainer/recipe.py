@@ -180,7 +180,7 @@ class TrainingRecipe(Section):
 
         Raises:
             LocationError: a value or a key carries a credential.
-            ExtensionError: an extension, the task or the network is not found.
+            ExtensionError: an extension, the task or the network does not exist.
             pydantic.ValidationError: a value is invalid.
         """
         check_all(values)  # check locations first, because later errors quote values
@@ -239,8 +239,8 @@ class TrainingRecipe(Section):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickle cannot import a class that was created for a task, so the values are pickled
-        # instead. The extensions come first: unpickling them loads the modules that the values
-        # need.
+        # instead. The extensions are pickled first, because unpickling them loads the modules that
+        # the values need.
         return _restored, (self.loaded_extensions, self.general, self.model_dump(mode="json"))
 
 

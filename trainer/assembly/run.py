@@ -180,8 +180,8 @@ def _preflight_is_due(
 ) -> bool:
     """Return whether the memory preflight must run; the same on all ranks.
 
-    It must run at step 0. It must run at a checkpoint if the numerics fingerprint of any rank has
-    changed since then, or if activation checkpointing was turned off.
+    It must run at step 0. It must run when a checkpoint is resumed if the numerics fingerprint of
+    any rank has changed since the checkpoint, or if activation checkpointing was turned off.
     """
     if checkpoint is None:
         return True

@@ -66,7 +66,7 @@ class Checksums:
 
     @torch.no_grad()
     def add_shifted(self, parts: Iterable[GradientPart], shifts: Sequence[float]) -> None:
-        """Add gradients to which a shift was added.
+        """Add gradients whose elements have been shifted by C.
 
         Args:
             parts: tensors x + C.

@@ -61,8 +61,7 @@ class GradientGrids:
         self._peaks_before: np.ndarray | None = None  # peaks after the last applied step
         self._limits = np.zeros(len(parameters))
         self._shifts: list[float] | None = None
-        # Called with parameters and their gradients in fp32 while their shifts are added to them,
-        # see `trainer.exact.checksum`.
+        # Called with parameters and their shifted fp32 gradients, see `trainer.exact.checksum`.
         self.observe: Callable[[Sequence[int], list[torch.Tensor]], None] | None = None
 
     @property

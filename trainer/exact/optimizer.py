@@ -22,7 +22,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     """Optimizer of fp32 vectors whose result does not depend on how they are partitioned.
 
     Attributes:
-        moments: the names of the moments, equal to those of its
+        moments: the names of the moments, the same as in the optimizer's
             `trainer.registries.optimizers.OptimizerKind`.
         gradient_divisor: the number that `update` divides every gradient by for clipping; 1 without
             clipping. DeepSpeed does not clip, because its norm depends on the partitions.
@@ -61,7 +61,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
 
         Args:
             parameter: the vector to update.
-            gradient: its gradient, which the method has to divide.
+            gradient: the gradient, which the method must divide by `gradient_divisor`.
             state: the moments by name, and under "step" the number of updates before this one.
             group: the settings, including `lr` and `weight_decay`.
         """

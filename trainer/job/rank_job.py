@@ -76,8 +76,8 @@ class ReplayOptions:
         folder: the folder for the reports of all ranks.
         looked_at: the steps to inspect; None inspects no step.
         checkpoints: the run's checkpoints with which the state is compared, by step.
-        goes_on: whether to save the state after the last step. It is True if the replay continues
-            from that state with another version of the dataset.
+        goes_on: whether to save the state after the last step. It is True if the replay will
+            continue from that state with another version of the dataset.
         url: the URL of the run if it is in an object store; the ranks' run folder is then a copy.
     """
 
@@ -116,7 +116,7 @@ class RankJob:
             is newer than that of `checkpoint`.
         memory_name: the name of the run's folders in the nodes' memory; None without that tier.
         url: the run's location in an object store; None for a run in a folder. The paths of this
-            job are then those of the driver's node.
+            job are then valid on the driver's node.
         states_url: the location to which the ranks upload their state files, or None.
         work: the owner's work folder, see `run_store.lease`.
         attempt: the supervisor's name for this start of the ranks.

@@ -31,9 +31,9 @@ def collectives_record() -> bytes:
     """Return this process's record as JSON: `{"groups": {NAME: [RANK, …]}, "torch": {…}}`.
 
     `torch` is the record of torch, at most `MAX_BYTES`. The result is empty if the recorder is off.
-    A thread may call it while another one waits in a collective, but not while another one holds
-    the interpreter lock. The function imports nothing, because an import could wait for the main
-    thread.
+    A thread may call the function while another thread waits in a collective, but not while another
+    thread holds the interpreter lock. The function imports nothing, because an import could wait
+    for the main thread.
     """
     if any(os.environ.get(name) == "0" for name in _VARIABLES):
         return b""

@@ -73,8 +73,8 @@ class _StreamClock:
 class StepTimer:
     """Timer of the passes and collectives of one rank.
 
-    It measures only within the context `step`, so validations and checkpoints do not count. With
-    one rank it measures nothing.
+    The timer measures only within the context `step`, so validations and checkpoints are excluded.
+    With one rank, it measures nothing.
     """
 
     def __init__(self, placement: Placement) -> None:
@@ -125,7 +125,7 @@ class StepTimer:
         self._waits.append((start, self._clock.now()))
 
     def interrupt(self) -> None:
-        """Note that other work affects the times of the step, such as a checkpoint before it."""
+        """Record that other work, such as a checkpoint before the step, affects its times."""
         self._is_interrupted = True
 
     def take_interruption(self) -> bool:

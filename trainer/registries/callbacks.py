@@ -167,7 +167,7 @@ class StepGuard(Protocol):
         """
 
     def applied(self, view: StepView, gradient_norm: float) -> None:
-        """Update the state after an applied step; it is not called after skipped ones."""
+        """Update the state after an applied step; not called after skipped steps."""
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint: a JSON object of at most 64 kB, equal on all ranks."""

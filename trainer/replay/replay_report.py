@@ -63,7 +63,7 @@ class Verdict(FileModel):
 
 
 class InspectedExample(FileModel):
-    """Example, or part of one, in the input of a step.
+    """Example, or part of an example, in the input of a step.
 
     Attributes:
         slot: the slot of its micro-batch.

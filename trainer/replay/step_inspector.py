@@ -178,7 +178,7 @@ class GradientSums:
             placement: this rank and the number of ranks.
 
         Returns:
-            The squared norms by parameter, None for those that are not finite. Empty on all ranks
+            The squared norms by parameter; None for norms that are not finite. Empty on all ranks
             except 0.
         """
         squares = {

@@ -75,7 +75,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def model_type(folder: Path) -> object:
-    """Return the family of a folder's network, such as marian or bert.
+    """Return the family of the network in a folder, such as marian or bert.
 
     Raises:
         ModelError: config.json cannot be read.

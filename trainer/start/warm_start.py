@@ -2,9 +2,9 @@
 
 The new run takes only the weights, or their moving average if the old run keeps one. It has its own
 data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
-starts require the same hash. The same applies to the files of a model's folder
-(`trainer.start.model_folder`). `trainer.state.restore` defines which weights a network of
-another kind takes.
+starts require the same hash. For a model's folder, it stores a hash of the files
+(`trainer.start.model_folder`). `trainer.state.restore` defines which weights a network of another
+kind takes.
 """
 
 import hashlib

@@ -3,10 +3,10 @@
     state ──copy, while training stops──▶ slot ──checksum, in a thread──▶ MemoryFile ──▶ supervisor
 
 A rank has two slots, which are files in the node's memory. One slot keeps the newest step whose
-files the supervisor has confirmed on all nodes. The other slot receives the next step. Thus a rank
-that is killed while it copies never damages the state that the run needs then. While the supervisor
-has neither confirmed nor given up the last step, the writer skips saves. It reports every save to
-the supervisor, as written or as failed, so that the supervisor can give up incomplete steps.
+files the supervisor has confirmed on all nodes. The other slot receives the next step. So if a rank
+is killed while it copies, the state that the run then needs is intact. Until the supervisor has
+confirmed or given up the last step, the writer skips saves. It reports every save to the
+supervisor, as written or as failed, so that the supervisor can give up incomplete steps.
 """
 
 import mmap

@@ -202,8 +202,8 @@ def plan_weight_transfer(
         same network      all parameters, which must be those of the recipe's model
         another network   the complete encoder, `encoder.*`; the rest keeps its initial values
 
-    So a network with another head can start from the encoder of a masked model. An encoder that
-    matches only partly is refused, because the copied weights would have another meaning in it.
+    So a network with a different head can start from the encoder of a masked model. An encoder that
+    matches only partly is refused, because the copied weights would have a different meaning in it.
 
     Args:
         checkpoint: the checkpoint of the other run.

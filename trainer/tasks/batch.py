@@ -42,7 +42,7 @@ class DeviceBatch:
     packings: tuple[Packing, ...] = ()
 
     def twice(self) -> Self:
-        """Return the batch followed by a copy of all its rows, for `model.losses.r_drop`."""
+        """Return a batch of all rows, followed by a copy of them, for `model.losses.r_drop`."""
         return replace(
             self,
             inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs),

@@ -311,8 +311,8 @@ def last_logged_step(folder: Path) -> int:
 def repair_file(file: Path) -> LastLoggedRow:
     """Repair one .wandb file for `wandb sync`, and return the last row in it.
 
-    `wandb sync` gives up on a run if its file has a torn end. It gives up on all runs if one file
-    has no data of its run yet. So a torn end is cut off, and a file without rows is removed.
+    `wandb sync` fails for a run if its file has a torn end. It fails for all runs if one file has
+    no data of its run yet. So this function cuts a torn end off, and removes a file without rows.
     """
     shown, whole_bytes = _end(file)
     if shown.step == 0:

@@ -3,10 +3,11 @@
     number of the check, ranks, slots, node of each rank ──planned_checks──▶ [SlotCheck, …]
 
 The plan is a pure function, so all ranks know it without communication. A rank repeats at most one
-slot in a check. If the ranks divide the slots evenly, every rank makes one pass more. Otherwise the
-ranks with fewer slots repeat slots in their dummy passes, and a check needs no additional pass.
+slot in a check. If the ranks divide the slots evenly, every rank runs one additional pass.
+Otherwise the ranks with fewer slots repeat slots in their dummy passes, and a check needs no
+additional pass.
 
-Ranks take turns, and a rank on another node is preferred.
+The verified ranks take turns, and a verifier on another node is preferred.
 """
 
 from collections import Counter

@@ -9,7 +9,8 @@ Decisions that change the control flow (on a non-finite loss, a refused step, a 
 early stopping) use only values that are equal on all ranks, such as the result of the exchange. So
 all ranks decide alike. Every rank knows which slots are finite before it applies the gradients.
 
-All optional behaviour is in callbacks: observers around each step, and guards that may refuse one.
+All optional behaviour is in callbacks: observers around each step, and guards that may refuse to
+apply a step.
 """
 
 import math

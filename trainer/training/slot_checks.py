@@ -10,7 +10,8 @@ never applied. The supervisor then restarts the ranks from a checkpoint, without
 rank that was wrong.
 
 A digest travels through the exchange of the step as two halves, each exact in a double. The owner
-adds them and the verifier subtracts them, so the sum over the ranks is zero if they are equal.
+adds its halves and the verifier subtracts its halves, so the sum over the ranks is zero if the
+digests are equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from trainer.training.check_plan import (
 )
 from trainer.training.corruption_verdict import Dispute, judge
 
-LOSS = "loss"  # name of the digest of the losses, which follows those of the parameters
+LOSS = "loss"  # name of the digest of the losses, which follows the parameters' digests
 MAX_DISPUTES = 4  # a faulty rank causes two disputes; more occur if no rank can be trusted
 _HALF = 32  # bits
 

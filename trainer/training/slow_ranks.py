@@ -8,11 +8,11 @@
 
     normal ── both factors > SLOW_FACTOR ──▶ slow ── both factors < NORMAL_FACTOR ──▶ normal
 
-Work is the number of executed operations, because the micro-batches of a step have different
-lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
-the length, and some steps stall. Medians ignore such steps. One stalled step would raise a mean,
-and one fast step would end a sequence of consecutive slow steps. A rank is reported only when both
-halves are slow. By then the newer half as a whole is slow, so normal steps do not lower its factor.
+Work is measured in executed operations, because the micro-batches of a step have different lengths,
+and some ranks have one slot more than others. Still, the time per operation depends on the length,
+and some steps stall. Medians ignore such steps. One stalled step would raise a mean, and one fast
+step would end a sequence of consecutive slow steps. A rank is reported only when both halves are
+slow. By then the newer half as a whole is slow, so normal steps do not lower its factor.
 
 Only rank 0 does this, and only for messages and the metrics file. A new attempt starts with an
 empty window, because its ranks may be on other nodes.
@@ -31,8 +31,8 @@ from trainer.tracking.recorder_protocol import RecorderProtocol
 
 WINDOW = 50  # even
 SLOW_FACTOR = 1.3
-# Both factors have to fall this far before a rank counts as normal. A rank near SLOW_FACTOR would
-# otherwise be reported repeatedly.
+# Both factors must fall below this value before a rank is considered normal. Otherwise, a rank near
+# SLOW_FACTOR would be reported repeatedly.
 NORMAL_FACTOR = 1.15
 MAX_NAMED = 8  # maximum number of slow ranks in the line of a step
 
@@ -104,7 +104,7 @@ class SlowRankDetector:
         self._skips_next = True  # the first step of an attempt allocates memory
 
     def skip_next_step(self) -> None:
-        """Leave out the next step, because other work affects its times, such as a checkpoint."""
+        """Ignore the next step, because other work, such as a checkpoint, affects its times."""
         self._skips_next = True
 
     def add(self, times: RankTimes, step: int) -> list[SlowRankFound | RankRecovered]:

@@ -1,9 +1,10 @@
 """Exchange of a step's results between the ranks: one table, summed over the ranks.
 
-Each slot has a row of the table. A rank fills the rows of its slots and leaves the others zero, so
-the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in slot
-order. All results (the loss, the data digest, the non-finite slots, a stop request) are therefore
-the same on all ranks and for any number of ranks. The ranks have them before they apply gradients.
+Each slot has a row of the table. A rank fills the rows of its slots and leaves all other rows zero,
+so the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in
+slot order. All results (the loss, the data digest, the non-finite slots, a stop request) are
+therefore the same on all ranks and for any number of ranks. The ranks have them before they apply
+gradients.
 
 A NaN would spread to all sums that include it. So the row of a non-finite slot has a flag, and
 zeros instead of losses.
@@ -132,7 +133,7 @@ def exchange(
         columns.append(torch.where(finite, torch.stack(amax).double(), 0))
     values = torch.cat(columns, dim=1).cpu().numpy()
     own, count = slice(slots.start, slots.stop), losses.shape[1]
-    if amax:  # a larger loss or gradient counts as not finite
+    if amax:  # treat larger losses and gradients as not finite
         is_larger = (np.delete(values, [*range(1, count + 1)], axis=1) > LARGEST).any(axis=1)
         values[is_larger] = 0
         values[is_larger, count] = 1
@@ -235,7 +236,7 @@ def skipped_line(
     decision: Skip | None = None,
     fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> SkippedLine:
-    """Return a skipped step's line of the metrics file, with the causing slots and their ranks.
+    """Return a skipped step's line of the metrics file, which names the causing slots and ranks.
 
     Args:
         progress: the progress after the step.

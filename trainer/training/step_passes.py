@@ -41,7 +41,7 @@ class StepResults:
 
 
 class StepPasses:
-    """Passes of one rank."""
+    """Runner of one rank's passes."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ LEARNING_RATE = 1e-3  # constant, because its value does not affect ZeRO
 
 
 class Passes:
-    """Network of a recipe, and the micro-batches of its first steps.
+    """Network of a recipe, and the micro-batches of the recipe's first steps.
 
     Attributes:
         network: the network, on the device and in the recipe's precision.
@@ -102,7 +102,7 @@ def digest(tensor: Tensor) -> str:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute a linear layer; replaces `torch.nn.functional.linear` on both sides.
 
-    In stage 3 DeepSpeed replaces torch's function by another one, which rounds differently.
+    In stage 3, DeepSpeed replaces torch's function by a function that rounds differently.
     """
     product = x.matmul(weight.t())
     return product if bias is None else product + bias
@@ -121,7 +121,7 @@ def train_cell(
     Args:
         peaks: `Reference.peaks`.
         elements: `Reference.elements`.
-        prepare: is called before the first step. Tests use it to plant faults.
+        prepare: called before the first step; tests use it to plant faults.
     """
     passes = Passes(work, placement)
     slots = work.recipe.batching.micro_batches_per_step

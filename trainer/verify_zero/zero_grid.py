@@ -45,12 +45,12 @@ class Digests:
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of settings.
+    """Combination of settings that is checked.
 
     Attributes:
         ranks: the number of ranks.
         stage: the ZeRO stage.
-        overlap_comm: whether gradients are reduced while the backward pass goes on.
+        overlap_comm: whether gradients are reduced during the backward pass.
         small_buckets: whether gradients are reduced in several buckets instead of one. In stage 3,
             small parameters are then partitioned, too.
         offload: whether the optimizer's state is in the memory of the host, and updated there.

@@ -61,7 +61,8 @@ class CompiledLayers:
     Attributes:
         run: takes a layer and its arguments, and returns the layer's output.
         code: the hash of the generated code.
-        one_row: whether the code is for micro-batches of one row, instead of several rows.
+        one_row: whether the code is only for micro-batches of one row; otherwise it is only for
+            several rows.
     """
 
     run: Callable[..., Tensor]
@@ -212,7 +213,7 @@ def _rotation(network: nn.Module, form: MaskForm, x_btm: Tensor) -> Rotation | N
     if not tables:
         return None
     position = torch.arange(LENGTH, device=x_btm.device)
-    # Where a mask separates the parts of rows, positions differ between rows.
+    # If a mask separates the parts of rows, positions differ between rows.
     if form == "pairs":
         position = position.repeat(len(x_btm), 1)
     rotation: Rotation = tables[0](position, LENGTH)

@@ -274,8 +274,8 @@ class TrainingEngine:
         """Return the parameters whose sums of gradients are wrong, by checksums; a collective.
 
         Call it before the step's gradients are applied, if all slots are finite and `refit` has
-        returned None. The list is empty without `engine.verify_reductions`. If it is not, the
-        gradients are discarded, and the caller may repeat the step's passes.
+        returned None. The list is empty without `engine.verify_reductions`. If the list is not
+        empty, the gradients are discarded, and the caller may repeat the step's passes.
         """
         if self._reductions is None:
             return []
@@ -455,7 +455,7 @@ class TrainingEngine:
     def _on_gradients(
         self, parameters: Sequence[nn.Parameter], gradients: list[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Process gradients soon after a backward pass has computed them; return those to add.
+        """Process gradients that a backward pass has computed; return the gradients to add.
 
         The gradients of a dummy are set to zero rather than multiplied by zero, because NaN × 0 is
         NaN. Digests are computed first, from the gradients that the backward pass has computed, so

@@ -32,7 +32,7 @@ Gradients = list[torch.Tensor]
 _CLIPPING_EPSILON = 1e-6  # as in DeepSpeed
 _INVALID_NORM = -1.0  # DeepSpeed's code for a norm that is not finite
 
-# A function that receives parameters and their gradients, and returns the gradients to add.
+# Function that receives parameters and their gradients, and returns the gradients to add.
 Receiver = Callable[[list[nn.Parameter], Gradients], Gradients]
 Process = Callable[[list[nn.Parameter], Gradients], None]
 # A function that rounds the gradients of parameters, in place.
@@ -123,8 +123,8 @@ class Stage(ABC):
         """Yield this rank's parts of the step's summed gradients, in fp32.
 
         Each part is a parameter, the index of the part's first element in the flattened parameter,
-        and a flat view. The parts of all ranks are every gradient once; in stage 0 each rank has
-        all gradients.
+        and a flat view. The parts of all ranks together contain every gradient once; in stage 0,
+        each rank has all gradients.
         """
 
     def gradient_norm(self) -> float:
@@ -156,7 +156,7 @@ class Stage(ABC):
 
         Args:
             parameters: the trained parameters.
-            receive: receives the gradients before they are added to those of the step.
+            receive: receives the gradients before they are added to the step's gradients.
             round_: rounds gradients if `rounds_when_adding`; None for no rounding.
         """
 
@@ -197,7 +197,7 @@ class Stage(ABC):
         setattr(self._optimizer, reduce, receive_and_reduce)
 
     def _take_in_buckets(self, parameters: Iterable[nn.Parameter], process: Process) -> None:
-        """Take gradients from their parameters, so that DeepSpeed adds none to sums."""
+        """Remove gradients from their parameters, so that DeepSpeed does not add them to sums."""
 
         def take(parameter: nn.Parameter) -> None:
             assert parameter.grad is not None
@@ -272,7 +272,7 @@ class Replicated(Stage):
         return 0, state.view(-1)
 
     def refresh_compute_weights(self) -> None:
-        pass  # the master weights are those that forward reads
+        pass  # forward reads the master weights directly
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
         rank, world_size = self._placement.rank, self._placement.world_size
@@ -588,8 +588,8 @@ def adds_other_types(tensor: torch.Tensor) -> bool:
     return tensor.is_cpu  # on a GPU, they would be added one at a time
 
 
-# Like DeepSpeed's functions for one tensor at a time, the following compute norms in the precision
-# that is given, so that their results have the same bits on a CPU.
+# The following functions compute norms in the given precision, like DeepSpeed's functions for one
+# tensor at a time. So their results have the same bits on a CPU.
 
 
 def _squares(parts: Gradients, dtype: torch.dtype = torch.float32) -> torch.Tensor:
