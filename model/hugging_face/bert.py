@@ -173,7 +173,7 @@ class BertWeights(NamedTuple):
     """Weights of a BERT of any class, by our names of parameters.
 
     Attributes:
-        weights: the encoder's weights, and those of a masked or label head if there is one.
+        weights: the encoder's weights, and the weights of a masked or label head, if any.
         labels: names of the labels of a label head; empty if there is no label head, or if it has
             no names.
     """
