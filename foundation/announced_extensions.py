@@ -26,7 +26,7 @@ class AnnouncedComponent:
         kind: kind of the component, such as "optimizer"; see `foundation.registry.Registry`.
         name: the name that a recipe uses for the component.
         package: the installed distribution.
-        version: its version.
+        version: the version of this distribution.
     """
 
     module: str
@@ -54,7 +54,7 @@ def _components(distribution: metadata.Distribution) -> Iterator[AnnouncedCompon
 
 
 def remedy_for_unknown(kind: str, name: str) -> str:
-    """Return how a recipe gets a component that no loaded module registers."""
+    """Return advice on how a recipe can use a component that no loaded module registers."""
     for found in announced_components():
         if (found.kind, found.name) == (kind, name):
             return (

@@ -14,7 +14,7 @@ class ExtensionError(DataError):
 
 
 class ExtensionNotFoundError(ExtensionError):
-    """An extension that is in none of the searched directories.
+    """An extension that was not found in the searched directories.
 
     The constructor's arguments contain all state, so that the error can be pickled.
     """

@@ -72,7 +72,7 @@ def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensio
     """Import modules that register their objects.
 
     Args:
-        folder: directory of their packages, or None if they are installed.
+        folder: directory of the modules' packages, or None if they are installed.
 
     Raises:
         ExtensionError: a module is not found, or its import fails.
@@ -96,7 +96,7 @@ def load_expected(
 
     Args:
         identity: the run's identity, see `Extensions.identity`; None skips the check.
-        folder: folder with their packages, named by the user.
+        folder: folder with the extensions' packages, named by the user.
         named_folder: folder named by the run. It is only quoted in a message; nothing is loaded
             from it.
 
@@ -139,7 +139,7 @@ def _load(name: str, folder: str | None, expected: str | None = None) -> Extensi
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except ExtensionError:  # raised by a registry
+    except ExtensionError:  # a registry has raised it
         raise
     except Exception as error:  # extension code may raise anything
         raise ExtensionError(
@@ -190,10 +190,10 @@ def _remedy_of_run(package: str, named_folder: str | None) -> str:
 
 
 def _find_installed(package: str) -> ModuleSpec | None:
-    """Return the spec that an import would use, including editable installations, or None."""
+    """Return the spec that an import would use, or None; editable installations are included."""
     try:
         return find_spec(package)
-    except ValueError:  # raised for a module such as __main__
+    except ValueError:  # modules such as __main__ have no spec
         return None
 
 

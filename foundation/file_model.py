@@ -1,9 +1,9 @@
-"""Files that users or other programs read: their base class, and JSON from untrusted sources.
+"""Base class of file formats that users or other programs read, and strict reader of JSON.
 
-JSON is parsed within limits and without ambiguities. Limits on the file's size and on the number of
-its values bound the memory of the parsed result, since an empty list takes 20 times the memory of
-its text. A limit on the depth keeps recursive functions on the result below Python's recursion
-limit.
+JSON from untrusted sources is parsed within limits and without ambiguities. Limits on the file's
+size and on the number of its values bound the memory of the parsed result, since an empty list
+takes 20 times the memory of its text. A limit on the depth keeps recursive functions on the result
+below Python's recursion limit.
 """
 
 import json
@@ -17,7 +17,7 @@ MAX_DEPTH = 64
 MAX_LISTED_PROBLEMS = 3
 MAX_LISTED_CHARACTERS = 60
 
-# Larger counts are unrealistic, and the sum of a few could exceed 64 bits.
+# Larger counts are unrealistic, and the sum of a few of them could exceed 64 bits.
 MAX_COUNT = 10**15
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
@@ -27,16 +27,16 @@ class JsonLimits(NamedTuple):
 
     bytes: int
     values: int
-    keys: int = 20_000  # per object, since each unknown key is reported
+    keys: int = 20_000  # limit per object, because each unknown key is reported
 
 
-# For files that are small enough for a person to read.
+# Limits for files that are small enough for a person to read.
 SMALL = JsonLimits(bytes=1_000_000, values=100_000)
 _HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class FileModel(BaseModel):
-    """Frozen part of a file format, which refuses unknown keys, infinite numbers and NaN."""
+    """Frozen model of a file or of a part; refuses unknown keys, infinite numbers and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -51,7 +51,7 @@ class FileModel(BaseModel):
 
 
 def error_summary(error: Exception) -> str:
-    """Return a file's first problems in one line, with the values found.
+    """Return a file's first problems in one line, with the invalid values.
 
     Args:
         error: a `ValidationError`, or another error of reading the file, whose text is returned.
@@ -70,7 +70,7 @@ def error_summary(error: Exception) -> str:
 
 
 def _found(value: object) -> str:
-    """Return ", found VALUE" for a plain value, and an empty text for others.
+    """Return ", found VALUE" for a plain value, and an empty text for a table.
 
     A table is not quoted, because it may be as large as its file.
     """
@@ -103,7 +103,7 @@ def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
     if _is_deeper(value, MAX_DEPTH):
         raise _too_deep()
     if _HALF_OF_A_PAIR.search(data):
-        json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
+        json.dumps(value, ensure_ascii=False).encode()  # raises an error for a lone surrogate
     return value
 
 

@@ -1,4 +1,4 @@
-"""Locks on folders, which show whether a process that uses a folder still lives."""
+"""Locks on folders, which show whether a process still uses the folder."""
 
 import fcntl
 import glob
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def open_folder(folder: Path) -> int:
-    """Open a folder, but not a link to one, so that it can be locked; return the descriptor.
+    """Open a folder, but not a link, so that it can be locked; return the descriptor.
 
     Raises:
         OSError: there is no such folder, or this user may not open it.
@@ -24,14 +24,14 @@ def new_locked_folder(prefix: str, parent: Path, *, must_lock: bool = True) -> t
 
     Args:
         must_lock: False to return a folder without a lock if the file system cannot lock folders,
-            as NFS. `remove_unlocked` then removes no folder there.
+            such as NFS. `remove_unlocked` then removes no folder there.
 
     Raises:
         OSError: no folder can be created or locked there.
     """
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # of mode 0700
-        with suppress(FileNotFoundError):  # `remove_unlocked` of another process was faster
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # mkdtemp uses mode 0700
+        with suppress(FileNotFoundError):  # another process has removed it before the lock
             lock = open_folder(folder)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -44,9 +44,9 @@ def new_locked_folder(prefix: str, parent: Path, *, must_lock: bool = True) -> t
 
 
 def remove_unlocked(folders: Iterable[Path]) -> None:
-    """Remove those of the folders that belong to this user and that no process has locked."""
+    """Remove the folders that belong to this user and that no process has locked."""
     for folder in folders:
-        with suppress(OSError):  # another user's, in use, or removed by another process
+        with suppress(OSError):  # of another user, in use, or removed meanwhile
             lock = open_folder(folder)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ def remove_unlocked(folders: Iterable[Path]) -> None:
 
 
 def leftovers(target: Path) -> list[Path]:
-    """Return the folders of `work_folder` for a target, which killed processes may have left."""
+    """Return the folders of `work_folder` for a target, including those of killed processes."""
     return list(target.parent.glob(f"{glob.escape(_prefix(target))}*"))
 
 
@@ -69,8 +69,8 @@ def _prefix(target: Path) -> str:
 def work_folder(target: Path) -> Iterator[Path]:
     """Yield a hidden folder next to a file or folder, in which the target is prepared.
 
-    Its parent is created if it is missing. The folder is removed afterwards, and so are those that
-    killed processes have left for the same target.
+    A missing parent directory is created. The folder is removed at the end. Folders that killed
+    processes have left for the same target are removed at the start.
 
     Raises:
         OSError: no folder can be created there.

@@ -4,8 +4,9 @@ Recipes are saved in run folders, checkpoints, W&B and manifests, and messages q
 `Location` cannot contain a user name, a password or a signature. Credentials belong in the
 environment, or in a file that the environment names; see docs/how-to/s3.md.
 
-Texts from others, such as the error of a library, or of a server that redirects to a signed link,
-are cleaned by `without_credentials` before they are shown or stored.
+Texts from other sources may quote credentials, for example the error of a library, or of a server
+that redirects to a signed link. `without_credentials` cleans such texts before they are shown or
+stored.
 """
 
 import re
@@ -34,7 +35,7 @@ _USERINFO = re.compile(r"(?:[^\s/?#@\[]*:(?!\d+(?:[/\s]|$))[^\s@]*|[^\s/?#]*)@")
 _QUERY = re.compile(r"(?:[?#]|;(?=[\w.-]+=)).*", re.DOTALL)
 _PUNCTUATION = "\"'`)]}>.,;:!"
 _HEADER = re.compile(r"(authorization['\"]?\s?[:=,]\s?['\"]?)(?:\w+ )?[^\s'\",)]+", re.IGNORECASE)
-# Webhooks of well-known services, whose path is the secret. Group 1 is shown.
+# Webhooks of well-known services, whose path is the secret. Only group 1 may be shown.
 _WEBHOOK = re.compile(
     r"((?:\bhooks\.slack(?:-gov)?\.com|\bhooks\.zapier\.com|\.webhook\.office\.com|"
     r"\bdiscord(?:app)?\.com/api/webhooks|\bapi\.telegram\.org)(?::\d{1,5})?/)(?!…)"
@@ -75,8 +76,8 @@ class Location(str):
         Location("https://user:password@host/corpus")   # LocationError, which shows neither
 
     Raises:
-        LocationError: it carries a credential, names a variable such as $HOME, or leads out of the
-            folder that it names.
+        LocationError: the location carries a credential, names a variable such as $HOME, or leads
+            out of the folder that it names.
     """
 
     __slots__ = ()
@@ -112,7 +113,7 @@ def credential_in(text: str) -> str | None:
     if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
         return "a user name or password"
     for part in re.split("[?#&;]", text)[1:]:
-        name, _, value = unquote_plus(part).partition("=")  # decoded as servers do
+        name, _, value = unquote_plus(part).partition("=")  # decoded in the same way as by servers
         secret = next(filter(_SECRET.fullmatch, _WORD.findall(name)), None)
         if value and secret and not (_AMBIGUOUS.fullmatch(secret) and _PLAIN.fullmatch(value)):
             return f"a credential in its query ({name})"
@@ -156,7 +157,7 @@ def check_all(values: Any, name: str = "") -> None:
         if isinstance(value, str):
             if found := credential_in(value):
                 raise LocationError(f"{name}: {_shown(value)} carries {found}. {REMEDY}")
-        elif isinstance(value, (dict, list)) and id(value) not in seen:  # aliases share objects
+        elif isinstance(value, (dict, list)) and id(value) not in seen:  # aliases share values
             seen.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
             left += [(f"{name}.{key}".lstrip("."), item) for key, item in items]
@@ -187,7 +188,7 @@ def _shown(location: str) -> str:
 
 
 def _cleaned(url: re.Match[str]) -> str:
-    parts = _BEGIN.split(url[0])  # before, begin, rest; begin and rest again for a nested URL
+    parts = _BEGIN.split(url[0])  # text before, then begin and rest of each nested URL
     parts[2::2] = [_without_user(part) for part in parts[2::2]]
     return _QUERY.sub(_without_query, "".join(parts))
 

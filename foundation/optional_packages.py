@@ -1,6 +1,6 @@
-"""Packages that a feature needs, for messages about a missing one.
+"""Packages that optional features need, for messages about missing packages.
 
-They are those of pyproject.toml, by the name of their extra.
+The packages are the extras of pyproject.toml, by the name of the extra.
 """
 
 OPTIONAL_PACKAGES = {

@@ -9,16 +9,16 @@ from foundation.untrusted_text import logger_of
 
 MAX_FAILURES_IN_A_ROW = 10
 EXCEPTIONS_PER_LOGGED_ONE = 100
-LONGEST_BACKOFF = 16  # intervals
+LONGEST_BACKOFF = 16  # number of intervals
 
 logger = logger_of(__name__)
 
 
 class ExceptionLog:
-    """Log of the exceptions of a task that goes on after them.
+    """Log of the exceptions of a task that continues after exceptions.
 
-    It has the first exception of each class with its traceback, and then every
-    `EXCEPTIONS_PER_LOGGED_ONE`-th.
+    The log has the first exception of each class with its traceback, and then every
+    `EXCEPTIONS_PER_LOGGED_ONE`-th exception of the class.
     """
 
     def __init__(self, task: str) -> None:
@@ -40,8 +40,8 @@ class PeriodicThread:
     from it, and so become context managers, too.
 
     The thread survives exceptions of the function, and logs some of them (see `ExceptionLog`).
-    While calls keep failing, the interval doubles up to `LONGEST_BACKOFF` intervals. A thread that
-    others rely on has `give_up` instead.
+    While calls keep failing, the interval doubles up to `LONGEST_BACKOFF` intervals. If other parts
+    rely on the thread, it has `give_up` instead.
     """
 
     def __init__(
@@ -59,12 +59,13 @@ class PeriodicThread:
 
         Args:
             name: name of the thread.
-            interval_seconds: time between two calls; None or 0 for no thread.
-            at_once: whether to call the function also immediately after the start.
+            interval_seconds: time between two calls; with None or 0, no thread is started.
+            at_once: whether to call the function immediately after the start, too.
             at_end: function that the thread calls last, or None.
             join_seconds: maximum time that `stop` waits for the thread, or None for no limit.
-            give_up: receives the exception after `MAX_FAILURES_IN_A_ROW`, and the thread ends
-                there; until then it keeps its interval. None for a thread that never gives up.
+            give_up: receives the exception of the last of `MAX_FAILURES_IN_A_ROW` consecutive
+                failures, after which the thread ends. Until then, the interval does not grow. None
+                for a thread that never gives up.
         """
         self._interval_seconds = interval_seconds
         self._call = call

@@ -1,11 +1,13 @@
 """Process pool that runs a stream of jobs on all cores, with a bounded number in memory.
 
-Results come in the order of the jobs, so they do not depend on the number of processes.
+Results are in the order of the jobs, so they do not depend on the number of processes.
 
 Every process has a separate pipe. In concurrent.futures, all processes share one pipe. If a process
-is killed there while it writes a large result, all others wait forever for the rest of this result.
+is killed while it writes a large result to this pipe, all other processes wait forever for the rest
+of the result.
 
-A killed parent does not end its children. Each child watches a pipe that closes with its parent:
+If a parent is killed, its children keep running. So each child watches a pipe that closes when its
+parent ends:
 
     multiprocessing  the sentinel of the parent process              end_with_parent
     subprocess       standard input, which the parent keeps open     enter_background
@@ -67,7 +69,7 @@ def enough_processes(work: int, work_of_one: int) -> int:
     """Return the number of processes for some work: one per core, or only one for little work.
 
     Args:
-        work_of_one: minimum work that justifies several processes, in the units of `work`.
+        work_of_one: minimum work for which several processes are worthwhile, in the unit of `work`.
     """
     return 1 if work < work_of_one else cores()
 
@@ -114,7 +116,7 @@ class ProcessPool:
 def process_pool(
     processes: int, work: str, error: Callable[[str], Exception]
 ) -> Iterator[ProcessPool]:
-    """Provide a pool; the end of the context kills its processes, even if they are busy.
+    """Return a context with a pool, whose processes are killed at the end, even if they are busy.
 
     Args:
         processes: number of processes; with 1, this process does the work itself.
@@ -124,7 +126,7 @@ def process_pool(
     workers: list[_Worker] = []
     # A fork would copy locks held by other threads of this process.
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # first, because its start unblocks the signal
+    resource_tracker.ensure_running()  # first, because its start unblocks SIGINT
     # Only this process handles Ctrl-C, and then ends the others.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -148,11 +150,11 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
-        theirs.close()  # so that the pipe closes when the process ends
+        theirs.close()  # lets the pipe close when the process ends
         self._owes_answer = False
 
     def send(self, function: Callable[[Any], Any], job: Any) -> None:
-        if self._owes_answer:  # for a job that was abandoned when another one failed
+        if self._owes_answer:  # its job was abandoned, because another job failed
             self._answer()
         try:
             self.connection.send((function, job))

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_BYPASS = ("no_proxy", "NO_PROXY")  # some libraries prefer the first, others the second
+_BYPASS = ("no_proxy", "NO_PROXY")  # some libraries prefer the first, some the second
 
 
 def bypass_proxies(*addresses: str) -> None:
@@ -19,7 +19,7 @@ def bypass_proxies(*addresses: str) -> None:
     share nothing else. It does so only if a proxy is set.
 
     Args:
-        addresses: URLs, or hosts with or without a port. Those of other machines are ignored.
+        addresses: URLs, or hosts with or without a port. Addresses of other machines are ignored.
     """
     if not any(name.lower().endswith("_proxy") and name not in _BYPASS for name in os.environ):
         return
@@ -29,7 +29,7 @@ def bypass_proxies(*addresses: str) -> None:
     bypassed = [os.environ.get(name, "") for name in _BYPASS]
     for variable, value in zip(_BYPASS, bypassed, strict=True):
         present = [part for part in (value or next(filter(None, bypassed), "")).split(",") if part]
-        if present != ["*"]:  # urllib knows a star only as the whole value
+        if present != ["*"]:  # urllib accepts a star only as the whole value
             added = [name for name in names if name not in present]
             os.environ[variable] = ",".join(present + added)
 
@@ -57,7 +57,7 @@ def proxy_hint(address: str) -> str:
 def _split(address: str) -> SplitResult:
     try:
         return urlsplit(address if "://" in address else f"//{address}")
-    except ValueError:  # such as a bracket without its counterpart
+    except ValueError:  # for example, an unmatched bracket
         return urlsplit("")
 
 

@@ -67,7 +67,7 @@ class Registry(Generic[T]):
         """Return the name if it is registered; validators of recipe fields call this.
 
         Args:
-            others: names that are valid without being registered.
+            others: names that are valid, although they are not registered.
 
         Raises:
             ValueError: the name is not registered.
@@ -87,10 +87,10 @@ class Registry(Generic[T]):
 
 
 def resolved(entry: T | str) -> T:
-    """Return an object that is given as itself or by its import path.
+    """Return an object that is given directly or by its import path.
 
     Raises:
-        ExtensionError: its import fails.
+        ExtensionError: the import fails.
     """
     return cast(T, imported(entry)) if isinstance(entry, str) else entry
 
@@ -99,10 +99,10 @@ def imported(place: str, package: str | None = None) -> Any:
     """Return the object at the import path MODULE:NAME.
 
     Args:
-        package: the package that a leading dot of the path stands for.
+        package: the package that a leading dot of the path refers to.
 
     Raises:
-        ExtensionError: it cannot be imported.
+        ExtensionError: the object cannot be imported.
     """
     module, _, attribute = place.partition(":")
     try:

@@ -36,7 +36,10 @@ class Section(FileModel):
     @field_validator("*", mode="before")
     @classmethod
     def _numbers_are_no_flags(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse the flags that YAML reads for `no` and `yes`, which pydantic takes for 0 and 1."""
+        """Refuse booleans where a number is expected.
+
+        YAML reads `no` and `yes` as booleans, which pydantic would accept as 0 and 1.
+        """
         if isinstance(value, bool) and info.field_name:
             annotation = cls.model_fields[info.field_name].annotation
             kinds = set(get_args(annotation) or (annotation,))
@@ -56,7 +59,7 @@ class Section(FileModel):
         return value
 
     def with_values(self, **sections: Mapping[str, Any]) -> Self:
-        """Return a copy with other values of fields, by section and name, without validation."""
+        """Return a copy in which these fields have new values, without validation."""
         changed = {n: getattr(self, n).model_copy(update=values) for n, values in sections.items()}
         return self.model_copy(update=changed)
 
@@ -109,7 +112,7 @@ execution = partial(_field, "execution")
 
 
 def change_class(field: FieldInfo) -> ChangeClass | None:
-    """Return the change class of a field, or None for a section, whose fields have their own."""
+    """Return the change class of a field; None for a section, whose fields have change classes."""
     return _marks(field).get("change_class")
 
 

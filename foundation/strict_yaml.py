@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 2_000_000
-MAX_VALUES = 100_000  # with aliases expanded
+MAX_VALUES = 100_000  # after aliases are expanded
 MAX_DEPTH = 32
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")
-# Numbers that YAML 1.1 reads to another base, which hardly anybody means.
+# Numbers that YAML 1.1 reads in base 8 or 60, which users hardly ever intend.
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
-MAX_OPEN_BRACKETS = 500  # brackets in comments count; PyYAML takes about 1 ms per open bracket
+MAX_OPEN_BRACKETS = 500  # PyYAML takes about 1 ms per open bracket; brackets in comments count, too
 
 
 class YamlError(Exception):
@@ -50,7 +50,7 @@ def parse_yaml(text: str) -> Any:
         return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise YamlError(f"it is not YAML: {_problem(error)}") from error
-    except ValueError as error:  # such as an impossible date, or a number of 5,000 digits
+    except ValueError as error:  # for example, an impossible date or a number of 5,000 digits
         raise YamlError(f"a value in it is invalid: {error}") from error
 
 
@@ -61,7 +61,7 @@ def dump_yaml(values: Any) -> str:
 
 
 def inline_yaml(value: str | float | None) -> str:
-    """Return a value for one line of a YAML document, also between brackets."""
+    """Return a value in one line of YAML, valid between brackets, too."""
     text: str = yaml.dump(
         [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf
     )
@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
     """Loader of plain values that refuses repeated keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Checked before `<<` merges another table's keys, which may repeat these.
+        # Check before `<<` merges the keys of another table, which may repeat keys of this table.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[Hashable, int] = {}
         for key_node, _ in node.value:
@@ -105,7 +105,7 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
     """Construct a number whose digits mean the same to every reader.
 
     Raises:
-        YamlError: it has a leading zero, or colons.
+        YamlError: the number has a leading zero, or colons.
     """
     text = node.value
     is_float = node.tag.endswith("float")

@@ -1,4 +1,4 @@
-"""Tasks: one description of each, from which every package takes what it needs.
+"""Registry of tasks: a description of each task, whose parts the packages import when needed.
 
     TASKS["tlm"] ──▶ .data_task                the side in numpy, also in `DATA_TASKS`
                  ├─▶ .training                 the side in torch
@@ -28,31 +28,32 @@ def _accept(recipe: Any) -> None:
 class TaskKind:
     """Description of a task.
 
-    Classes, functions and objects are given as themselves, or as MODULE:NAME, which is imported on
-    first use.
+    Classes, functions and objects are given directly, or as MODULE:NAME, which is imported on first
+    use.
 
     Attributes:
         data: the class of the section `data`.
         tokenizer: the class of the section `tokenizer`.
         batching: the class of the section `batching`.
-        network: the name of its default network.
-        scores: the scores of its validation by name, True if a greater value is better. By default,
-            the first determines the best checkpoint.
-        training: its torch side, as MODULE:CLASS; see `trainer.tasks.task`.
-        data_task: its numpy side; see `data_pipeline.batching.task`. None if `DATA_TASKS` has it.
+        network: the name of the task's default network.
+        scores: for each score of the task's validation, by name, whether a greater value is better.
+            By default, the first score determines the best checkpoint.
+        training: the task's torch side, as MODULE:CLASS; see `trainer.tasks.task`.
+        data_task: the task's numpy side; see `data_pipeline.batching.task`. None if `DATA_TASKS`
+            has it.
         decoding: the class of the section `decoding`.
         makes_texts: whether a validation generates a text for each example, which can be scored.
-        probes: whether its torch side implements `probe` for its default network.
+        probes: whether the torch side implements `probe` for the default network.
         repeats: whether the rows of a micro-batch can be repeated within a pass, as
             `trainer.r_drop` requires.
-        loss_unit: the unit that the loss is a mean over, for axes of charts.
-        predicts: the result of its network for a text, for messages.
+        loss_unit: the unit over which the loss is averaged, for axes of charts.
+        predicts: description of the network's result for a text, for messages.
         check: raises ValueError if sections of a recipe contradict each other.
-        command: the subcommand of transloom that uses its trained runs; None if there is none.
-        placeholder: a text that stands for the command's input in suggestions.
-        page: the page of `transloom explain` that its runs have; None if they have none.
+        command: the subcommand of transloom that uses trained runs of the task, or None.
+        placeholder: placeholder of the command's input in suggested commands.
+        page: the page of `transloom explain` for runs of the task, or None.
         exporters: the function that writes a run for a library, as MODULE:FUNCTION, by the value of
-            `transloom export --to`. A leading dot stands for the package of the built-in ones.
+            `transloom export --to`. A leading dot stands for the package of the built-in functions.
     """
 
     data: "type[Section] | str"
@@ -84,7 +85,7 @@ class TaskRegistry(Registry[TaskKind]):
             DATA_TASKS.register(name, entry.data_task)
 
 
-# `data_pipeline.batching.task` has its type. An extension may register a numpy side alone.
+# `data_pipeline.batching.task` has its type. An extension may register only a numpy side.
 DATA_TASKS = Registry[Any]("task", "task")
 TASKS = TaskRegistry("task", "task")
 

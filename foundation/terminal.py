@@ -44,7 +44,7 @@ class Terminal(Console):
     """Console of rich that makes control characters visible and does not parse markup.
 
     With `FORCE_COLOR`, a file or pipe gets colours, but no displays that are redrawn. Rich itself
-    would treat it as a terminal in every respect.
+    would treat the file or pipe as a terminal in every respect.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ def print_result(text: str, end: str = "\n") -> None:
 
 
 def forward_output(output: bytes) -> None:
-    """Print the output of another transloom command, which is safe for terminals already."""
+    """Print the output of another transloom command unchanged, because it is escaped already."""
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
 

@@ -15,10 +15,10 @@ points are listed here, because the tables of `unicodedata` change with the Pyth
 
 Some characters without width are kept:
 - combining marks, which are part of the letters of their scripts;
-- ZWNJ and ZWJ after a letter or symbol beyond Cyrillic. Persian, Indic scripts and emoji require
-  them. After anything else, their only use is to deceive;
-- one variation selector after a visible character. Several in a row, or one after nothing visible,
-  could hide text.
+- ZWNJ and ZWJ after a letter or symbol of scripts beyond Cyrillic. Persian, Indic scripts and emoji
+  require them. After any other character, they only serve to deceive;
+- one variation selector after a visible character. Several selectors in a row, or a selector
+  without a visible character before it, could hide text.
 
 The flags of England, Scotland and Wales consist of tags, which can hide text, so they are escaped.
 """
@@ -50,19 +50,19 @@ _selector = re.compile(f"[{_SELECTORS}]")
 def visible(text: str) -> str:
     """Return a text with escapes such as `\\x1b` and `\\u202e` for control and hidden characters.
 
-    Newlines and tabs stay. Backslashes stay, too, so an escape may be indistinguishable from
-    original text. The function is idempotent.
+    Newlines, tabs and backslashes are kept, so an escape may be indistinguishable from original
+    text. The function is idempotent.
     """
     return _odd.sub(_escape, text)
 
 
 def visible_line(text: str) -> str:
-    """Return the text like `visible`, in one line: newlines and tabs are escaped, too."""
+    """Return the text as `visible` does, but in one line: newlines and tabs are escaped, too."""
     return _odd_or_layout.sub(_escape, text)
 
 
 def visible_in_json(json_text: str) -> str:
-    """Return JSON with the same value that cannot control a terminal."""
+    """Return JSON that has the same value and cannot control a terminal."""
     return _odd.sub(_escape_of_json, json_text)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_LONGEST_SPAN = 1e15  # seconds; infinity cannot be split into units
+_LONGEST_SPAN = 1e15  # in seconds; infinity cannot be split into units
 
 
 def counted(count: int | float, noun: str) -> str:
@@ -25,7 +25,7 @@ def steps_of(step: int, max_steps: int | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a time span in its two largest units, like the dashboard: 12 s, 3 h 5 min."""
+    """Return a time span in its two largest units, as the dashboard shows it: 12 s, 3 h 5 min."""
     rounded = round(min(max(0.0, seconds), _LONGEST_SPAN))
     units = {
         "d": rounded // 86400,
@@ -53,11 +53,11 @@ def join_items(items: Iterable[object]) -> str:
 def join_first(
     items: Sequence[object], most: int, count: int | None = None, noun: str | None = "other"
 ) -> str:
-    """Return the first items like `join_items`, and how many of `count` are not among them.
+    """Return the first items as `join_items` does, and the number of items left out.
 
     Args:
-        count: number of all items, if `items` lacks some.
-        noun: what the other items are; None for "and 3 more".
+        count: number of all items, if `items` has only some of them.
+        noun: noun for the items left out; None for "and 3 more".
     """
     shown = items[:most]
     more = (len(items) if count is None else count) - len(shown)

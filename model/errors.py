@@ -6,7 +6,7 @@ class ModelError(Exception):
 
 
 class PrefixError(ModelError):
-    """A prefix that no translation can begin with.
+    """A prefix with which no translation can begin.
 
     Attributes:
         index: index of the prefix in the request, from 0.
@@ -19,4 +19,4 @@ class PrefixError(ModelError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[type["PrefixError"], tuple[int, str]]:
-        return PrefixError, (self.index, self.problem)  # pickled between processes
+        return PrefixError, (self.index, self.problem)  # for pickling between processes

@@ -4,17 +4,17 @@
     sizes of a micro-batch ──NetworkFlops.of──▶ Flops: two integers, computed without a tensor
 
 Only matrix products count, and a multiply-add counts as two operations. The backward pass has a
-product for the gradient of each trained weight, and one for each input that needs a gradient. If
-nothing is frozen, it therefore has twice the operations of the forward pass. Embedding lookups do
-not count; the output matrix counts, even if it is tied to the embedding. There are two numbers
+product for the gradient of each trained weight, and a product for each input that needs a gradient.
+If nothing is frozen, it therefore has twice the operations of the forward pass. Embedding lookups
+do not count; the output matrix counts, even if it is tied to the embedding. There are two numbers
 (Chowdhery et al. 2022, App. B; Korthikanti et al. 2022):
 
     model     operations that the real tokens need, without padding and recomputation. Attention
               counts each query with each key of its sequence, even if it is causal.
     hardware  operations for the padded batch, including recomputed activations.
 
-See docs/decisions/0086 for the reasons. Parameters have the names that they have in the modules, so
-that frozen weights can be recognised.
+See docs/decisions/0086 for the reasons. Parameters have the same names as in the modules, so that
+frozen weights can be recognised.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ class BatchSizes(NamedTuple):
         tokens: number of tokens of the encoder, or of the only stack of other networks.
         pairs: pairs of a query and a key in the self-attention of that stack, the sum of squared
             lengths.
-        target_tokens, target_pairs: the same for a decoder with cross-attention.
+        target_tokens, target_pairs: as `tokens` and `pairs`, for a decoder with cross-attention.
         cross_pairs: pairs of a query of that decoder and a key of its source.
         outputs: number of predicted tokens or labels.
         cosines: comparisons of a sentence encoder, in one direction.
@@ -251,7 +251,7 @@ class _Count:
     def _residual(
         self, stack: _Stack, module: str, x: bool, sublayer: Callable[[_Stack, str, bool], bool]
     ) -> bool:
-        """Count a sub-layer; return whether the normalised sum with its output has a gradient."""
+        """Count a sub-layer; return whether its normalised residual sum has a gradient."""
         norm = self.trains(f"{module}_norm")
         y = sublayer(stack, module, x or (stack.config.pre_norm and norm))
         return x or y or norm
@@ -273,8 +273,8 @@ class _Count:
     def _attention(self, per: str, width: int, queries: bool, keys: bool) -> bool:
         """Count QKᵀ and the weighted sums of the values in all heads.
 
-        `queries` is true if the queries need a gradient, `keys` if the keys and values do. Return
-        whether the output of attention needs one.
+        `queries` is true if the queries need a gradient, `keys` if the keys and values need
+        gradients. Return whether the output of attention needs a gradient.
         """
         weights = queries or keys
         self._add(per, 2 * width, queries + keys)

@@ -18,7 +18,7 @@ class CheckpointFormatError(RunError):
 
 
 class RunMismatchError(RunError):
-    """The recipe or the dataset differs from the one with which the run was started."""
+    """The run was started with a different recipe or dataset."""
 
 
 class NoRunError(RunMismatchError):

@@ -67,7 +67,8 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        url: the run's location in an object store, if the folder is this node's copy; else None.
+        url: the run's location in an object store, if the folder is this node's copy of it;
+            otherwise None.
     """
 
     card_path = _PathInRun("run.json")
@@ -86,8 +87,9 @@ class RunFolder:
     network = _PathInRun("network.json")
     profiles = _PathInRun("profile")
     stacks = _PathInRun("stacks")
-    # Files by which users request a number of data workers, or that the run saves a checkpoint and
-    # stops; a supervisor renames the latter when it has received the request.
+    # Request files of users. By the first, they request a number of data workers; by the second, a
+    # last checkpoint and the end of the run. A supervisor renames the second file when it has
+    # received the request.
     data_workers_request = _PathInRun("control/data_workers")
     stop_request = _PathInRun("control/stop")
     taken_stop_request = _PathInRun("control/stop.taken")
@@ -129,7 +131,7 @@ class RunFolder:
         """
         taken = self.data_workers_request.with_suffix(".taken")
         try:
-            # A request that is written after this is read next time.
+            # The next call reads a request that is written after this line.
             self.data_workers_request.rename(taken)
             text = read_regular(taken, REQUEST_BYTES).strip()
             taken.unlink()
@@ -141,7 +143,7 @@ class RunFolder:
         """Ask the supervisor to stop the run at the next step boundary.
 
         Args:
-            order: who asks and when, if it is known.
+            order: the person who asks and the time, if known.
         """
         self.stop_request.parent.mkdir(exist_ok=True)
         try:
@@ -150,18 +152,18 @@ class RunFolder:
             self.stop_request.touch()
 
     def stop_order(self) -> StopOrder | None:
-        """Return who asked to stop the run and when, by the newest request; None if unknown."""
+        """Return the person and the time of the newest request to stop the run; None if unknown."""
         for file in (self.stop_request, self.taken_stop_request):
             with suppress(OSError, ValueError):
                 return StopOrder.from_json(read_regular(file, SMALL.bytes))
         return None
 
     def stop_requested_at(self) -> int | None:
-        """Return the time of the pending stop request in ns by the file server's clock, if any."""
+        """Return the time of a pending stop request, in ns by the file server's clock, or None."""
         return _changed_at(self.stop_request)
 
     def stop_requests(self) -> set[int]:
-        """Return the times, in ns, of the pending stop request and of the last one taken."""
+        """Return the times, in ns, of the pending stop request and of the last request taken."""
         files = (self.taken_stop_request, self.stop_request)
         return {asked_at for file in files if (asked_at := _changed_at(file)) is not None}
 

@@ -11,7 +11,7 @@ file, which succeeds for only one contender. The owner periodically renews its o
 the modification time of its file, which works even on a full disk.
 
 A contender watches the owner's file. If the owner renews it, the contender raises an error that
-names the owner. The contender takes the next number in two cases: the owner did not renew its file
+names the owner. The contender takes the next number in two cases: the owner does not renew its file
 for `LEASE_SECONDS` by the contender's clock, or the owner's process is known to be dead. The file
 of the highest number is never removed, so no number is used twice. If a contender finds a higher
 number than its own after creating its file, it was too slow, and withdraws.
@@ -58,8 +58,8 @@ class OwnerMetadata(FileModel):
 
     `process` is the process id, and `started` is its start time according to `start_tick`. `place`
     is the result of `host_identity`. `since` is the time at which the process became the owner, in
-    UTC. `token` distinguishes the owners that train, also those of the same process; a status of
-    the run with this token is valid. If it is None, any is.
+    UTC. `token` distinguishes the owners that train, even if they are of the same process. A status
+    of the run is valid if it has this token. If `token` is None, any status is valid.
     """
 
     host: str
@@ -126,7 +126,7 @@ class Lease:
         self._checkpoints = run / "checkpoints"
         self._announce = announce
         self._renewer = PeriodicThread("lease", RENEW_SECONDS, self._renew, give_up=self._give_up)
-        self._failure: Exception | None = None  # of the thread
+        self._failure: Exception | None = None  # failure of the thread
         self._further_checks: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
@@ -148,7 +148,7 @@ class Lease:
         self._leave()
 
     def require(self, check: Callable[[], None]) -> None:
-        """Call another check in each `check`, which raises an error if the run is lost."""
+        """Make `check` also call this function, which raises an error if the run is lost."""
         self._further_checks.append(check)
 
     def check(self) -> None:
@@ -179,7 +179,8 @@ class Lease:
     def _leave(self) -> None:
         self._renewer.stop()
         discard(self.work)
-        with suppress(OSError):  # another process owns the run now, or will find this one dead
+        # Another process owns the run now, or will detect that this process has ended.
+        with suppress(OSError):
             self._owner.file.rename(self._owner.file.with_suffix(RELEASED))
 
     def _take(self) -> _Owner:
@@ -211,7 +212,7 @@ class Lease:
                 raise
             if _newest(self._owners) == mine:
                 return mine
-            mine.file.unlink(missing_ok=True)  # other owners came and left in the meantime
+            mine.file.unlink(missing_ok=True)  # other processes have owned the run in the meantime
 
     def _wait_until_abandoned(self, newest: _Owner) -> None:
         """Wait until the owner has released the run, is dead, or has let its lease expire.
@@ -264,10 +265,10 @@ def wait_for_expiry(
     """Wait until the owner of a run has left, or has let its lease expire.
 
     Args:
-        renewal: returns a value that changes whenever the owner renews its lease; None if it has
-            left.
-        run: its path or URL, for messages.
-        owner: returns the owner's process and host, for messages.
+        renewal: returns a value that changes whenever the owner renews its lease, or None if the
+            owner has left.
+        run: the path or URL of the run, for messages.
+        owner: returns a description of the owner's process and host, for messages.
         announce: receives a message if the owner does not renew its lease.
         poll_seconds: time between two calls of `renewal`.
 
@@ -298,7 +299,7 @@ def in_use_error(run: str, owner: str) -> RunInUseError:
 
 
 def ownership(run: Path) -> Ownership | None:
-    """Return the newest owner of the run in a folder, or None if it never had an owner.
+    """Return the newest owner of the run in a folder, or None if the run never had an owner.
 
     Raises:
         OSError: the folder cannot be read.
@@ -405,5 +406,5 @@ def _name(owner: _Owner) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Remove a partial or condemned folder as far as possible; the next owner removes the rest."""
+    """Remove a folder as far as possible, ignoring errors; the next owner removes the rest."""
     shutil.rmtree(folder, ignore_errors=True)

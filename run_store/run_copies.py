@@ -1,4 +1,4 @@
-"""Folders on this machine that stand for runs in an object store.
+"""Local folders with copies of runs in an object store.
 
 ::
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from run_store.errors import CheckpointError
 
-# URLs of runs, by the folders that this process makes copies of them.
+# URLs of runs, by the folders into which this process copies them.
 _copies: dict[Path, str] = {}
 
 
@@ -43,7 +43,7 @@ def _folder(kind: str, url: str) -> Path:
 
 
 def register_copy(folder: Path, url: str) -> None:
-    """Record that this process makes a folder a copy of the run at a URL."""
+    """Record that this process copies the run at a URL into a folder."""
     _copies[folder.resolve()] = url
 
 
@@ -51,12 +51,12 @@ def require_named_url(checkpoint: Path, url: str) -> None:
     """Check that the user has named the URL at which a checkpoint's state files are.
 
     Args:
-        checkpoint: the folder that stands for the checkpoint.
+        checkpoint: the local folder of the checkpoint, without state files.
         url: the location of its objects, from `parts.json`.
 
     Raises:
         CheckpointError: the folder is neither in the cache under that URL nor a copy of this
-            process; it may be of another user.
+            process; it may come from another user.
     """
     for folder in checkpoint.resolve().parents:
         run = _copies.get(folder)

@@ -7,7 +7,7 @@ from foundation.location import Location
 from run_store.errors import RunMismatchError
 
 RUN_SCHEMES = ("s3", "gs", "az")
-# Size of a run that is copied without being asked for.
+# Largest size of a run that is copied without the user's explicit request.
 MAX_RUN_BYTES = 50 * 10**9
 
 

@@ -62,7 +62,10 @@ def keep_best(best: dict[str, BestScore], scores: Scores, step: int) -> None:
 def scores_of(
     values: Mapping[str, float | None], more_is_better: Mapping[str, bool] = MORE_IS_BETTER
 ) -> Scores:
-    """Return the scores with these values, by the measure's name; by default of a translation."""
+    """Return the scores with these values, by the name of the measure.
+
+    By default, the measures are those of a translation.
+    """
     return {
         name: Score(value=value, more_is_better=more_is_better[name])
         for name, value in values.items()

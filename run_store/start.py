@@ -1,7 +1,7 @@
 """Command, job, code and packages of a run's last start, a part of its status.
 
-Nothing decides by them; they document the origin of a curve. They hold no secrets: for a git
-checkout, only the commit and whether files differ from that commit. The command is saved as the
+No decision depends on these facts; they document the origin of a curve. They hold no secrets: for a
+git checkout, only the commit and whether files differ from that commit. The command is saved as the
 user typed it, but without credentials in paths and URLs.
 """
 
@@ -18,8 +18,8 @@ MAX_CHARACTERS = 4000  # maximum length of a command
 OWNER = r"^[A-Za-z0-9_][A-Za-z0-9_.@+ -]{0,99}$"
 MAX_PRIORITY, DEFAULT_PRIORITY = 100, 50
 MAX_WEIGHT = 1000.0
-MAX_SECONDS = 1e11  # since the epoch; the year 5138
-STOPPED_AT = " stopped the run at "  # in the text of an order, by which listeners recognize it
+MAX_SECONDS = 1e11  # seconds since the epoch; the year 5138
+STOPPED_AT = " stopped the run at "  # part of a stop order's text, by which listeners recognize it
 
 
 class Code(FileModel):
@@ -56,8 +56,9 @@ class Claim(FileModel):
         owner: the person who submitted the run, such as user@host.
         priority: runs with a higher priority get ranks first.
         tags: `tracking.tags` of the recipe.
-        weight: weight of the owner's share; the largest one among the owner's jobs counts.
-        fixed: whether no ranks are taken from the run for other runs.
+        weight: weight of the owner's share; if the owner has several jobs, the largest weight is
+            used.
+        fixed: whether the run keeps its ranks when other runs need ranks.
     """
 
     owner: Annotated[str, Field(pattern=OWNER)] = "unknown"
@@ -80,7 +81,7 @@ class StopOrder(FileModel):
 
     @property
     def text(self) -> str:
-        """A clause that says who stopped the run, and when."""
+        """Clause that says who stopped the run, and when."""
         moment = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{self.by}{STOPPED_AT}{moment}"
 

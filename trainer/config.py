@@ -127,7 +127,7 @@ class EarlyStoppingConfig(Section):
 
 
 class SpikeGuardConfig(Section):
-    """Thresholds above which a step counts as a spike; `trainer.training.spike_guard` has them."""
+    """Thresholds above which a step is a spike; `trainer.training.spike_guard` applies them."""
 
     window: int = identity(
         100,

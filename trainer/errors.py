@@ -8,7 +8,7 @@ class NonFiniteLossError(RunError):
 
 
 class GuardError(RunError):
-    """A guard ended the run: it stopped it, or refused the last of too many skipped steps."""
+    """A guard stopped the run, or refused the last of too many skipped steps."""
 
 
 class SpikeError(GuardError):

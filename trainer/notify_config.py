@@ -16,8 +16,8 @@ from run_store.record.notify_event import EVENTS, NotifyEvent
 
 # An improving run has a new best score at each validation.
 DEFAULT_EVENTS = tuple(event for event in EVENTS if event != "best_score")
-MAX_TARGETS = 8  # each has a thread
-# The prefix prevents that another person's recipe uses a variable such as SHELL or AWS_….
+MAX_TARGETS = 8  # each target has a thread
+# The prefix keeps another person's recipe from using a variable such as SHELL or AWS_….
 _VARIABLE = re.compile(r"TRANSLOOM_[A-Z0-9_]{1,100}")
 
 

@@ -180,7 +180,7 @@ class TrainingRecipe(Section):
 
         Raises:
             LocationError: a value or a key carries a credential.
-            ExtensionError: an extension, the task or the network is not found.
+            ExtensionError: an extension, the task or the network does not exist.
             pydantic.ValidationError: a value is invalid.
         """
         check_all(values)  # check locations first, because later errors quote values
@@ -239,8 +239,8 @@ class TrainingRecipe(Section):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickle cannot import a class that was created for a task, so the values are pickled
-        # instead. The extensions come first: unpickling them loads the modules that the values
-        # need.
+        # instead. The extensions are pickled first, because unpickling them loads the modules that
+        # the values need.
         return _restored, (self.loaded_extensions, self.general, self.model_dump(mode="json"))
 
 
@@ -306,7 +306,7 @@ def _restored(_: Extensions, general: type[R], values: dict[str, Any]) -> R:
 def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
     """Yield every leaf field of a config: its dotted name, its value and its change class.
 
-    `callbacks` has guards alone, because observers do not affect the run.
+    `callbacks` is yielded without observers, because they do not affect the run.
     """
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
@@ -359,7 +359,7 @@ def _default_of(name: str, identity: dict[str, Any]) -> Any:
     """Return the default of a field of a run's recipe, or None if it has none."""
     task, network = identity.get("task", DEFAULT_TASK), identity.get("model.network")
     if task not in TASKS or (network is not None and network not in NETWORKS):
-        return None  # an extension that this process has not loaded registers them
+        return None  # they are of an extension that is not loaded here
     model: Any = recipe_class(TrainingRecipe, task, network)
     default = None
     for part in name.split("."):

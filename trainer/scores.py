@@ -1,4 +1,4 @@
-"""Registry of scores of texts, which validations compute in addition to those of a task.
+"""Registry of scores of texts, which validations compute in addition to a task's scores.
 
 An extension registers them. A recipe selects them in `trainer.validation_scores`:
 

@@ -76,7 +76,7 @@ for _name, _kind in _BUILT_IN.items():
 
 
 def require_joint_vocabulary_to_share(recipe: Any) -> None:
-    """Require one vocabulary of both languages if they share embeddings."""
+    """Require a joint vocabulary if both languages share embeddings."""
     if getattr(recipe.model, "share_embeddings", None) == "all" and not recipe.tokenizer.joint:
         raise ValueError(
             "model.share_embeddings is 'all' and tokenizer.joint is false, so unrelated pieces "
@@ -96,7 +96,7 @@ def require_label_head(recipe: Any) -> None:
 
 
 def require_spans_for_their_score(recipe: Any) -> None:
-    """Require a network that predicts labels; for the score span_f1, they must mark spans."""
+    """Require a network that predicts labels, and labels that mark spans if a score is span_f1."""
     require_label_head(recipe)
     for key, metric in recipe.scores_followed.items():
         if metric == "span_f1" and not recipe.data.has_spans:

@@ -112,7 +112,7 @@ def attention(
         causal: True to let query t see only keys 0…t (§3.2.3). It cannot be combined with an
             additive mask, and needs none: padding is at the end of each row, where no real query
             sees it.
-        dropout: share of attention weights set to zero; 0 for packed sentences.
+        dropout: share of attention weights that are set to zero; 0 for packed sentences.
         backend: backend, or None for the default, which was chosen by measurements.
     """
     if isinstance(mask, PackedMask):
@@ -124,19 +124,19 @@ def attention(
 
 
 def additive_mask(visible: Tensor) -> Tensor:
-    """Return a mask that is 0 at `visible` keys and -∞ at all others.
+    """Return a mask that is 0 at `visible` keys and -∞ at all other keys.
 
-    It is created once for all layers. Adding it to the scores takes a CPU a tenth of the time of
-    filling in -∞ by a broadcast boolean mask.
+    The mask is created once for all layers. On a CPU, adding it to the scores takes a tenth of the
+    time that filling in -∞ with a broadcast boolean mask takes.
 
     Args:
-        visible: boolean, true where a query may see a key.
+        visible: boolean, true where a query may attend to a key.
     """
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 
 def mask_of_type(mask: Mask | None, x_btm: Tensor, backend: AttentionBackend | None) -> Mask | None:
-    """Return the mask in the type in which `attention` adds it, converted once for all layers.
+    """Return the mask, converted once for all layers to the type in which `attention` adds it.
 
     Args:
         x_btm: the input of the layers, whose type queries have.
@@ -149,7 +149,7 @@ def mask_of_type(mask: Mask | None, x_btm: Tensor, backend: AttentionBackend | N
 
 
 def _resolved(backend: AttentionBackend | None, device: torch.device) -> AttentionBackend:
-    if backend is None or backend is AttentionBackend.VARLEN:  # with VARLEN, decoding is padded
+    if backend is None or backend is AttentionBackend.VARLEN:  # VARLEN decodes padded batches, too
         return default_backend(device)
     return backend
 
@@ -202,9 +202,9 @@ def attention_scores(
 def attention_weights(scores_bhts: Tensor) -> Tensor:
     """Return the weight of each value for each query, (b, h, t, s); rows sum to 1.
 
-    On a CPU, torch's softmax is slow in two cases: for the elements after a row's last full vector,
-    most of all in bf16, and for rows shorter than a vector. So rows shorter than `LONG_ROW` are
-    computed and returned in fp32, and rows shorter than a vector are padded.
+    On a CPU, torch's softmax is slow in two cases: for the elements that follow the last full
+    vector of a row, especially in bf16, and for rows shorter than a vector. So rows shorter than
+    `LONG_ROW` are computed and returned in fp32, and rows shorter than a vector are padded.
     """
     dtype = _dtype_of_softmax(scores_bhts, scores_bhts.dtype)
     keys = scores_bhts.shape[-1]
@@ -216,7 +216,10 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
 
 
 def _dtype_of_softmax(rows: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """Return the type in which scores of this type are computed; `rows` are scores or a mask."""
+    """Return the type in which the softmax of scores of type `dtype` is computed.
+
+    `rows` are the scores or their mask.
+    """
     short = torch.compiler.is_compiling() or rows.shape[-1] < LONG_ROW
     short = short and rows.device.type == "cpu"
     return torch.float32 if short else dtype

@@ -11,9 +11,9 @@ finished sentences are removed; the last rows then move into the gaps.
 Texts differ in length, so each newest token has its own position. The padding of a shorter prompt
 stays, hidden by the mask, until tokens overwrite it. Finished texts are removed.
 
-Capacity grows by several positions at a time, and by more for longer pasts. Attention also receives
-the empty positions, as zeros that the mask hides. So products have few different shapes (see
-`model.blocks.linear`), and read the stored tensors without a copy.
+Capacity grows by several positions at a time, and by more positions for longer pasts. Attention
+also receives the empty positions, as zeros that the mask hides. So matrix products have few
+different shapes (see `model.blocks.linear`), and read the stored tensors without a copy.
 
 Shape suffixes: b sentences or texts, g heads of keys and values, t tokens of the longest prompt, k
 hypotheses of each sentence (slots of the beam), n tokens of a row stored at once, p positions, d
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 
 def round_up_capacity(count: int) -> int:
-    """Round up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …, adding at most a quarter."""
+    """Round up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …, by at most a quarter."""
     step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
 
@@ -67,8 +67,9 @@ class KeyValueCache:
         one token of each text.
 
         Returns:
-            Keys and values: for prompts the given ones, otherwise all stored ones (b, g, p · k, d),
-                where p counts allocated positions, and the slots of a position are adjacent.
+            The keys and values to attend to. For prompts, these are the given keys and values;
+            otherwise all stored ones, (b, g, p · k, d), where p counts allocated positions, and the
+            slots of a position are adjacent.
         """
         newest_2bgnd = torch.stack([keys_bgnd, values_bgnd])
         b, g, n, d = keys_bgnd.shape
@@ -100,12 +101,12 @@ class KeyValueCache:
         return self._grow(longest)
 
     def compact_rows(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
-        """Drop the finished sentences' rows, like the function `compact_rows`."""
+        """Drop the rows of finished sentences; see the function `compact_rows`."""
         assert self._stored_2bgpkd is not None
         self._stored_2bgpkd = compact_rows(self._stored_2bgpkd, gaps, movers, kept, dim=1)
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all texts except these rows."""
+        """Keep only the texts in these rows."""
         assert self._stored_2bgpkd is not None
         self._stored_2bgpkd = self._stored_2bgpkd.index_select(1, rows)
 

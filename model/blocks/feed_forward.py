@@ -46,8 +46,8 @@ class _GeluTanh(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, y_grad: Tensor) -> Tensor:
         x, sigma = ctx.saved_tensors
-        # The derivative is σ · (1 + (1 - σ) · x · (slope + 3 · cubic · x²)), computed with few
-        # passes and tensors.
+        # The derivative is σ · (1 + (1 - σ) · x · (slope + 3 · cubic · x²)). The code computes it
+        # with few passes and few tensors.
         slope = x.square().mul_(3 * _CUBIC).add_(_SLOPE).mul_(x)
         return slope.mul_(1 - sigma).add_(1).mul_(sigma).mul_(y_grad)
 

@@ -18,8 +18,8 @@ from model.blocks.rotary import Rotation, rotate
 def contiguous_heads(heads: Tensor) -> Tensor:
     """Make heads contiguous in memory on a CPU.
 
-    A CPU multiplies interleaved heads at half speed. They are copied here instead of in each
-    product, so a decoding step copies only its own position, not the whole past.
+    A CPU multiplies interleaved heads at half speed. Heads are copied here, and not in each
+    product, so a decoding step copies only one position, not the whole past.
     """
     return heads.contiguous() if heads.device.type == "cpu" else heads
 

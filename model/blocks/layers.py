@@ -141,10 +141,11 @@ class LayerStack(nn.Module):
     Attributes:
         mask_forms: the forms of masks that the network gives the layers, except when decoding.
         compiled_layer: compiled form of the layers for training passes (with gradients, in training
-            mode) and validation (in evaluation mode and torch's inference mode); None for none.
-            Decoding is not compiled. Neither are batches of one token per row, because compilers
-            treat sizes of 1 as constants.
-        compiled_one_row: whether that form is for batches of one row only, or of several rows only.
+            mode) and validation (in evaluation mode and torch's inference mode); None if layers are
+            not compiled. Decoding is never compiled, nor are batches of one token per row, because
+            compilers treat sizes of 1 as constants.
+        compiled_one_row: whether the compiled form is only for batches of one row; otherwise it is
+            only for batches of several rows.
     """
 
     mask_forms: ClassVar[tuple[MaskForm, ...]] = ("none", "keys", "pairs")

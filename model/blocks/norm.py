@@ -19,10 +19,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x, in its shape (…, width); the mean is computed in fp32."""
-        # On a CPU, torch computes this in several steps, two of which read x. Because of the view,
-        # autograd sums the gradients of these two steps first, and then adds the gradients of other
-        # uses of x. ZeRO-3 has the same effect between modules. Without the view, the order of the
-        # additions, and with it the last bit, would depend on the ZeRO stage.
+        # On a CPU, torch computes the norm in several steps, two of which read x. Because of the
+        # view, autograd sums the gradients of these two steps first, and then adds the gradients of
+        # other uses of x. ZeRO-3 has the same effect between modules. Without the view, the order
+        # of the additions, and with it the last bit, would depend on the ZeRO stage.
         return F.rms_norm(x.view_as(x), (self.width,), aligned(self.weight), self.epsilon)
 
 

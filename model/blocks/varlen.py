@@ -46,7 +46,7 @@ def flash(
     sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
-    """Compute `packed_attention` with the kernel, whose tensors are (tokens, h, d)."""
+    """Compute `packed_attention` with the kernel, which reads tensors (tokens, h, d)."""
     # Import the kernel here, because the import loads torch's compiler, which takes a second and is
     # not needed on CPUs.
     from torch.nn.attention.varlen import varlen_attn
@@ -64,7 +64,8 @@ def flash(
         cu_seq_k=sentences.keys.cu_seqlens,
         max_q=sentences.queries.max_seqlen,
         max_k=sentences.keys.max_seqlen,
-        window_size=(-1, 0) if causal else (-1, -1),  # visible keys before, after a query; -1: all
+        # visible keys (before, after) a query; -1: all
+        window_size=(-1, 0) if causal else (-1, -1),
     )
     assert isinstance(mixed_thd, Tensor)
     return mixed_thd.transpose(0, 1).unsqueeze(0)

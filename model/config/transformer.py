@@ -45,7 +45,7 @@ class NetworkConfig(Section):
 
 
 class SingleStackConfig(NetworkConfig):
-    """Settings that networks with a single stack of layers share, apart from their fields.
+    """Base of the settings of networks with a single stack of layers, without fields.
 
     A base class with fields would change the order of fields in stored recipes.
 

@@ -40,16 +40,17 @@ def best_candidates(
     """Return the `count` best of all k · v continuations of each sentence.
 
     A continuation's score is its hypothesis' score plus the log-probability of its token. Excluding
-    tokens does not change the probabilities of the others. Excluded continuations, and
-    continuations with a score of -inf, are returned only if fewer than `count` others exist.
+    tokens does not change the probabilities of other tokens. Excluded continuations, and
+    continuations with a score of -inf, are returned only if there are fewer than `count` other
+    continuations.
 
     Args:
         logits_bkv: logits of the next tokens; modified in place.
         scores_bk: scores of the hypotheses, in nats.
         count: at most k · v.
         never: tokens excluded for every hypothesis.
-        given: required next token by row, for the sentences that have one; all other tokens are
-            excluded in these rows.
+        given: required next token by row, for rows that have one; all other tokens are excluded in
+            these rows.
     """
     b, k, v = logits_bkv.shape
     size = block_size(v)
@@ -83,7 +84,7 @@ def best_candidates(
 def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tuple[Tensor, Tensor]:
     """Return log Σ exp(logits) of each row, and the largest log-probability of each block (r, n).
 
-    Both are fp32.
+    Both tensors are fp32.
     """
     r, v = logits_rv.shape
     few = r if logits_rv.device.type != "cpu" else max(1, CACHE_BYTES // (4 * v))

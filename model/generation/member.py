@@ -1,9 +1,9 @@
-"""One network of a search, and its decoder's state for the unfinished sentences.
+"""One network of a search, with the state of its decoder for the unfinished sentences.
 
 A search uses one network, or averages the probabilities of several. Each network has its own
 sources, memories and cache. The hypotheses' tokens and ancestry are the same for all networks.
 
-Memories, their mask and caches may keep spare rows after those in use; see `search_state`.
+Memories, their mask and caches may keep spare rows after the rows in use; see `search_state`.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, s source length, v target vocabulary.
 """
@@ -39,7 +39,8 @@ class Member:
     def step(self, tokens_bk: Tensor, ancestry_mask: Tensor) -> Tensor:
         """Return the hidden states (b, k, d) after the newest tokens."""
         b = len(tokens_bk)
-        # Spare rows decode arbitrary tokens, but each of their queries must see a key.
+        # Spare rows decode arbitrary tokens, but each of their queries must attend to at least one
+        # key.
         spare = len(self._memory_mask) - b
         hidden_bkd = self.model.decode_step(
             F.pad(tokens_bk, (0, 0, 0, spare)),

@@ -9,7 +9,7 @@ et al. 2020, §3.1). A uniform number in [0, 1) selects one of the kept tokens b
 probabilities.
 
 Each prompt has a random generator on the CPU, seeded by the seed and the prompt's number. So a
-continuation depends on neither batch nor device, except for rounding. Prompts of a batch may have
+continuation does not depend on batch or device, except for rounding. Prompts of a batch may have
 different lengths; finished texts leave the batch.
 
 Shape suffixes: b unfinished texts, t length of the longest prompt, v vocabulary, c candidates.
@@ -81,11 +81,10 @@ def generate(
     Args:
         network: must be in evaluation mode.
         prompts: ids, with BOS if the network was trained with it. They form one batch.
-        sampling: settings; `stop` is ignored, because it is text and only ids are known here. Check
-            for it in `finished`.
+        sampling: settings; `stop` is ignored, because it is text, and only ids are known here.
+            Check for stop texts in `finished`.
         eos_id: token that ends a text.
-        finished: called after each new token other than EOS, or None to check for EOS and limits
-            only.
+        finished: called after each new token except EOS; None to end only at EOS and limits.
         numbers: number of each prompt, from which its random numbers are seeded; None means 0, 1,
             2, …. A caller that continues its prompts in several batches numbers them across the
             batches.
@@ -186,7 +185,7 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
         drawn = [_uniform(text.generator) for text in texts]
         tokens_b = draw(logits_bv, sampling, torch.stack(drawn).to(logits_bv.device))
     chosen_b = log_probabilities_bv.gather(1, tokens_b.unsqueeze(1)).squeeze(1)
-    # The softmax spreads a NaN over its whole row, so the chosen token's value is NaN, too.
+    # If a row has a NaN, the softmax is NaN in the whole row, including the chosen token.
     for text, token, log_probability in zip(
         texts, tokens_b.tolist(), chosen_b.tolist(), strict=True
     ):

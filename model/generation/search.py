@@ -6,12 +6,12 @@ A hypothesis' score is its log-probability divided by the length penalty of Wu e
 lp(Y) = ((5 + |Y|) / 6)^α, where |Y| counts EOS. Padding and BOS are never chosen; this does not
 renormalise the probabilities of the other tokens.
 
-A translation has at most `max_length_factor` · source length + `max_extra_length` tokens, EOS
-included in both; the last one is forced to be EOS. Each sentence has its own limit, so its
-translation does not depend on the batch. Finished sentences leave the batch.
+A translation has at most `max_length_factor` · source length + `max_extra_length` tokens; both
+lengths include EOS. The last possible token is forced to be EOS. Each sentence has its own limit,
+so its translation does not depend on the batch. Finished sentences leave the batch.
 
 A translation can be forced to begin with given tokens, its prefix (interactive translation; Wuebker
-et al. 2016). They count towards score and length like chosen tokens.
+et al. 2016). Tokens of the prefix count towards score and length like chosen tokens.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, c candidates, p tokens of a prefix, v
 target vocabulary, s source length.
@@ -94,14 +94,15 @@ def ensemble_search(
     A token's probability is the mean of its probabilities in the networks (Sutskever et al. 2014,
     §3.4). With one network this is `beam_search`.
 
-    Each step considers the 2k best candidates of a sentence, of which at most k can end. The
-    candidates that end, if they are among the first k, are finished. The best k candidates that do
-    not end stay live (Ott et al. 2019, fairseq). A sentence leaves the batch when k of its
-    hypotheses are finished.
+    Each step considers the 2k best candidates of a sentence, of which at most k can end. Candidates
+    that end are finished if they are among the first k, and otherwise dropped. The best k
+    candidates that do not end stay live (Ott et al. 2019, fairseq). A sentence leaves the batch
+    when k of its hypotheses are finished.
 
     Args:
         models: must be in evaluation mode, and share one target vocabulary.
-        sources: the same sentences as each network reads them, (b, s), padded at the end.
+        sources: for each network, the same sentences in its tokenization, (b, s), padded at the
+            end.
         prefix_bp: as in `greedy_search`, which also lists the errors.
     """
     k = decoding.beam_size
@@ -120,7 +121,7 @@ def ensemble_search(
         state.advance(
             parents_bc.gather(1, live_bk),
             tokens_bc.gather(1, live_bk),
-            # With fewer than 2k candidates, an ended one may be among the first k.
+            # If there are fewer than 2k candidates, an ended candidate may be among the first k.
             scores_bc.masked_fill(ends_bc, float("-inf")).gather(1, live_bk),
         )
         full = [row for row, index in enumerate(state.indices) if len(found[index]) >= k]
@@ -133,11 +134,11 @@ def ensemble_search(
 def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
     """Return the translation of a sentence that a search with this length penalty would return.
 
-    While beam search runs, the hypotheses that it compares have equal lengths, so α affects only
-    the order of the finished ones. At its end, it keeps the k finished hypotheses with the highest
+    During beam search, the compared hypotheses have equal lengths, so α affects only the order of
+    finished hypotheses. At the end, the search keeps the k finished hypotheses with the highest
     log-probabilities. No dropped hypothesis can be best for any α ≥ 0: fewer than k were finished
-    before the last step, so at least one of the kept hypotheses is from the last step. It is at
-    least as long as the dropped one, and has a higher log-probability.
+    before the last step, so at least one of the kept hypotheses is from the last step. This one is
+    at least as long as any dropped hypothesis, and has a higher log-probability.
 
     Args:
         found: hypotheses that `beam_search` returned for the sentence with a length penalty of 0,
@@ -153,7 +154,7 @@ def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-    """Return the hypotheses after checking that each sentence has some, with finite scores.
+    """Return the hypotheses, after checking that each sentence has one and all scores are finite.
 
     Every search ends with EOS, and so with a finite score, unless the network returns NaN.
 

@@ -28,8 +28,8 @@ from model.generation.candidates import Candidates, best_candidates
 from model.generation.member import Member, joint_logits
 from model.networks.transformer import Transformer, Vocabulary
 
-# Hypotheses per chunk of logits on a CPU: enough to reuse the output matrix once it is read, but no
-# more, because the logits are read again and should still be in the cache.
+# Hypotheses per chunk of logits on a CPU. A chunk is large enough to reuse the output matrix after
+# it is read, and small enough for its logits to stay in the cache until they are read again.
 LOGITS_AT_ONCE = 512
 
 
@@ -100,7 +100,7 @@ class SearchState:
         vocabulary = self.vocabulary
         self.never = source_bs.new_tensor([vocabulary.pad_id, vocabulary.bos_id])
         self.slots = torch.arange(k, device=source_bs.device)
-        # Row k hides all slots of a position except slot k.
+        # Row k of the mask hides all slots of a position except slot k.
         self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
         # Tokens and scores of the live hypotheses: initially one empty hypothesis per sentence.
         self.tokens_bkp = source_bs.new_full((b, 1, 1), vocabulary.bos_id)
@@ -115,13 +115,13 @@ class SearchState:
 
     @property
     def at_limit(self) -> list[int]:
-        """Rows whose next token is their last."""
+        """Rows of the sentences whose next token is the last possible one."""
         return [row for row, n in enumerate(self.indices) if self.limits[n] == self.length]
 
     def best_continuations(self, count: int) -> Candidates:
         """Run one decoder step and return the `count` best continuations of each sentence.
 
-        There are fewer than `count` if the hypotheses have fewer continuations in total.
+        There are fewer than `count` only if the hypotheses have fewer continuations in total.
         """
         hidden = self._decoder_step()
         given = self._given()

@@ -3,9 +3,9 @@
     ids of 2 p sentences ─▶ encoder ─▶ hidden states ─▶ pooling ─▶ length 1 ─▶ vectors (2 p, d)
     vectors ─▶ cosines of p sources and p targets / temperature ─▶ loss in both directions
 
-Each source has to identify its target among all p, and each target its source. The loss is the mean
-of both cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021;
-between languages Feng et al. 2022). Sentences i and p + i form a pair.
+Each source has to identify its target among all p targets, and each target its source. The loss is
+the mean of both cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et
+al. 2021; between languages Feng et al. 2022). Sentences i and p + i form a pair.
 
 The encoder's parameters (`model.networks.encoder_only`) are the only ones. Pooling, cosines and the
 loss are computed in fp32, whatever the precision of the encoder. In bf16, the rounding error of a
@@ -69,9 +69,9 @@ class SentenceEncoder(EncoderNetwork):
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`; each row is a
                 sentence, and p sources precede their p targets.
-            loss: called for each direction with the vectors of one side, divided by the temperature
-                (p, d), those of the other side (p, d), and the index of each correct vector (p,);
-                see `model.losses.loss.Loss`.
+            loss: called for each direction with the vectors of one side, divided by the
+                temperature, (p, d); the vectors of the other side, (p, d); and the index of each
+                correct vector, (p,); see `model.losses.loss.Loss`.
         """
         vector_bd = self.embed(ids_bt, segment_bt, position_bt, part_bt)
         source_pd, target_pd = vector_bd.chunk(2)

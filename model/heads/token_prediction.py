@@ -16,7 +16,7 @@ from model.networks.encoder_only import EncoderOnly
 
 
 class EncoderNetwork(nn.Module):
-    """Network with the attribute `encoder`, on which the names of stored weights depend."""
+    """Network with an attribute `encoder`; the names of stored weights depend on this name."""
 
     encoder: EncoderOnly
 

@@ -173,8 +173,9 @@ class BertWeights(NamedTuple):
     """Weights of a BERT of any class, by our names of parameters.
 
     Attributes:
-        weights: the encoder's weights, and those of a masked or label head if there is one.
-        labels: names of the labels of a label head; empty if there is none, or it names none.
+        weights: the encoder's weights, and the weights of a masked or label head, if any.
+        labels: names of the labels of a label head; empty if there is no label head, or if it has
+            no names.
     """
 
     config: EncoderOnlyConfig
@@ -185,7 +186,7 @@ class BertWeights(NamedTuple):
 
 
 def read_bert(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> BertWeights:
-    """Return the weights that a config and weights of any class of BERT contain.
+    """Return the usable weights of a BERT of any class, from its config and weights.
 
     The class may be that of a masked language model, a classifier, or the encoder alone, as in
     sentence-transformers.
@@ -221,7 +222,7 @@ def read_bert(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> BertW
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the labels in the network's order, or nothing without valid names."""
+    """Return the names of the labels in the network's order; empty without valid names."""
     named = config.get("id2label")
     if not isinstance(named, Mapping):
         return ()
@@ -302,10 +303,10 @@ def _with_current_names(
     """Return the weights that are used, each under its current name.
 
     Args:
-        used: modules that are used, although they are in `UNUSED`.
+        used: modules in `UNUSED` that are used nevertheless.
 
     Raises:
-        ModelError: the output matrix or its bias occurs twice, with different values.
+        ModelError: the output matrix or its bias occurs twice with different values.
     """
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():

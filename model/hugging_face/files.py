@@ -21,7 +21,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 
 def write_model(folder: Path, found: HuggingFaceModel) -> None:
-    """Write config.json and model.safetensors, replacing those in the folder."""
+    """Write config.json and model.safetensors, replacing existing files."""
     folder.mkdir(parents=True, exist_ok=True)
     on_host = {name: tensor.cpu() for name, tensor in found.weights.items()}
     save_file(on_host, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -56,7 +56,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that `read_model` reads, which the index lists if it exists.
 
     Raises:
-        ModelError: there are none, or the index names missing files.
+        ModelError: the folder has no such files, or the index names missing files.
     """
     if (folder / INDEX_FILE).is_file():
         files = read_json(folder / INDEX_FILE).get("weight_map")

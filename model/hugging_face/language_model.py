@@ -4,8 +4,8 @@
     config.json, *.safetensors ─▶ config, weights ─▶ from_hugging_face ─▶ DecoderOnly
 
 Settings that neither layout (`model.hugging_face.layouts`) supports are refused by name. Llama's
-layout has no dropout except that of attention, and dropout matters only in training. So an export
-to this layout omits other dropout.
+layout has only attention dropout, and dropout matters only in training. So an export to this layout
+omits other dropout.
 """
 
 from collections.abc import Mapping
@@ -89,7 +89,7 @@ def from_hugging_face(config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
 def save_hugging_face(
     network: DecoderOnly, folder: Path, *, bos_id: int | None, eos_id: int, pad_id: int | None
 ) -> None:
-    """Write config.json and model.safetensors, replacing those in the folder.
+    """Write config.json and model.safetensors, replacing existing files.
 
     Raises:
         ModelError: no layout supports the network.

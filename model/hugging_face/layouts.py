@@ -1,8 +1,8 @@
 """Hugging Face's layouts of GPT-2 and Llama: keys of configs, names of weights.
 
 The layouts are those of transformers 5.23.0. Each supports one architecture. Many keys of a config
-do not change a network's results, and are ignored. The others are checked; an error names the key
-of an unsupported value.
+do not change a network's results, and are ignored. All other keys are checked; an error names the
+key of an unsupported value.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,13 +43,13 @@ class Layout(NamedTuple):
 
     Attributes:
         title: name of the family in messages.
-        lacks: lists a network's settings that the layout does not support.
+        lacks: returns the settings of a network that the layout does not support.
         config: returns the family's keys for a network's config.json.
         read: returns the values of our network's config for these keys, and raises ModelError for
             a value that our network does not support.
-        context_length: key of the number of positions.
+        context_length: the config key of the number of positions.
         places: maps each of our parameters to its weights in the layout.
-        architecture: name of Hugging Face's class with a language model's head.
+        architecture: name of Hugging Face's class with a language-model head.
         prefix: prefix of all weights' names except the head's. Files of networks without a head
             omit it.
         embedding: name of the weight with the token vectors.

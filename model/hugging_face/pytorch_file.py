@@ -1,4 +1,4 @@
-"""Safe reader of PyTorch's weight files, which are pickles, and their conversion to safetensors.
+"""Safe reading of PyTorch's weight files, which are pickles, and their conversion to safetensors.
 
     pytorch_model.bin ──size by config.json?──▶ torch.load(weights_only=True) ──▶ from_marian
         ──▶ model.safetensors in the same folder, which is read from then on
@@ -32,7 +32,7 @@ BYTES_PER_WEIGHT = 4
 ROOM_DIVISOR = 10  # a tenth is added for names and for padding between tensors
 ROOM_BYTES = 1_000_000
 POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # default of transformers' MarianConfig
-MAX_ENTRIES = 100_000  # per archive
+MAX_ENTRIES = 100_000  # maximum number of entries per archive
 # Exceptions of torch's reader for damaged files, whose structure it does not validate.
 DAMAGE = (
     *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError),

@@ -43,7 +43,7 @@ class WeightLocation(NamedTuple):
     """Location of one of our parameters in Hugging Face's layout.
 
     Attributes:
-        names: names of Hugging Face's parameters, which are stacked along the rows of ours.
+        names: names of Hugging Face's parameters, whose rows are stacked in our parameter.
         rows: number of our rows that belong to each name, if there are several names.
         transposed: True if Hugging Face's parameter is (in, out), as in a `Conv1D`.
         reordered: axis of our parameter along which Hugging Face's elements have another order, or
@@ -140,7 +140,7 @@ def refuse_unused_weights(theirs: Mapping[str, Tensor], whose: str, wanted: str)
     """Raise ModelError if there are weights that a network does not use.
 
     Args:
-        theirs: weights that `join_parameter` has left over.
+        theirs: the weights that `join_parameter` has not removed.
         whose: family of networks, for the message.
         wanted: kind of network to use instead, for the message.
 
@@ -164,11 +164,11 @@ def refuse_unsupported_values(config: Mapping[str, Any], **expected: tuple[objec
     """Raise ModelError if a key of a config has a value that our networks do not support.
 
     Args:
-        expected: the supported values of each key. A key that is missing in the config counts as
-            having the first of them.
+        expected: the supported values of each key. A key that is missing in the config is taken to
+            have the first supported value.
 
     Raises:
-        ModelError: a key has another value; the message lists the supported ones.
+        ModelError: a key has another value; the message lists the supported values.
     """
     for name, values in expected.items():
         value = config.get(name, values[0])

@@ -6,7 +6,7 @@
 Row t of the weights belongs to the step that predicts target token t. The default layer is the one
 before the last. The average of its heads agrees best with human alignments (Garg et al. 2019,
 "Jointly Learning to Align and Translate with Transformer Models"). The most attended source token
-is often, but not always, the one that was translated.
+is often, but not always, the token that was translated.
 
 Shape suffixes as in `model.blocks.attention`.
 """

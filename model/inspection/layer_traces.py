@@ -27,8 +27,8 @@ class EmbeddingTrace:
 class AttentionTrace:
     """One multi-head attention (§3.2).
 
-    If positions are rotary, queries and keys of self-attention are recorded after rotation. Heads
-    of keys and values that several heads of queries share are repeated for each.
+    If positions are rotary, queries and keys of self-attention are recorded after rotation. If
+    several query heads share a head of keys and values, that head is repeated for each of them.
     """
 
     queries_bhtd: Tensor
@@ -44,7 +44,7 @@ class AttentionTrace:
 class FeedForwardTrace:
     """One feed-forward network (§3.3)."""
 
-    inner_btf: Tensor  # activation's output, or a SwiGLU's gated product
+    inner_btf: Tensor  # output of the activation, or gated product of SwiGLU
     output_btm: Tensor
 
 

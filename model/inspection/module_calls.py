@@ -1,7 +1,7 @@
 """Recorder of modules' inputs and outputs during a forward pass, by forward hooks.
 
-Recorded values are those of the network's own code. Only scores and weights are recomputed from the
-recorded queries and keys, because a fused kernel never stores them. The recomputation uses the
+Recorded values are computed by the network's own code. Only scores and weights are recomputed from
+the recorded queries and keys, because a fused kernel never stores them. The recomputation uses the
 functions of `AttentionBackend.MATMUL` (`attention_scores`, `attention_weights`).
 """
 

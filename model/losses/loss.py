@@ -4,14 +4,14 @@
 
 The gradient with respect to the logits follows directly from the logits (softmax minus target). So
 one step computes both loss and gradient of a chunk of tokens. The logits of a whole batch, by far
-the largest tensor of a small model, never exist. Two gradients are kept for the backward pass: the
-gradient of the output matrix, in fp32, and the gradient of the hidden states. The trainer divides
-by the target tokens of the *global* step, so no mean is taken here.
+the largest tensor of a small model, are never allocated. Two gradients are kept for the backward
+pass: the gradient of the output matrix, in fp32, and the gradient of the hidden states. The trainer
+divides by the target tokens of the *global* step, so no mean is taken here.
 
-Nearly all time is spent on operations over n · v logits. So there are only a few: the products, one
-softmax, two maxima. Label smoothing adds the same share to *every* entry of each token's target
-distribution. Its loss and gradients are computed from two sums instead of single logits: the sum of
-the hidden states over tokens, and the sum of the output matrix over entries.
+Nearly all time is spent on operations over n · v logits. So the code has only a few of them: the
+products, one softmax, two maxima. Label smoothing adds the same share to *every* entry of each
+token's target distribution. Its loss and gradients are computed from two sums instead of single
+logits: the sum of the hidden states over tokens, and the sum of the output matrix over entries.
 
 Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: forward and backward of 1,000
 tokens and 10,000 entries, in milliseconds. The first number is torch's cross_entropy on full logits
@@ -34,7 +34,8 @@ from torch.nn import functional as F
 from model.blocks.linear import product
 
 MIN_CHUNK_TOKENS = 512
-# On a GPU, each chunk takes some twenty kernel starts, so that its logits may be 1 GiB in fp32.
+# On a GPU, each chunk takes some twenty kernel starts. So chunks are large: up to 1 GiB of logits
+# in fp32.
 GPU_CHUNK_LOGITS = 2**28
 # Number of columns added for an output's bias. Only the first is not zero; the others keep the
 # width a multiple of 8, for which products are fastest.
@@ -115,8 +116,8 @@ def label_smoothed_sums(
 def tokens_per_chunk(hidden_nd: Tensor, weight_vd: Tensor) -> int:
     """Return how many tokens have their logits in memory at the same time.
 
-    On a CPU, the logits of a chunk of d tokens are as large as the output matrix. The result
-    changes the order of sums, and is in `trainer.state.numerics`.
+    On a CPU, the logits of a chunk of d tokens are as large as the output matrix. The number
+    affects the order of sums, so it is part of the numerics fingerprint (`trainer.state.numerics`).
     """
     if hidden_nd.is_cpu:
         return max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
@@ -127,7 +128,7 @@ def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor,
     """Return logits and probabilities (c, v), and the logs of the softmaxes' denominators (c,)."""
     logits_cv = product(hidden_cd, weight_vd).float()
     p_cv = torch.softmax(logits_cv, dim=1)
-    # Computed from the most probable entry, whose probability is never rounded to zero.
+    # The logs are computed from the most probable entry, whose probability is never rounded to 0.
     return logits_cv, p_cv, logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
 
 

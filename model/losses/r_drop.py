@@ -8,11 +8,11 @@ equation 4, so that its magnitude is comparable to the loss of one pass:
     ½ (CE(p) + CE(q)) + α/4 · (KL(p ‖ q) + KL(q ‖ p))
 
 CE is the label-smoothed cross-entropy of `model.losses.loss`. Since p and q each sum to 1, the sum
-of the two divergences is Σ (p - q)(z - y). Here z are the logits of p, and y those of q. This needs
-no logarithm of a probability.
+of the two divergences is Σ (p - q)(z - y). Here z are the logits of p, and y the logits of q. This
+sum needs no logarithm of a probability.
 
 The computation follows `model.losses.loss`: it processes one chunk of tokens after another,
-computes the gradients directly from the logits, and never has the logits of a whole batch.
+computes the gradients directly from the logits, and never allocates the logits of a whole batch.
 
 Shape suffixes: n target tokens of *one* pass, m = 2n of both, d model width, v vocabulary, c tokens
 of one chunk, e = 2c of both passes.
@@ -57,7 +57,7 @@ class RDrop:
 def r_drop_sums(
     hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor, label_smoothing: float, alpha: float
 ) -> RDropSums:
-    """Return the loss sums of both passes, whose hidden states are concatenated, without padding.
+    """Return the loss sums of two passes, from their concatenated hidden states without padding.
 
     Args:
         hidden_md: (2n, d); token i of the second pass is row n + i.
@@ -113,8 +113,9 @@ class _ProjectedRDrop(torch.autograd.Function):
                 # Compute the sum of two gradients. The gradient of the cross-entropies lacks the
                 # part of label smoothing that all entries have in common, which is subtracted after
                 # the loop. The gradient of the divergences with respect to z is p - q + p (z - y -
-                # Σ p (z - y)). With respect to y, p and q as well as z and y are exchanged. The sum
-                # overwrites the logits, and each line is one pass over them.
+                # Σ p (z - y)). The gradient with respect to y has p and q exchanged, and z and y
+                # exchanged. The sum overwrites the logits, and each line is one pass over the
+                # logits.
                 quarter = alpha / 4
                 grad_p_cv = apart_cv.mul_(quarter)
                 torch.sub(0.5 + quarter + quarter * by_q_c1, grad_p_cv, out=grad_q_cv)

@@ -44,8 +44,8 @@ class DecoderOnly(LayerStack):
 
     Attributes:
         width: width of the hidden states, d.
-        context_length: maximum length of a part in training. Learned positions end there; other
-            kinds have no limit.
+        context_length: maximum length of a part in training. Learned positions end at this length;
+            other kinds of positions have no limit.
         vocabulary_size: v.
         pad_id: id at padding, whose embedding affects no result.
     """

@@ -99,7 +99,7 @@ class EncoderOnly(LayerStack):
                 and the host waits for the device.
 
         Raises:
-            ModelError: a position is beyond the learned ones.
+            ModelError: a position is above the learned positions.
         """
         self._check_positions(position_bt)
         packing = packing or packing_of_parts(part_bt)

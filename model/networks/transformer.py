@@ -43,7 +43,8 @@ class Vocabulary:
     """Sizes of the two vocabularies, and the special ids, which both share.
 
     Attributes:
-        bos_id: first token of a target input; equal to `pad_id` if it begins with padding.
+        bos_id: first token of a target input; equal to `pad_id` if target inputs begin with
+            padding.
     """
 
     source_size: int
@@ -138,8 +139,8 @@ class Transformer(nn.Module):
             known: the packings of source and target if the host knows them. Otherwise, they are
                 computed here, and the host waits for the device.
         """
-        # A target's input has as many real tokens as its output, but only the output shows how
-        # many: the input may have EOS, or PAD instead, after its last real token.
+        # The input and the output of a target have the same number of real tokens, but only the
+        # output shows this number. In the input, EOS or PAD may follow the last real token.
         sides = known or packings(self.is_real(source_bs), self.is_real(target_output_bt))
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
@@ -218,7 +219,7 @@ class Transformer(nn.Module):
         return hidden_bkd
 
     def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
-        """Embed ids (b, t) at positions 0…t-1, or all at `position` if that is given."""
+        """Embed ids (b, t) at positions 0…t-1, or all of them at `position` if it is given."""
         vectors = embedding(ids)
         table = None
         if self.positions is not None:
@@ -240,7 +241,7 @@ class Transformer(nn.Module):
         return x
 
     def _rotation(self, x_btd: Tensor, position: int | None = None) -> Rotation | None:
-        """Return the rotation of positions 0…t-1, or, when decoding, of the one given position."""
+        """Return the rotation of positions 0…t-1 or, in decoding, of the given position."""
         if self.rotary is None:
             return None
         start, stop = _bounds(x_btd, position)
@@ -279,5 +280,5 @@ class Transformer(nn.Module):
 
 
 def _bounds(x_btd: Tensor, position: int | None) -> tuple[int, int]:
-    """Return start and stop (exclusive) of positions 0…t-1, or of the one given position."""
+    """Return start and stop (exclusive) of positions 0…t-1, or of the given position."""
     return (0, x_btd.shape[1]) if position is None else (position, position + 1)

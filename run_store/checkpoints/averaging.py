@@ -50,7 +50,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
     readers = [CheckpointReader(checkpoint) for checkpoint in averaged]
     steps = [checkpoint.step for checkpoint in averaged]
     final = checkpoints / average_name(steps)
-    # Number 0 is that of no owner. What a killed call has left is not locked.
+    # No owner has the number 0. Folders that a killed call has left are not locked.
     prefix = f"{WORK}{0:08d}-"
     remove_unlocked(checkpoints.glob(f"{prefix}*"))
     work, lock = new_locked_folder(prefix, checkpoints, must_lock=False)

@@ -1,4 +1,4 @@
-"""Saved states of a run from which ranks can continue, and the one that is a folder."""
+"""Saved states of a run that ranks can restore, and checkpoints in folders."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def sha256_of(path: Path) -> str:
 
 
 def compare_size(folder: Path, record: FileRecord, objects: StateObjects | None) -> None:
-    """Compare the size of a checkpoint's file, in its folder or in an object store.
+    """Compare the size of a checkpoint's file with the expected size.
 
     Raises:
         CheckpointError: the file is missing, or has another size; the message has both values.
@@ -127,7 +127,7 @@ class Checkpoint:
 
     def verify_share(self, rank: int, world_size: int) -> None:
         if self.objects:
-            return  # readers compare each chunk with its hash, and ranks read all of them
+            return  # the ranks read all chunks, and compare them with their hashes
         for record in self.header.files[rank::world_size]:
             self.verify_file(record)
 
@@ -147,9 +147,10 @@ class Checkpoint:
                 pass
 
     def verify_before_reading(self) -> None:
-        """Verify what a reader of the checkpoint does not: each hash, or in an object store sizes.
+        """Verify what readers of the checkpoint do not: hashes, or only sizes in an object store.
 
-        Readers of an object store compare each chunk with its hash, so nothing is read twice.
+        Readers of an object store compare each chunk with its hash, so hashes are not verified
+        here.
 
         Raises:
             CheckpointError: a file differs from the header, or is missing.

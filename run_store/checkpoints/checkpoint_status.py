@@ -1,8 +1,8 @@
 """Quick inspection of a run's checkpoints.
 
-It reads each header, and compares the file sizes in the header with the actual sizes. It does not
-prove that every byte is unchanged. For that, `transloom checkpoints verify` reads and hashes all
-files.
+The inspection reads headers, and compares the file sizes in each header with the actual sizes. It
+does not prove that every byte is unchanged. To prove this, `transloom checkpoints verify` reads and
+hashes all files.
 """
 
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ class CheckpointPublisher(Protocol):
         """Remove published checkpoints, by their folder names."""
 
     def begin_attempt(self, attempt: str) -> None:
-        """Remove the leftovers of former attempts, whose ranks have ended, some time from now."""
+        """Schedule the removal of leftovers of former attempts, whose ranks have ended."""
 
 
 class CheckpointCommitter:
@@ -72,7 +72,7 @@ class CheckpointCommitter:
 
     Attributes:
         attempt: the name of this start of the ranks. It is part of the names of the ranks' partial
-            folders, because ranks of an earlier start may still be writing to theirs.
+            folders, because ranks of an earlier start may still be writing to their folders.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CheckpointCommitter:
         self._failed: set[int] = set()
         self._uncommitted: _Complete | None = None
         self._publisher = publisher
-        self._publishing: dict[str, _Complete] = {}  # by folder names, oldest first
+        self._publishing: dict[str, _Complete] = {}  # checkpoints by folder name, oldest first
         self.newest_step = 0
         if publisher:
             publisher.begin_attempt(self.attempt)
@@ -182,7 +182,7 @@ class CheckpointCommitter:
         Raises:
             LeaseLostError: another process owns the run now, which is the cause of the failure.
         """
-        with suppress(OSError):  # the file system may be unavailable for a moment
+        with suppress(OSError):  # the file system may be unavailable for a short time
             self._lease.check()
         news = step not in self._failed
         self._failed.add(step)

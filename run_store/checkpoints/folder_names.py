@@ -1,4 +1,4 @@
-"""Names of the folders of checkpoints, by which they are found."""
+"""Names of the folders of checkpoints and averages."""
 
 from pathlib import Path
 

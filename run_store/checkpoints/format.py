@@ -95,7 +95,7 @@ def guard_state(state: Any) -> dict[str, Any]:
     """Return a copy of a guard's state, as a checkpoint stores it.
 
     Raises:
-        TypeError, ValueError: it is no JSON object, or too large.
+        TypeError, ValueError: the state is not a JSON object, or is too large.
     """
     text = json.dumps(state, allow_nan=False)
     if not isinstance(state, dict) or len(text) > MAX_GUARD_STATE_BYTES:
@@ -128,7 +128,7 @@ class CheckpointHeader(FileModel):
     numerics: dict[str, Any]
     parameters: dict[str, Shape]
     parameter_groups: list[dict[str, Any]]
-    # Of this step's validation; empty if there was none.
+    # Scores of this step's validation; empty if there was no validation.
     scores: Scores = Field(default_factory=dict)
     validation_due: bool = False  # a stop request postponed this step's validation
     early_stopping: EarlyStoppingState = EarlyStoppingState()
@@ -151,7 +151,7 @@ class CheckpointHeader(FileModel):
     # imported weights.
     imported_from: str | None = None
     files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
-    sha256: str | None = None  # hash of all other fields, which each file has
+    sha256: str | None = None  # hash of all other fields; every file has it
 
     def to_json(self) -> str:
         """Return the content of checkpoint.json, including its hash."""

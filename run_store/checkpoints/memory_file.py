@@ -9,7 +9,7 @@ from data_pipeline.storage.regular_files import open_regular
 from run_store.checkpoints.state_file import CHUNK_BYTES
 from run_store.errors import DamagedCheckpointError
 
-SLOTS = 2  # memory files of each rank
+SLOTS = 2  # number of memory files of each rank
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class MemoryFile:
     """State file that a rank has written to its node's memory, or a copy on another node.
 
     Attributes:
-        path: the file, in the run's folder in that node's memory.
-        bytes: its size.
-        crc32: its checksum, which detects a file that was only partly copied.
+        path: the path of the file, in the run's folder in the node's memory.
+        bytes: the size of the file.
+        crc32: the checksum of the file, which detects an incomplete copy.
     """
 
     path: Path

@@ -102,7 +102,7 @@ def _is_private(path: Path) -> bool:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that a run can use in its folder: free ones, and those that it uses now."""
+    """Return the bytes that a run can use in its folder: free bytes, and bytes that it uses now."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize + used_bytes(folder)
 

@@ -99,7 +99,7 @@ class CheckpointReader:
         return result
 
     def read_into(self, kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
-        """Fill a flat fp32 tensor on any device, as `read` would return it.
+        """Fill a flat fp32 tensor on any device with the elements that `read` would return.
 
         On the host, the elements are read directly into the target.
         """
@@ -127,7 +127,7 @@ class CheckpointReader:
             begin += len(chunk)
 
     def _check(self, piece: _Piece, kind: str, begin: int, part: torch.Tensor) -> None:
-        if part.sum().isfinite():  # then every element is finite; the sum itself may overflow
+        if part.sum().isfinite():  # a finite sum has only finite elements
             return
         # A moment may be infinite, because the square of a large gradient may overflow.
         is_valid = part.isfinite() if kind in (MASTER, EMA) else ~part.isnan()

@@ -1,4 +1,4 @@
-"""Retention of checkpoints: keep the newest, the best, and those of every k-th step."""
+"""Retention of checkpoints: keep the newest, the best, and the checkpoint of every k-th step."""
 
 from collections.abc import Mapping
 from pathlib import Path

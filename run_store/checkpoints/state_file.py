@@ -6,7 +6,7 @@
     header       JSON: dtype, shape, and byte range of each tensor
     data         fp32 elements of the tensors, little-endian, without gaps
 
-The writer hashes the bytes while it writes them, and syncs the file to the disk before it returns.
+The writer hashes the bytes while it writes them, and finally syncs the file to the disk.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ class StateFile(Protocol):
     """An open state file, on a disk or in a node's memory.
 
     Attributes:
-        label: the file's path, and its node if that is another one.
+        label: the path of the file, and the name of its node if the file is on another node.
     """
 
     label: str
@@ -114,7 +114,7 @@ class LocalStateFile:
 
     @cached_property
     def _content(self) -> "torch.Tensor":
-        """Bytes of the file, mapped; torch's mapping keeps no file open, unlike Python's."""
+        """Memory-mapped bytes of the file; torch's mapping keeps no file open, unlike Python's."""
         import torch
 
         try:
@@ -167,14 +167,14 @@ def write_state_file(
 
 
 def read_layout(file: BinaryIO, size: int) -> tuple[list[StoredFragment], dict[str, int]]:
-    """Return the fragments in an open state file, and the position of each one's data by its key.
+    """Return the fragments in an open state file, and the position of their data by fragment key.
 
     Args:
         file: the file, at its beginning.
-        size: its size in bytes.
+        size: the size of the file in bytes.
 
     Raises:
-        ValueError: the file holds anything but flat fp32 tensors without gaps.
+        ValueError: the file is not a sequence of flat fp32 tensors without gaps.
     """
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     data_bytes = size - LENGTH_BYTES - length

@@ -9,7 +9,7 @@
       checkpoint.json
 
 Parts are plain objects, because an object store cannot list or abort the multipart uploads of
-another process. A local folder that stands for such a checkpoint has `checkpoint.json` and
+another process. The local copy of such a checkpoint is a folder with `checkpoint.json` and
 `parts.json`, but no state files. Every chunk that a reader receives is compared with its hash.
 """
 
@@ -154,8 +154,8 @@ def upload_state_file(
         store: the location of the checkpoint's objects.
         path: the local file.
         record: the file's entry.
-        there: sizes of parts by their names, which an interrupted upload of the same file has left;
-            they are not uploaded again.
+        there: the size of each part that an interrupted upload of the same file has left, by the
+            part's name; these parts are not uploaded again.
         report: receives the number of bytes of each finished part.
 
     Raises:
@@ -182,8 +182,8 @@ class StateObjects:
     """State files of one checkpoint in an object store, read by verified chunks.
 
     Readers of all files share a small cache of chunks. Several threads may read. If the object
-    store does not answer, each method raises its error, an `OSError`, because a later try may
-    succeed; a `CheckpointError` would end the run.
+    store does not answer, each method raises an `OSError`, because a later try may succeed. A
+    `CheckpointError` would end the run.
     """
 
     def __init__(self, parts: PartList) -> None:
@@ -197,7 +197,7 @@ class StateObjects:
         self._lock = threading.Lock()
 
     def open_files(self, names: Sequence[str]) -> list["ObjectStateFile"]:
-        """Open state files, several at once, because each one needs a request."""
+        """Open state files, several at the same time, because each file needs a request."""
         with ThreadPoolExecutor(CHUNKS_IN_FLIGHT, "open") as pool:
             return list(pool.map(lambda name: ObjectStateFile(self, name), names))
 
@@ -212,7 +212,7 @@ class StateObjects:
         return self._files[name].bytes
 
     def verify_sizes(self) -> None:
-        """Check that all parts of all files exist and have their sizes, without reading them.
+        """Check that all parts of all files exist with their expected sizes, without reading them.
 
         Raises:
             CheckpointError: a part is missing, or has another size.
@@ -270,7 +270,7 @@ class StateObjects:
         unfinished.replace(path)
 
     def beginning(self, name: str, size: int) -> bytes:
-        """Return the first `size` bytes of a file, or all of a smaller one.
+        """Return the first `size` bytes of a file, or the whole file if it is smaller.
 
         Raises:
             CheckpointError: the file is damaged, or cannot be read.

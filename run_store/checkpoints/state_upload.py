@@ -1,8 +1,9 @@
-"""Upload of a rank's state files to an object store, behind the training.
+"""Upload of a rank's state files to an object store, while training continues.
 
-The writer writes a state file to the node's disk and hands it over. A thread uploads it, removes it
-and reports it. While an upload is in flight, only the newest file waits; an older one that still
-waits is given up. So a slow object store delays or drops checkpoints, but it never delays a step.
+The writer writes a state file to the node's disk. A thread uploads the file, removes it from the
+disk and reports it. While an upload is in flight, only the newest file waits; an older file that
+still waits is given up. So a slow object store delays or drops checkpoints, but it never delays a
+step.
 """
 
 import threading
@@ -100,7 +101,7 @@ class StateUploader:
                 return
 
     def finish(self) -> None:
-        """Wait until no file waits and no upload is in flight; re-raise the thread's exception."""
+        """Wait until all files are uploaded or given up; re-raise the thread's exception."""
         uploads, self._uploads = self._uploads, []
         for upload in uploads:
             upload.result()
@@ -116,7 +117,7 @@ class StateUploader:
         with self._lock:
             state, self._waiting = self._waiting, None
         if state is None:
-            return  # an earlier call has uploaded the newer file
+            return  # an earlier call has uploaded this file
         try:
             self._upload(state)
         except OSError as error:

@@ -8,8 +8,8 @@ from foundation.file_model import Count, FileModel
 from foundation.wording import counted, join_first, join_items
 from run_store.errors import RunError
 
-MAX_PARAMETERS = 8  # of a finding; one flipped bit can change the gradients of all parameters
-SHOWN_PARAMETERS = 2  # in a text
+MAX_PARAMETERS = 8  # limit per finding: one flipped bit can change the gradients of all parameters
+SHOWN_PARAMETERS = 2  # limit in a text
 
 
 class Finding(FileModel):
@@ -18,7 +18,7 @@ class Finding(FileModel):
     Attributes:
         checked_step: the step, which was not applied.
         parameters: the first parameters with wrong gradients; "loss" stands for the losses.
-        parameter_count: the number of all such parameters.
+        parameter_count: the number of all parameters with wrong gradients.
     """
 
     checked_step: Count
@@ -41,9 +41,10 @@ class CorruptionFinding(Finding):
 
     Attributes:
         slots: the slots whose losses or gradients differ.
-        ranks: the ranks that computed wrong bits, or two ranks of which one did.
+        ranks: the ranks that computed wrong bits, or two ranks of which one computed wrong bits.
         nodes: the name of the node of each of these ranks.
-        is_certain: whether all of `ranks` were wrong; otherwise it is open which one was.
+        is_certain: whether all of `ranks` were wrong; otherwise one of two ranks was, and it is
+            unknown which one.
         is_reproducible: whether the wrong result was repeated with the same inputs.
         last_verified_step: the last step at which the checks of all these ranks passed.
     """

@@ -11,15 +11,15 @@
             steps    a value for each step: float64 for the step, the time and running totals,
                      float32 for other numbers
 
-Points and steps are stored column after column. A block has the columns of the steps that are known
-for one of them, so a fact that is recorded later is in the next block. The values of a skipped step
-and unknown values are NaN with different bits.
+Points and steps are stored column after column. A block has a column for each value that at least
+one of its steps has. A fact that the run begins to record later therefore appears in later blocks.
+The values of a skipped step and unknown values are NaN with different bits.
 
-The record is the truth, and the curve file repeats it. Each block names its range of the record and
-has a checksum of the end of that range. Readers therefore notice that a record was cut or replaced:
-they use the blocks up to the first one that does not match, and read the later lines from the
-record. A block that is missing, because the process was killed or the disk was full, is written
-before the next one.
+The record is authoritative, and the curve file repeats its numbers. Each block names its range of
+the record and has a checksum of the end of that range. Readers therefore notice that a record was
+cut or replaced: they use the blocks up to the first one that does not match, and read the later
+lines from the record. A block that is missing, because the process was killed or the disk was full,
+is written before the next one.
 """
 
 import os
@@ -42,20 +42,21 @@ from run_store.record.line_blocks import BLOCK_STEPS, LineBlock, read_blocks
 from run_store.record.metrics_lines import TrainLine
 
 POINT_STEPS = 64
-# Blocks of a run of an earlier version are added during several steps, since each takes 20 ms.
+# Each block takes 20 ms. The blocks that a run of an earlier version lacks are added in several
+# steps.
 BLOCKS_AT_ONCE = 8
 DOUBLES = frozenset(("step", "time", "target_tokens_seen", "wall_seconds", "counted_seconds"))
 # NaN of a skipped step, whose bits differ from those of numpy's NaN as float32, too.
 SKIPPED = np.uint64(0x7FF8_0000_2000_0000)
-# Limits of what a reader accepts: bytes of header and points, of one block and of all, which are
-# those of 50 to 100 million steps.
+# Limits of what a reader accepts: bytes of one block's header and points, and bytes of all blocks,
+# enough for 50 to 100 million steps.
 MAX_HEADER_BYTES = 2**26
 MAX_READ_BYTES = 2**29
 MAX_COLUMNS = 64
 # Number of bytes at the end of a block's range that identify the record.
 _CHECKED_BYTES = 512
 _MAGIC = b"curves 1"
-# Magic bytes, sizes of header, points and steps, checksum of header and points, that of the steps.
+# Magic bytes; sizes of header, points and steps; checksums of header and points, and of steps.
 _PREFIX = struct.Struct("<8s5I")
 
 ColumnType = Literal["<f8", "<f4"]
@@ -114,11 +115,11 @@ class CurveFile:
     """Curve file of a record.
 
     Attributes:
-        blocks: the intact blocks that match the record, when the file was opened.
+        blocks: the blocks that were intact and matched the record when the file was opened.
         end: byte position after the last of these blocks, or after the last block that was written.
         record_end, last_step: position in the record and step up to which there are blocks.
-        problem: reason why a later block cannot be read; None if there is none, or if it does not
-            match the record.
+        problem: the reason why a later block cannot be read. None if there is no such block, or if
+            it does not match the record.
     """
 
     def __init__(self, path: Path, record: Path) -> None:
@@ -131,7 +132,7 @@ class CurveFile:
         self.blocks: list[CurveBlock] = []
         self.end = self.record_end = self.last_step = self.bytes_read = 0
         self.problem: str | None = None
-        self._next_step = 0  # at which the next block may be full
+        self._next_step = 0  # the step at which the next block may be full
         try:
             with open_regular(path) as file, open_regular(record) as text:
                 self._read(file.fileno(), text.fileno())
@@ -139,10 +140,10 @@ class CurveFile:
             self.problem = f"at byte {self.end:,} ({error_summary(error)})"
 
     def step_recorded(self, step: int) -> None:
-        """Append blocks that are full after a step was written to the record.
+        """Append the blocks that have become full with a step, which the record has already.
 
-        If the file cannot be written, as on a full disk, its blocks follow later. Readers can do
-        without them.
+        If the file cannot be written, for example on a full disk, the blocks are appended later.
+        Readers do not need them.
         """
         if step >= self._next_step:
             self._next_step = step + BLOCK_STEPS
@@ -151,10 +152,10 @@ class CurveFile:
                 self._next_step = self.last_step + BLOCK_STEPS
 
     def extend(self, most_blocks: int | None = None) -> None:
-        """Append the record's new blocks. The last lines fill no block yet, and are left out.
+        """Append the record's new blocks; leave out the last lines, which do not fill a block yet.
 
         Args:
-            most_blocks: the limit of this call.
+            most_blocks: the maximum number of blocks to append; None for no limit.
 
         Raises:
             OSError: the file cannot be written.
@@ -167,7 +168,7 @@ class CurveFile:
                 content = encode(block, _crc32(record.fileno(), block))
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             with os.fdopen(os.open(self.path, flags, 0o666), "wb", buffering=0) as file:
-                file.truncate(self.end)  # removes what does not match, or is incomplete
+                file.truncate(self.end)  # removes mismatching and incomplete blocks
                 if os.pwrite(file.fileno(), content, self.end) < len(content):
                     raise OSError(f"{self.path} is on a full disk")
             self.end, self.record_end = self.end + len(content), block.end
@@ -195,7 +196,7 @@ def _read_block(file: int, position: int, size: int) -> CurveBlock:
     """Read a block of a file that has `size` bytes.
 
     Raises:
-        ValueError, struct.error: it is damaged or incomplete.
+        ValueError, struct.error: the block is damaged or incomplete.
     """
     prefix = _PREFIX.unpack(os.pread(file, _PREFIX.size, position))
     magic, header_bytes, points_bytes, steps_bytes, crc32, steps_crc32 = prefix
@@ -208,7 +209,7 @@ def _read_block(file: int, position: int, size: int) -> CurveBlock:
         raise ValueError("its checksum differs")
     header = BlockHeader.model_validate_json(data[:header_bytes])
     stored = np.frombuffer(data, "<f8", offset=header_bytes).reshape(len(header.points), -1)
-    if header.points != ROW_COLUMNS:  # of another version
+    if header.points != ROW_COLUMNS:  # columns of another version
         columns = dict(zip(header.points, stored, strict=True))
         stored = _rows(columns, stored.shape[1], ROW_COLUMNS).T
     return CurveBlock(header, Points(stored.T), start + length, steps_crc32, end)
@@ -247,6 +248,6 @@ def encode(block: LineBlock, record_crc32: int) -> bytes:
 
 
 def _crc32(record: int, lines: LineBlock) -> int:
-    """Return the checksum of the end of some lines; another one if the record lacks the end."""
+    """Return the checksum of the end of some lines; it differs if the record lacks the end."""
     start = max(lines.start, lines.end - _CHECKED_BYTES)
     return zlib.crc32(os.pread(record, max(0, lines.end - start), start))

@@ -21,10 +21,10 @@ from run_store.record.metrics_lines import Event, SkippedLine, TrainLine, Valida
 from run_store.record.notify_event import NotifyEvent
 from run_store.record.run_status_model import LossForm, RunStatus
 
-# How a point of several steps represents their values: by the mean or by the value of the last one.
+# How a point of several steps represents their values: by their mean, or by the last value.
 Thinning = Literal["mean", "last"]
-# The current value. last: that of the newest line; share: part of the time of recent steps; recent:
-# over recent steps; computed: by `RunStatus`.
+# How the current value is computed. last: taken from the newest line; share: as a part of the time
+# of recent steps; recent: over recent steps; computed: by `RunStatus`.
 Current = Literal["last", "share", "recent", "computed"]
 _MEANINGS = {
     "last": "In the last applied step. ",
@@ -47,13 +47,13 @@ class Fact:
         name: the name of the field, in every machine-readable view.
         title: the name for people, in every view.
         unit: the unit of the value; empty for plain numbers.
-        format: the format of its values.
+        format: the format of the values.
         show: the places that show the fact.
         thin: how a point of a curve represents several steps; None for facts without a curve.
-        current: how its current value is found; None if no view shows a current value.
+        current: how the current value is computed; None if no view shows a current value.
         extremes: the extremes that a point of several steps also has.
         band: the facts with the lowest and the highest value of each step, such as over the ranks.
-        metric_name: its name in Prometheus, if it does not follow from `name`.
+        metric_name: the name in Prometheus, if it does not follow from `name`.
     """
 
     name: str
@@ -69,12 +69,12 @@ class Fact:
 
     @property
     def description(self) -> str:
-        """Description of the field, as in its class."""
+        """Description of the field, taken from its class."""
         return self._description(MODELS)
 
     @property
     def metric(self) -> str | None:
-        """Name in Prometheus after `transloom_run_`; None if it is no metric.
+        """Name in Prometheus after `transloom_run_`; None if the fact is not a metric.
 
         Shares end with `_ratio`.
         """
@@ -111,8 +111,8 @@ class EventKind:
     Attributes:
         name: the field `event` of its lines, or "skipped" for skipped steps.
         title: the name for people, in every view.
-        mark: the look of its marks on curves.
-        notify: the event of `tracking.notify.events` that sends a notification; None for none.
+        mark: the style of the marks on curves.
+        notify: the event of `tracking.notify.events` that sends a notification, or None.
     """
 
     name: str
@@ -157,7 +157,7 @@ _OF_THE_CURVE = (
     ),
     Fact("other_sums", "other sums", "per {unit}", "text"),
 )
-# Facts that depend on clocks, machines and restarts, and not on recipe and data alone.
+# Facts that depend on clocks, machines and restarts, not only on recipe and data.
 MEASURED = (
     Fact("observed", "numbers of observers", format="text"),
     Fact("time", "time", "s since the epoch", "number", (), "last"),

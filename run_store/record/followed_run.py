@@ -55,7 +55,7 @@ class FollowedRuns(Generic[T]):
 
 
 def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
-    """Return the signatures of what determines a run's status.
+    """Return the signatures of the files and folders that determine a run's status.
 
     If no process trains the run, its status changes only if a signature changes.
     """
@@ -67,7 +67,7 @@ def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
 def signature_of(path: Path) -> Signature | None:
     """Return the inode, size and modification time (ns) of a file, or None if there is no file.
 
-    A file that was changed or replaced has another signature.
+    The signature changes if the file is changed or replaced.
     """
     try:
         facts = path.stat()

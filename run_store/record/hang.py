@@ -7,10 +7,10 @@ from pydantic import Field
 from foundation.file_model import Count, FileModel
 from foundation.wording import counted, join_first
 
-MAX_RANKS = 64  # in each list of a finding
+MAX_RANKS = 64  # limit of each list of a finding
 MAX_DIMENSIONS = 32
 MAX_CHARACTERS = 200
-SHOWN_RANKS = 4  # in a text
+SHOWN_RANKS = 4  # limit in a text
 
 _Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
@@ -19,11 +19,11 @@ class Collective(FileModel):
     """Collective operation, as torch's flight recorder describes it.
 
     Attributes:
-        group: the name of its process group.
-        number: its number among the collectives of the group, from 1.
+        group: the name of the process group.
+        number: the number of the operation among the collectives of the group, from 1.
         operation: the backend and the operation, such as "gloo:all_reduce".
-        dtype: the type of its first input, such as "Float"; empty without an input.
-        shape: the shape of its first input.
+        dtype: the type of the first input, such as "Float"; empty without an input.
+        shape: the shape of the first input.
     """
 
     group: _Text
@@ -49,7 +49,7 @@ class RankOnNode(FileModel):
 
     Attributes:
         rank: the number of the rank.
-        node: its node's name in messages; None or empty if it is unknown.
+        node: the name of the rank's node in messages; None or empty if it is unknown.
     """
 
     rank: Count
@@ -66,7 +66,7 @@ class AbsentRank(RankOnNode):
 
     Attributes:
         has_record: False if the rank sent no record, because it is stopped, blocked or lost.
-        entered: the description of the collective that it entered instead, or None.
+        entered: the description of the collective that the rank entered instead, or None.
     """
 
     node: _Text = ""
@@ -80,10 +80,10 @@ class HangFinding(FileModel):
     Attributes:
         hang_step: the step of the ranks that entered the collective.
         collective: the first collective that does not complete; None if no rank waits in one.
-        absent: the first ranks that have not entered it, and the first ranks without a record.
-        absent_count: the number of all such ranks.
-        waiting: the first ranks that entered it.
-        waiting_count: the number of all such ranks.
+        absent: the first ranks that have not entered the collective or have no record.
+        absent_count: the number of all ranks that have not entered it or have no record.
+        waiting: the first ranks that entered the collective.
+        waiting_count: the number of all ranks that entered it.
     """
 
     hang_step: Count

@@ -51,12 +51,12 @@ def scored_steps(lines: Iterable[ValidationLine]) -> list[ScoredStep]:
 
 @dataclass
 class LineBlock:
-    """Lines of a part of a record, by kind.
+    """Lines of one part of a record, grouped by kind.
 
     Attributes:
         start, end: the byte positions before the first and after the last line.
-        last_step: the largest step up to `end`, also if it precedes `start`. Lines of this step and
-            of earlier ones are repetitions, which are left out.
+        last_step: the largest step up to `end`, even if its line precedes `start`. Lines of this
+            step and of earlier ones are repetitions, which are left out.
         steps: the steps, applied or skipped.
         others: the text of all lines except those of applied steps.
         damaged: number of invalid lines.

@@ -33,7 +33,7 @@ class LineFile:
     """
 
     def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
-        """Lock the file and remove a torn last line.
+        """Open and lock the file, and remove a torn last line.
 
         Args:
             path: the file, which is created if it is missing.

@@ -28,7 +28,7 @@ READ_BYTES = 2**18
 # Far more than any line needs: a validation with its samples has some kilobytes.
 LONGEST_LINE_BYTES = 2**24
 
-# Function that returns the bytes between two positions of a file, fewer at the end of the file.
+# Function that returns the bytes between two positions of a file, or fewer at the file's end.
 ReadRange = Callable[[int, int], bytes]
 
 
@@ -63,7 +63,7 @@ def whole_lines(read: ReadRange, start: int, stop: int) -> LineRange:
 
 
 def readable_lines(text: bytes, parse: Callable[[bytes], T]) -> tuple[list[T], int]:
-    """Return the complete lines of a text, as parsed, and the number of lines that are unreadable.
+    """Return the parsed complete lines of a text, and the number of unreadable lines.
 
     Args:
         parse: parses a line without its line end; raises ValidationError if the line is unreadable.
@@ -108,7 +108,7 @@ def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> i
     Args:
         read: reads a range of the file.
         end: the position to search backwards from.
-        most_bytes: the limit of the search; None searches to the start of the file.
+        most_bytes: the maximum number of bytes to search; None searches to the start of the file.
 
     Returns:
         The end of the line; 0 if there is no such line, or None if the limit is reached.
@@ -143,9 +143,9 @@ class TailRead(NamedTuple):
 class LineTail:
     """Reader that returns each line appended to a file exactly once.
 
-    It opens the file for each read: shared storage shows appended lines only then, and a process
-    that replaces the file does not have to wait. The file may be missing, end with an incomplete
-    line, be cut, or be replaced.
+    The reader opens the file for each read, because shared storage shows appended lines only then.
+    A process that replaces the file does not have to wait. The file may be missing, end with an
+    incomplete line, be cut, or be replaced.
 
         =========================================  ===============================================
         the file                                   the next read
@@ -221,7 +221,7 @@ class LineTail:
     def _is_unchanged(self, position: int, size: int, read: ReadRange) -> bool:
         """Return whether a file still seems to have the lines that were read.
 
-        It seems to have them if a line ends at `position`. If a file was cut and has grown beyond
+        The test is whether a line ends at `position`. If the file was cut and has grown beyond
         `position` again, a line rarely ends there.
         """
         if size < position:

@@ -17,7 +17,7 @@ from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import FileModel
 
 ENDED = "the run has ended: "  # prefix of the entry with the error that ended the run
-DETAIL = "detail: "  # prefix of an entry that is only in the file and never displayed
+DETAIL = "detail: "  # prefix of an entry that is never displayed
 INTERRUPTED = "asked to stop a second time: ended at once"
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000

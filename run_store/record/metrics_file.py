@@ -31,13 +31,14 @@ from run_store.record.metrics_lines import (
     parse_line,
 )
 
-# Relative difference between the losses of a repeated step that rounding may cause, for example if
-# the number of ranks or threads has changed. With exact numerics, no difference is allowed.
+# Largest relative difference that rounding may cause between the losses of a repeated step, for
+# example if the number of ranks or threads has changed. With exact numerics, no difference is
+# allowed.
 REPLAY_TOLERANCE = 1e-5
 
 
 class MetricsFile:
-    """Writer of metrics.jsonl; only rank 0 has one."""
+    """Writer of metrics.jsonl, used only by rank 0."""
 
     def __init__(
         self,
@@ -199,7 +200,7 @@ def _position_after(path: Path, step: int) -> int:
 
 
 def read_backwards(path: Path) -> Iterator[Line]:
-    """Yield the complete lines of a metrics file, last one first; none if the file is missing."""
+    """Yield the complete lines of a metrics file, last line first; none if the file is missing."""
     if path.exists():
         for _, line in _lines_backwards(path):
             yield parsed(path, line)

@@ -25,7 +25,7 @@ from run_store.scores import Scores
 
 VERSION: Literal[2] = 2
 
-MAX_FLOPS = 10**30  # per step or per second; more than all computers together can compute
+MAX_FLOPS = 10**30  # per step or second; more than all computers together can compute
 FlopCount = Annotated[int, Field(ge=0, le=MAX_FLOPS)]
 
 
@@ -73,8 +73,9 @@ class SlowRankState(RankOnNode):
     """Rank that is slower than the others, see `trainer.training.slow_ranks`.
 
     Attributes:
-        cause: "compute" if it computes longer than the others, "data" if it waits longer for data.
-        factor: its time as a multiple of the median of the other ranks; median of 25 steps.
+        cause: "compute" if the rank computes longer than the others, "data" if it waits longer for
+            data.
+        factor: the rank's time as a multiple of the other ranks' median time; median over 25 steps.
     """
 
     cause: SlowCause
@@ -298,7 +299,7 @@ class Resized(_Event):
     """Continuation of the run with another number of ranks.
 
     Attributes:
-        reason: why the number has changed, as a clause; None after a loss.
+        reason: why the number has changed, as a clause; None if ranks were lost.
         promise: as in `Resumed`.
     """
 
@@ -343,9 +344,9 @@ class SlowRankFound(_Event, SlowRankState):
     """Rank that has become slower than the others, see `trainer.training.slow_ranks`.
 
     Attributes:
-        seconds: its time per step, computing and waiting for data. Computing is scaled to the mean
-            work of a rank.
-        other_seconds: the median of the same times of the other ranks.
+        seconds: the rank's time per step for computing and waiting for data. Computing is scaled to
+            the mean work of all ranks.
+        other_seconds: the median of these times of the other ranks.
     """
 
     event: Literal["slow_rank"] = "slow_rank"
@@ -354,7 +355,7 @@ class SlowRankFound(_Event, SlowRankState):
 
 
 class RankRecovered(_Event, RankOnNode):
-    """Rank that was slower than the others, and is no longer.
+    """Rank that is no longer slower than the others.
 
     Attributes:
         factor: as in `SlowRankState`.
@@ -365,11 +366,11 @@ class RankRecovered(_Event, RankOnNode):
 
 
 class _FindingEvent(_Event):
-    """Finding that ranks or the driver have made, with the fields of its class."""
+    """Event with a finding of the ranks or the driver, and the fields of the finding's class."""
 
     @classmethod
     def of(cls, finding: FileModel, last_step: int) -> Self:
-        """Return the event of a finding, after the last recorded step."""
+        """Return the event of a finding; its step is the last recorded step."""
         return cls.model_validate({"step": last_step, **finding.model_dump()})
 
 

@@ -63,7 +63,7 @@ class Usage(FileModel):
 
 
 class NodeLine(Usage):
-    """Line of nodes.jsonl: a node's usage, the time, and the last recorded step at that time."""
+    """Line of nodes.jsonl: a node's utilization at a time, and the last recorded step then."""
 
     version: Literal[1] = 1
     time: Annotated[float, Field(ge=0, le=MAX_COUNT)]
@@ -85,7 +85,7 @@ class NodeUsage:
 
     Attributes:
         nodes: the lines of each node, oldest first.
-        thinned: whether the file has lines that are not in `nodes`, apart from unreadable ones.
+        thinned: whether the file has readable lines that are not in `nodes`.
         bytes_read: the number of bytes that were read.
         problem: description of unreadable lines, or None.
     """
@@ -164,7 +164,7 @@ def _end(read: ReadRange, size: int) -> bytes:
 
 
 def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
-    """Return parts of the file at even distances; the last one is the end of the file.
+    """Return parts of the file at even distances; the last part is the end of the file.
 
     Each part has a line of every node, unless there are hundreds of nodes.
     """
@@ -180,7 +180,7 @@ def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
 
 
 def _thinned(lines: list[NodeLine], points: int) -> list[NodeLine]:
-    """Return at most `points` lines at even distances, including the last one."""
+    """Return at most `points` lines at even distances, including the last line."""
     stride = -(-len(lines) // points)
     return lines[::-1][::stride][::-1]
 

@@ -81,7 +81,7 @@ class RecordEnd:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Seconds per step including work between steps, such as validations; None if unknown."""
+        """Seconds per step, including work between steps such as validations; None if unknown."""
         if len(self.recent) < 2:
             return None
         return _ratio(self._seconds, self.recent[-1].step - self.recent[0].step)
@@ -167,7 +167,7 @@ class RecordEnd:
         return min(max(stalled / self._seconds, 0.0), 1.0)
 
     def _largest_total(self, name: str) -> int | None:
-        """Return a total of the run, from its last step or its last restart."""
+        """Return a total of the run, from the line of its last step or last restart."""
         totals = [getattr(line, name) for line in (self.last, self.resumed) if line]
         return max((total for total in totals if total is not None), default=None)
 
@@ -237,7 +237,7 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
     recent: list[TrainLine] = []
     for text in reversed(steps[-RECENT_STEPS:]):
         line = parsed(path, text)
-        if not isinstance(line, TrainLine):  # a step that was skipped
+        if not isinstance(line, TrainLine):  # the step was skipped
             continue
         if recent and line.restarts != recent[-1].restarts:
             break  # the time between two starts is not part of the speed
@@ -246,7 +246,7 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
 
 
 def _last(path: Path, lines: list[bytes], marks: tuple[bytes, ...], kind: type[L]) -> L | None:
-    """Return the last line of a kind, identified by one of `marks` in its bytes, or None."""
+    """Return the last line that has one of `marks` in its bytes, or None."""
     text = next((line for line in reversed(lines) if any(mark in line for mark in marks)), None)
     line = parsed(path, text) if text else None
     return line if isinstance(line, kind) else None

@@ -1,4 +1,4 @@
-"""Status of a run from its folder: what the record, the checkpoints and the log say.
+"""Status of a run from its folder: from the record, the checkpoints and the log.
 
 ::
 
@@ -6,9 +6,10 @@
     log.txt        the end of the last start                                ├─▶ RunStatus
     metrics.jsonl  the last lines: step, scores, speed, remaining time     ─┘
 
-The run's owner adds what only it knows, and writes the status to `status.json`; views read that
-file. This module reads only the end of files that grow with the run. A folder may be half-written,
-damaged or forged: an unreadable part is listed in the status's `problems` and is not an error.
+The run's owner adds facts that only the owner knows, and writes the status to `status.json`, which
+views read. This module reads only the end of files that grow with the run. A folder may be
+half-written, damaged or forged: an unreadable part is listed in the status's `problems` and is not
+an error.
 """
 
 import time
@@ -40,7 +41,7 @@ from run_store.record.run_status import (
 from run_store.record.run_status_model import Owner, RunStatus, State
 from run_store.scores import BestScore, Scores, keep_best
 
-# Bytes to read from the end of a metrics file: about 300 steps, and 100,000 to find best scores.
+# Bytes to read from the end of a metrics file: about 300 steps, or 100,000 to find best scores.
 LAST_BYTES = 2**18
 MANY_BYTES = 2**26
 NOTICES = 5
@@ -57,7 +58,7 @@ def recorded_status(
 
     Args:
         run: the run's folder.
-        former: an earlier status: its settings, what the folder does not say, and findings from
+        former: an earlier status, for settings and facts that the folder lacks, and for findings in
             lines before the range that is read.
         owner: the run's last owner, or None.
         record_bytes: the number of bytes to read from the end of the metrics file.
@@ -115,10 +116,10 @@ def write_recorded_status(run: RunFolder, owner: OwnerMetadata | None = None) ->
     """Write `status.json` of a run that no process trains, from its record.
 
     Args:
-        owner: this process, if it owns the run; otherwise the file is that of the last owner.
+        owner: this process, if it owns the run. If None, the file names the last owner.
 
     Raises:
-        RunInUseError: a process owns the run, and writes the file itself.
+        RunInUseError: another process owns the run, and writes the file itself.
         OSError: the file cannot be written.
     """
     if owner is None and (held := ownership(run.path)):
@@ -130,7 +131,10 @@ def write_recorded_status(run: RunFolder, owner: OwnerMetadata | None = None) ->
 
 
 def lasting_status(run: RunFolder) -> RunStatus:
-    """Return what a run's last status says and its record does not, as far as it can be read."""
+    """Return the last status of a run, reduced to the fields that its record lacks.
+
+    If the last status cannot be read, the fields have their defaults.
+    """
     former = RunStatus()
     with suppress(OSError, ValueError):
         former = read_status(run) or former
@@ -141,8 +145,8 @@ def write_status(run: RunFolder, status: RunStatus, work: Path, *, is_final: boo
     """Replace `status.json` atomically.
 
     Args:
-        work: the folder of the unfinished file. It is removed from a former owner of the run, who
-            therefore cannot replace the file of the new one.
+        work: the folder of the unfinished file. A new owner of the run removes this folder, so that
+            a former owner cannot replace the new owner's file.
         is_final: whether no process trains the run now, and the file must survive a power loss.
 
     Raises:
@@ -222,7 +226,7 @@ def _failure(log: list[LogEntry], owner: OwnerMetadata | None) -> str | None:
 def _numbers(
     record: RecordEnd, header: CheckpointHeader | None, former: RunStatus
 ) -> dict[str, float]:
-    """Return the known values of the facts that have a current value and no field of the status."""
+    """Return known current values, by name, of the facts that are not fields of the status."""
     values = {
         fact.name: record.current(fact)
         for fact in FACTS
@@ -232,7 +236,7 @@ def _numbers(
         values["world_size"] = former.ranks
     for total in ("skipped_steps", "skipped_spikes"):
         known = [values[total], former.numbers.get(total, 0)]
-        if header:  # it may be newer than the metrics file
+        if header:  # the header may be newer than the metrics file
             known.append(getattr(header, total))
         values[total] = max(known)
     return {name: value for name, value in values.items() if value is not None}
@@ -252,7 +256,7 @@ def _findings(record: RecordEnd) -> dict[str, Any]:
 def _newest_scores(
     record: RecordEnd, header: CheckpointHeader | None, former: RunStatus
 ) -> tuple[Scores, int | None]:
-    """Return the newest scores and their step: of the record, or else of the checkpoint."""
+    """Return the newest scores and their step, from the record or else from the checkpoint."""
     if record.validations:
         last = record.validations[-1]
         return last.scores, last.step

@@ -20,7 +20,7 @@ from run_store.record.vitals import SupervisorState
 
 # Maximum age of a node's newest sample. If the newest sample is older, the node has left the run.
 SAMPLE_SECONDS = 600.0
-MAX_SLOW_RANKS = 8  # as many as the trainer writes into a line
+MAX_SLOW_RANKS = 8  # the trainer writes as many into a line
 LARGEST = 1e300  # a forged record may have numbers that no float represents
 
 _PREFIX = "transloom_run_"
@@ -78,7 +78,7 @@ def _of_run(run_status: RunStatus, fact: str) -> Iterator[tuple[dict[str, str], 
 
 
 def node_values(path: Path) -> list[MetricValue]:
-    """Return the values of `NODE_METRICS` for those nodes of a run that have a recent sample."""
+    """Return the values of `NODE_METRICS` for the nodes of a run that have a recent sample."""
     try:
         newest = newest_usage(RunFolder(path).nodes)
     except OSError:

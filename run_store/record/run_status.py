@@ -5,9 +5,9 @@
     status.json    state, numbers, processes, checkpoints, as the owner wrote them  ─┐
     owners/        the process that trains the run, and whether it lives            ─┴─▶ RunStatus
 
-A view reads nothing else to say how a run stands. It ignores the file of a former owner, and shows
-a run without a file by its name, with the command that writes the file from the record. The file is
-data of other users: it is read within limits, and no text, path or URL in it is opened.
+Views show the state of a run from these files alone. They ignore the file of a former owner. For a
+run without a file, they show the name, and the command that writes the file from the record. The
+file is data of other users: it is read within limits, and no text, path or URL in it is opened.
 """
 
 import time
@@ -30,7 +30,7 @@ from run_store.record.run_status_model import Owner, RunStatus
 T = TypeVar("T")
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
-# Values of fields that say something only while a process trains the run.
+# Values of the fields that have a meaning only while a process trains the run.
 NOT_TRAINED: dict[str, Any] = {
     **dict.fromkeys(("supervisor_state", "seconds_left", "memory_checkpoint_step")),
     "slow_ranks": [],
@@ -44,7 +44,7 @@ class ProblemCollector(list[str]):
     """List of problems that collects the errors of several reads."""
 
     def try_read(self, what: Path, read: Callable[[], T], default: T) -> T:
-        """Return the result of `read`; if it fails, add a problem of `what`, return `default`."""
+        """Return the result of `read`; if it fails, add a problem with `what`, return `default`."""
         try:
             return read()
         except RunError as error:
@@ -67,11 +67,11 @@ def is_run(path: Path) -> bool:
 
 
 def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMismatchError:
-    """Return the error for a folder whose runs cannot be listed.
+    """Return the error that the runs in a folder cannot be listed.
 
     Args:
         folder: the folder.
-        error: the error of listing it.
+        error: the error of the attempt to list them.
         or_else: the alternative argument of a command, such as " or a run".
     """
     return RunMismatchError(
@@ -105,7 +105,7 @@ def read_status(run: RunFolder) -> RunStatus | None:
     """Return the content of `status.json`, by any owner.
 
     Returns:
-        The status. None if there is no file, or an empty one, which a power loss can leave.
+        The status. None if there is no file, or if it is empty, as after a power loss.
 
     Raises:
         OSError, ValueError: the file cannot be read.
@@ -120,7 +120,7 @@ def read_status(run: RunFolder) -> RunStatus | None:
 def run_status_of(path: Path) -> RunStatus:
     """Return the current status of the run in a folder.
 
-    An exception while it is read becomes the run's problem, so that no run hides others.
+    An exception during the read becomes a problem of this run, so that other runs are still shown.
     """
     try:
         return _run_status(RunFolder(path))
@@ -138,7 +138,7 @@ def run_status_of(path: Path) -> RunStatus:
 
 def _run_status(run: RunFolder) -> RunStatus:
     path, problems = run.path, ProblemCollector()
-    # Read the owner first. If the owner has left by then, its file is the final one.
+    # Read the owner first. If it has left by now, its status file is final.
     held = problems.try_read(path / "owners", lambda: ownership(path), None)
     found = problems.try_read(run.status, lambda: read_status(run), None)
     card = held.card if held else None
@@ -160,7 +160,7 @@ def _run_status(run: RunFolder) -> RunStatus:
             problems += [missing] if missing else []
         elif missing:
             update |= {"state": "damaged" if problems else "unknown", "reason": missing}
-        elif known.state == "training":  # a copy of a run, or its owner could not write the file
+        elif known.state == "training":  # a copied run, or the owner could not write it
             update |= {"state": "stopped", "reason": None}
     if held and owner:
         silent_seconds = round(time.time() - held.renewed, 1)
@@ -178,7 +178,7 @@ def _missing_text(run: RunFolder) -> str:
 
 
 def has_live_lease(held: Ownership) -> bool:
-    """Return whether the owner has not left, may live, and has renewed its lease in time.
+    """Return whether the owner has not left, may be alive, and has renewed its lease in time.
 
     The time of the renewal may be in the future, because the clock of the file server may be ahead.
     """

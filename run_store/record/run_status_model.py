@@ -41,15 +41,15 @@ class Owner(OwnerMetadata):
     """Process that trains the run, or the last process that trained it.
 
     Attributes:
-        silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
-            clock of the file server is ahead; 0 in the file.
+        silent_seconds: the time since the last heartbeat, by this machine's clock. It is negative
+            if the clock of the file server is ahead, and 0 in the file.
     """
 
     silent_seconds: float = 0.0
 
 
 class RunStatus(FileModel):
-    """Status of a run, as of a time and a step."""
+    """Status of a run at a time and after a step."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -151,7 +151,7 @@ class RunStatus(FileModel):
     """Unreadable parts of the folder, each described in a sentence."""
 
     def in_training(self, vitals: Vitals | None) -> Self:
-        """Return the status of the run while its processes are in this state."""
+        """Return a copy of the status of a run that trains, with this state of its processes."""
         update: dict[str, Any] = {"state": "training", "reason": None, "vitals": vitals}
         if vitals:
             update["supervisor_state"] = vitals.supervisor_state

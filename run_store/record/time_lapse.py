@@ -88,7 +88,7 @@ def read_frame(path: Path) -> TimeLapseFrame:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a frame; the message names the file.
+        ValueError: the file is not a frame; the message names it.
     """
     try:
         return TimeLapseFrame.from_json(read_regular(path, LIMITS.bytes), LIMITS)

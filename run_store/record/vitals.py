@@ -25,10 +25,10 @@ class RankVitals(FileModel):
 
     Attributes:
         rank: the number of the rank.
-        node: its node's name in messages.
-        phase: its phase in its last report.
-        step: its step in its last report.
-        silent_seconds: seconds since its last heartbeat.
+        node: the name of the rank's node in messages.
+        phase: the phase in the rank's last report.
+        step: the step in the rank's last report.
+        silent_seconds: seconds since the rank's last heartbeat.
     """
 
     rank: Count
@@ -43,10 +43,10 @@ class DataWorkerVitals(FileModel):
 
     Attributes:
         number: the number of the data worker.
-        node: its node's name in messages; None until the worker's first answer.
-        alive: whether it has answered recently.
-        windows_read: windows read since its process started; None until the worker's first answer.
-        silent_seconds: seconds since its last heartbeat.
+        node: the name of the worker's node in messages; None until the worker's first answer.
+        alive: whether the worker has answered recently.
+        windows_read: windows read since the worker's process started; None until its first answer.
+        silent_seconds: seconds since the worker's last heartbeat.
     """
 
     number: Count

@@ -1,8 +1,9 @@
 """Changes of a run in an object store by processes that do not train it.
 
-Such a process stores its objects under the number of the next owner. The present owner deletes
-unnamed objects of no later number, so it leaves them alone. The next owner deletes them, unless the
-head names them by then. Therefore the head is changed only if the run still has the same owner.
+Such a process stores its objects under the number of the next owner. The current owner does not
+delete them, because it deletes unnamed objects only under its own number and earlier numbers. The
+next owner deletes them, unless the head names them by then. Therefore such a process changes the
+head only if the run still has the same owner.
 """
 
 import hashlib
@@ -37,14 +38,15 @@ from run_store.run_url import run_url
 class Addition:
     """Files and checkpoints that one change of the head adds to a run.
 
-    A driver may train the run at the same time; it takes the files over.
+    A driver that trains the run at the same time fetches the added files.
     """
 
     def __init__(self, head: HeadObject, seen: RunHead) -> None:
-        """Prepare an addition without any request.
+        """Prepare an addition, without a request to the object store.
 
         Args:
-            seen: the head as it was read; its owner must still be that of the run at the end.
+            seen: the head as it was read; the run must still have the same owner when the head
+                changes.
         """
         self._head = head
         self._store = head.store
@@ -54,7 +56,7 @@ class Addition:
         self.checkpoints: dict[str, str] = {}
 
     def put_files(self, folder: Path, names: Iterable[str]) -> None:
-        """Upload files of a folder, under their paths in it.
+        """Upload files of a folder, under their paths relative to the folder.
 
         Raises:
             OSError: a file cannot be read, or an upload has failed.
@@ -72,12 +74,13 @@ class Addition:
     def put_checkpoint(
         self, checkpoint: Checkpoint, report: Callable[[int], object] = lambda size: None
     ) -> None:
-        """Upload a checkpoint unless the run has it, verified by its hashes.
+        """Upload a checkpoint, verified by its hashes, unless the run has it already.
 
-        An interrupted upload is continued. One of the same name is replaced.
+        An interrupted upload is continued. A different checkpoint of the same name is replaced.
 
         Args:
-            report: receives numbers of bytes of state files that the run has.
+            report: receives the number of bytes of each uploaded or already stored part of the
+                state.
 
         Raises:
             CheckpointError: the checkpoint is damaged.
@@ -90,7 +93,8 @@ class Addition:
                 report(checkpoint.bytes)
                 self.checkpoints[name] = before
                 return
-        # The parts that an interrupted upload has left are of verified files with these hashes.
+        # Parts that an interrupted upload has left are from files that were verified by this
+        # header.
         digest = hashlib.sha256(header).hexdigest()[:16]
         prefix = f"{owner_folder(self.number)}/{name}-{digest}"
         objects = ObjectStore(f"{self._store.url}/{prefix}")
@@ -99,7 +103,7 @@ class Addition:
         for record in checkpoint.header.files:
             path = checkpoint.path / record.name
             with tempfile.TemporaryDirectory() as folder:
-                if checkpoint.objects:  # a copy of a run in an object store
+                if checkpoint.objects:  # the checkpoint is in an object store
                     path = Path(folder) / record.name
                     checkpoint.objects.download(record, path)
                 else:
@@ -113,7 +117,7 @@ class Addition:
         """Name the uploads in the head, delete the objects that they replace; return the head.
 
         Args:
-            owner: the owner that replaces an owner who has left; None to keep the present one.
+            owner: the new owner, if the last owner has left; None to keep the current owner.
 
         Raises:
             RunMismatchError: another process has become the owner meanwhile, and may have deleted
@@ -143,7 +147,7 @@ class Addition:
 
 
 def add_checkpoint(url: str, checkpoint: Checkpoint) -> None:
-    """Upload a checkpoint from a local folder into a run, replacing one of the same name.
+    """Upload a checkpoint from a local folder into a run; replace a checkpoint of the same name.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -157,7 +161,7 @@ def add_checkpoint(url: str, checkpoint: Checkpoint) -> None:
 
 
 def add_files(url: str, folder: Path) -> None:
-    """Add the files in a local folder to a run, under their paths in that folder.
+    """Add the files in a local folder to a run, under their paths relative to the folder.
 
     Raises:
         RunMismatchError: there is no such run, another process has become its owner meanwhile, or
@@ -195,7 +199,7 @@ def _add_files(head: HeadObject, seen: RunHead, folder: Path, names: Collection[
 def remove_checkpoints(
     url: str, names: Collection[str], announce: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Remove checkpoints from a run that no driver owns, as its owner for a moment.
+    """Remove checkpoints from a run that no driver owns; own the run during the removal.
 
     Args:
         names: the names of their folders.

@@ -1,12 +1,13 @@
-"""Small files of a run as objects: the record, logs, translations, all but checkpoints.
+"""Small files of a run as objects: the record, logs and other files outside checkpoints.
 
 ::
 
     metrics.jsonl/00000-7-3f9a…     its bytes 0 to 256 KiB, written by owner 7, with their hash
     metrics.jsonl/00001-9-c04e…     its other bytes; HEAD.json names the objects of each file
 
-An object is written once, and its name says its content. A file that grows gets other objects for
-its last bytes only. The limits bound the memory and disk of a reader, who may not trust the writer.
+An object is written once, and its name contains the hash of its content. When a file grows, only
+its last bytes are stored in new objects. The limits bound the memory and disk of a reader, who may
+not trust the writer.
 """
 
 import hashlib
@@ -31,19 +32,20 @@ from run_store.errors import RunMismatchError
 
 CHUNK_BYTES = 256 * 1024
 MAX_FILES = 20_000
-MAX_NAME_BYTES = 800  # names of objects have 1,024
-MAX_COMPONENT_BYTES = 240  # file systems have 255, and unfinished files longer names
+MAX_NAME_BYTES = 800  # object stores allow names of 1,024 bytes
+MAX_COMPONENT_BYTES = 240  # file systems allow 255; unfinished files have longer names
 MAX_DEPTH = 32
-# Size of the table in a head, and the bytes in it of a file, besides its name, and of each object.
+# Limit on the table of files in a head, and the bytes that a file (without its name) and an object
+# take in the table.
 MAX_TABLE_BYTES = 15_000_000
 BYTES_PER_FILE, BYTES_PER_OBJECT = 120, 45
-WARNING_SHARE = 0.8  # of the limits
+WARNING_SHARE = 0.8  # share of a limit above which a warning is announced
 LATEST_TIME = 2.0**33  # in the year 2242; file systems and datetime accept it
-# Directories and files that every node or process has for itself, or that can be built again.
+# Directories and files that each node or process has separately, or that can be rebuilt.
 LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
 UNFINISHED = ".unfinished"
 RECORD = "metrics.jsonl"
-# Files that the process around the driver writes: those of jobs, and the output of a sweep's run.
+# Files that the process around the driver writes: files of jobs, and the output of a sweep's run.
 JOBS = "jobs"
 SWEEP_OUTPUT = "output.txt"
 
@@ -60,10 +62,11 @@ class FileObjects(FileModel):
     """Objects of a file.
 
     Attributes:
-        bytes: its size.
-        modified: the time of its last change, in seconds since the epoch by the uploader's clock.
-        chunks: the number of the owner who has written an object, and the hash of its content, for
-            each `CHUNK_BYTES` of the file.
+        bytes: the size of the file.
+        modified: the time of the file's last change, in seconds since the epoch by the uploader's
+            clock.
+        chunks: for each `CHUNK_BYTES` of the file, the number of the owner who has written the
+            object, and the hash of the object's content.
     """
 
     bytes: Count
@@ -80,7 +83,7 @@ class FileObjects(FileModel):
         return self
 
     def objects(self, name: str) -> list[str]:
-        """Return the names of the objects of this file, which has a path in the run folder."""
+        """Return the names of the objects of this file, given its path in the run folder."""
         return [f"{name}/{number:05d}-{chunk}" for number, chunk in enumerate(self.chunks)]
 
     def chunk_bytes(self, number: int) -> int:
@@ -142,7 +145,7 @@ def _is_content(chunk: str, data: bytes) -> bool:
 
 
 class FileStamp(NamedTuple):
-    """State of a local file, by which a change is noticed."""
+    """State of a local file, which differs after a change."""
 
     bytes: int
     changed_ns: int
@@ -155,7 +158,7 @@ class FileStamp(NamedTuple):
 
 @dataclass
 class KnownFiles:
-    """Files of a run folder that are equal to objects, as this process has seen them."""
+    """Files of a run folder that this process knows to be equal to objects."""
 
     folder: Path
     files: Files = field(default_factory=dict)
@@ -175,7 +178,7 @@ class KnownFiles:
         owner: int,
         leave_out: Callable[[str, object], None],
     ) -> None:
-        """Upload those of some files that have changed.
+        """Upload the files that have changed since they were uploaded or fetched.
 
         Args:
             owner: the number of the owner who writes the new objects.
@@ -217,11 +220,11 @@ class KnownFiles:
             stamp = FileStamp.of(status)
             chunks: list[str] = []
             if before and before.inode == stamp.inode and before.bytes < stamp.bytes:
-                # Of a file that has grown in place, such as the record, only the end is read.
+                # If a file has grown in place, such as the record, read only its end.
                 number = max(0, len(known) - 2)
                 file.seek(number * CHUNK_BYTES)
                 if number and _is_content(known[number], file.read(CHUNK_BYTES)):
-                    chunks = known[:number]  # otherwise it was cut, and has grown since
+                    chunks = known[:number]  # otherwise the file was cut, and has grown again
             size = file.seek(len(chunks) * CHUNK_BYTES)
             while data := file.read(max(0, min(CHUNK_BYTES, stamp.bytes - size))):
                 number = len(chunks)
@@ -237,9 +240,9 @@ class KnownFiles:
         self._stamps[name] = stamp
 
     def fetch(self, store: ObjectStore, name: str, stored: FileObjects) -> None:
-        """Make a local file equal to its objects; it changes atomically, or only grows.
+        """Update a local file from its objects: replace it atomically, or append to it.
 
-        Its modification time becomes that of the uploaded file.
+        The local file gets the modification time of the uploaded file.
 
         Raises:
             ObjectMissingError: an object has been replaced meanwhile; read the head again.
@@ -259,7 +262,7 @@ class KnownFiles:
         has_grown = kept and path.stat().st_size == size and not path.is_symlink()
         target = path if has_grown else path.with_name(f".{path.name}{UNFINISHED}")
         if not has_grown:
-            target.unlink(missing_ok=True)  # may be a link
+            target.unlink(missing_ok=True)  # the path may be a link
             target.touch(exist_ok=False)
             if kept:
                 shutil.copyfile(path, target)
@@ -275,7 +278,7 @@ class KnownFiles:
 
 
 def _equal_chunks(path: Path, stored: FileObjects, first: int) -> int:
-    """Return how many objects a local file begins with; the first ones need no comparison."""
+    """Return the number of leading objects that a local file contains; assume the first `first`."""
     try:
         with open_regular(path) as file:
             file.seek(first * CHUNK_BYTES)
@@ -327,7 +330,7 @@ def storable_files(folder: Path) -> list[str]:
 
 
 def name_problem(name: str) -> str | None:
-    """Return why a path in a run folder cannot be that of a small file in an object store."""
+    """Return why a path in a run folder cannot be stored as a small file, or None."""
     components = name.split("/")
     if path_escape(name) or any(part.startswith(".") or not part for part in components):
         return "leads out of the run's folder, or to a hidden file"
@@ -349,7 +352,7 @@ def name_problem(name: str) -> str | None:
 
 
 def usage(files: Files) -> float:
-    """Return the share of the limits that the table of some files takes; readers refuse above 1."""
+    """Return the share of the limits that a table of files uses; readers refuse more than 1."""
     size = sum(
         BYTES_PER_FILE + 2 * len(name.encode()) + BYTES_PER_OBJECT * len(file.chunks)
         for name, file in files.items()
@@ -358,7 +361,7 @@ def usage(files: Files) -> float:
 
 
 def too_many_files(count: int) -> RunMismatchError:
-    """Return the error of a table that readers would refuse."""
+    """Return the error that a run has too many files for readers."""
     return RunMismatchError(
         f"a run in an object store has at most {MAX_FILES:,} small files, and here are {count:,}. "
         "Remove some, or pack them into an archive"

@@ -45,7 +45,7 @@ MAX_CHECKPOINTS = 20_000
 # Limits on the list of all objects of a run that this process may write.
 MAX_OBJECTS = 5_000_000
 MAX_SWEEP_SECONDS = 3600.0
-# Age at which the object of a probe was left by a killed process.
+# Age from which the object of a probe is considered left by a killed process.
 PROBE_SECONDS = 600.0
 MAX_CONFLICTS = 30
 CONFLICT_PAUSE_SECONDS = 0.1
@@ -80,14 +80,14 @@ class RunHead(FileModel):
 
     Attributes:
         revision: the number of changes of the head.
-        nonce: a random text that is new in each change. By it, a writer whose connection broke
-            finds out that its change has arrived.
+        nonce: a random text that is new in each change. After a broken connection, a writer finds
+            out by it whether its change has arrived.
         owner: the current or last owner.
         checkpoints: the name under which each checkpoint's objects are stored, by its folder name.
         files: the objects of each small file, by its path in the run folder. Commands that do not
             own the run add files, such as translations of an evaluation, which the owner keeps.
-        stop_request: a random text that is new in each request to stop, and who makes it; None
-            without a request.
+        stop_request: a random text that is new in each request to stop, and the person who makes
+            the request; None without a request.
         data_workers_request: the requested number of data workers, or None.
     """
 
@@ -107,8 +107,8 @@ class HeadObject:
     """HEAD.json of one run, read and changed by this process. Not thread-safe.
 
     Attributes:
-        changed: the heads to which the last change was applied; the last one was replaced, if the
-            change has succeeded.
+        changed: the heads to which the last change was applied. If the change has succeeded, the
+            last of them was replaced.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -192,10 +192,10 @@ class HeadObject:
         )
 
     def delete_replaced(self, *, with_files: bool = True) -> None:
-        """Delete the objects of checkpoints and files that the last change has replaced or removed.
+        """Delete the objects of checkpoints and files that the last change replaced or removed.
 
         Args:
-            with_files: whether to delete those of files, too.
+            with_files: whether to delete the objects of files, too.
 
         Raises:
             ObjectStoreError: the object store does not answer.
@@ -228,7 +228,7 @@ def owners_change(
     removed: Collection[str],
     moved_aside: Mapping[str, str],
 ) -> RunHead:
-    """Return a head with the changes that its owner makes, which may be applied to several heads.
+    """Return a head with the owner's changes; they may be applied to several heads in turn.
 
     Args:
         now: the head that is replaced.
@@ -236,9 +236,10 @@ def owners_change(
             added by another process, and stays unless the owner has changed it, too.
         files: the owner's files.
         gone: the names of the files that the owner has removed.
-        published: where the objects of new checkpoints are, by the names of the checkpoints.
+        published: the name under which each new checkpoint's objects are stored, by its folder
+            name.
         removed: the names of the checkpoints to remove.
-        moved_aside: the present names of damaged checkpoints, by their former names.
+        moved_aside: the new names of damaged checkpoints, by their former names.
     """
     present = {moved_aside.get(name, name): prefix for name, prefix in now.checkpoints.items()}
     kept = {name: prefix for name, prefix in present.items() if name not in removed}
@@ -280,11 +281,11 @@ def delete_unnamed(
     number: int,
     is_kept: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Delete objects that the head does not name, without those of later owners.
+    """Delete objects that the head does not name, except objects of later owners.
 
     Args:
         files: the files that the head names.
-        prefixes: the names under which the objects of its checkpoints are stored.
+        prefixes: the names under which the objects of the head's checkpoints are stored.
         number: the number of the last owner whose objects are deleted.
         is_kept: returns whether to keep an object that the head does not name.
 

@@ -3,7 +3,7 @@
 The owner renews its lease with every change of the head, at least every `RENEW_SECONDS`. A
 contender takes the run if the owner has released it, is known to be dead, or does not renew its
 lease for `LEASE_SECONDS` by the contender's clock. Clocks of different machines are never compared.
-A former owner notices its loss when it changes the head the next time, which then fails.
+A former owner notices the loss when its next change of the head fails.
 """
 
 import time
@@ -25,11 +25,11 @@ WATCH_SECONDS = 1.0
 def acquire(
     head: HeadObject, announce: Callable[[str], None], owner: OwnerMetadata | None = None
 ) -> RunHead:
-    """Become the owner of a run, which is created if it does not exist; return the head.
+    """Become the owner of a run, create the run if it does not exist, and return the head.
 
     Args:
-        owner: the owner of the local folder, if it trains; None for this process, with which the
-            status of the former owner stays valid.
+        owner: the owner of the local folder, if it trains. With None, this process becomes the
+            owner, and the status of the former owner stays valid.
         announce: receives a message if this process must wait until a lease expires.
 
     Raises:

@@ -1,7 +1,7 @@
 """Folders of runs that are named by a folder or by a URL.
 
-The modules of the object store are imported only for URLs, and numpy is not, because the completion
-of commands waits for this module.
+Modules of the object store are imported only for URLs, and numpy is never imported, because the
+shell completion of commands waits for this module.
 """
 
 import os
@@ -29,10 +29,10 @@ def local_copy(run: str | os.PathLike[str]) -> Path:
 
 
 def stored_run(run: "RunFolder") -> "RunFolder":
-    """Return a folder with the run as it is stored now, only to read.
+    """Return a folder with the run as it is stored now, for reading only.
 
-    This is the folder itself, or a local copy of a run in an object store. If there is no such run
-    yet, the copy is empty.
+    The result is the run's folder or, for a run in an object store, a local copy. If there is no
+    such run yet, the copy is empty.
 
     Raises:
         RunMismatchError: the run is damaged.

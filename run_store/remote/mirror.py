@@ -6,8 +6,8 @@
     ranks ──state files──▶ objects ────────┼──compare-and-swap──▶ HEAD.json ──▶ delete the rest
     committer ──complete checkpoint────────┘
 
-One thread does all of it, at least every `RENEW_SECONDS`. Nothing waits for it except the end of
-the run. If the object store does not answer, the next try includes everything that is missing.
+One thread does all this, at least every `RENEW_SECONDS`. Only the end of the run waits for the
+thread. If the object store does not answer, the next try includes everything that is missing.
 """
 
 import threading
@@ -58,10 +58,10 @@ GIVE_UP_POLL_SECONDS = 0.5
 
 
 class Publication(NamedTuple):
-    """Checkpoint that all ranks have uploaded, to be named by the head.
+    """Checkpoint that all ranks have uploaded, and that the head will name.
 
     Attributes:
-        prefix: the name under which its objects are stored.
+        prefix: the name under which the checkpoint's objects are stored.
     """
 
     header: CheckpointHeader
@@ -72,8 +72,8 @@ class Publication(NamedTuple):
 class RunMirror:
     """Mirror of a run folder in an object store, as a context manager of the run's owner.
 
-    Entering acquires the run and makes the local folder equal to it; leaving uploads the rest and
-    releases the run.
+    Entering the context acquires the run and updates the local folder. Leaving the context uploads
+    the last changes and releases the run.
 
     Raises:
         RunInUseError: on entering, another process owns the run.
@@ -88,7 +88,7 @@ class RunMirror:
         announce: Callable[[str], None],
         owner: OwnerMetadata | None = None,
     ) -> None:
-        """Prepare a mirror without any request.
+        """Prepare a mirror, without a request to the object store.
 
         Args:
             url: the run's location in the object store.
@@ -103,21 +103,21 @@ class RunMirror:
         self._store = ObjectStore(self.url)
         self._head = HeadObject(self._store)
         self._files = KnownFiles(folder.path)
-        self._removed: set[str] = set()  # files that the head still names
-        self._left_out: Files = {}  # files of other processes that cannot be taken
+        self._removed: set[str] = set()  # removed files that the head still names
+        self._left_out: Files = {}  # other processes' files that cannot be fetched
         self._told: set[str] = set()  # subjects of which a message was announced
-        self._publication: Publication | None = None  # of the next round
+        self._publication: Publication | None = None  # checkpoint to publish in the next round
         self._removals: set[str] = set()  # names of checkpoints to remove in the next round
         self._of_nodes: list[Files] = []  # files to fetch in the next round
-        self.unavailable: set[str] = set()  # names of such files that could not be fetched
+        self.unavailable: set[str] = set()  # names of node files that could not be fetched
         self._published: list[str] = []
         self._garbage: list[str] = []  # objects that the head named before its last change
-        self._requests: set[str | int] = set()  # of other processes, not yet passed on
+        self._requests: set[str | int] = set()  # other processes' requests, to pass on
         self._sweep_requested = False
         self._attempt: str | None = None
         self._lost: RunError | None = None
         self._problem: str | None = None
-        self._flushed = threading.Condition()  # locks what other threads ask for, too
+        self._flushed = threading.Condition()  # also guards the requests of other threads
         self._rounds = 0
         self._thread = PeriodicThread(
             "mirror", RENEW_SECONDS, self._round, at_once=True, give_up=self._give_up
@@ -161,11 +161,11 @@ class RunMirror:
             raise self._lost
 
     def publish(self, folder: str, header: CheckpointHeader, parts: PartList) -> None:
-        """Name a complete checkpoint in the head as soon as possible; replaces an older one.
+        """Publish a complete checkpoint in the head as soon as possible, instead of an older one.
 
         Args:
-            folder: the name under which the ranks have uploaded its state files.
-            header: its header, with all files.
+            folder: the name under which the ranks have uploaded the state files.
+            header: the checkpoint's header, which lists all files.
         """
         prefix = f"{owner_folder(self.number)}/{folder}"
         with self._flushed:
@@ -188,7 +188,7 @@ class RunMirror:
         """Add files that a node has uploaded, before any checkpoint that is published later.
 
         Args:
-            problems: the reasons why other files of the node are left out, by their names.
+            problems: for each file of the node that is left out, by name, the reason.
         """
         for name, problem in problems.items():
             self._leave_out(name, problem)
@@ -221,7 +221,7 @@ class RunMirror:
         return not self._lost
 
     def begin_attempt(self, attempt: str) -> None:
-        """Delete what ranks of former attempts have uploaded without success, some time from now.
+        """Schedule the deletion of unpublished uploads by ranks of former attempts.
 
         Args:
             attempt: the name of the attempt that begins, whose uploads are kept.
@@ -233,7 +233,7 @@ class RunMirror:
     def _sweep(self) -> None:
         """Delete objects of this owner and of former owners that the head does not name.
 
-        What ranks of the current attempt upload is kept.
+        Uploads of the current attempt's ranks are kept.
         """
         self._sweep_requested = False
         prefixes = [*self.current.checkpoints.values()]
@@ -247,7 +247,7 @@ class RunMirror:
         return self._attempt is not None and (is_of_file or f"-{self._attempt}/" in name)
 
     def _round(self) -> None:
-        """Upload what has changed, change the head, and delete what the former head named."""
+        """Upload changes, change the head, and delete objects that only former heads named."""
         if self._lost:
             return
         try:
@@ -322,7 +322,7 @@ class RunMirror:
                 self._publication = None
         self._warn_at_limit(len(self.current.checkpoints) / MAX_CHECKPOINTS, "checkpoints")
         self._delete_garbage(before)
-        with suppress(ObjectStoreError):  # the others next time
+        with suppress(ObjectStoreError):  # remaining additions are fetched next time
             self._take_additions()
         if self._sweep_requested:
             self._sweep()
@@ -349,7 +349,7 @@ class RunMirror:
         self._requests.clear()
 
     def _upload_changes(self) -> None:
-        with suppress(OSError):  # packed next time
+        with suppress(OSError):  # they are packed next time
             archive_validations(self._folder.translations)
         known = self._files.files
         gone = {name for name in known if not (self._folder.path / name).exists()}
@@ -360,10 +360,11 @@ class RunMirror:
         self._files.upload_changes(self._store, names, self.number, self._leave_out)
 
     def _take(self, files: Files) -> None:
-        """Fetch files that a node has uploaded, so that they are the owner's files.
+        """Fetch files that a node has uploaded, so that they become files of the owner.
 
-        A file that cannot be fetched is uploaded again, and no checkpoint is published before. For
-        example, the node may have repeated an object just before the owner deleted the former one.
+        If a file cannot be fetched, the node uploads it again, and no checkpoint is published
+        before. For example, the node may have uploaded an object again just before the owner
+        deleted its former version.
         """
         for name in filter(self._may_have, files):
             self.unavailable.discard(name)
@@ -372,7 +373,7 @@ class RunMirror:
                 self._leave_out(name, problem)
 
     def _fetch(self, name: str, file: FileObjects) -> Exception | None:
-        """Write a file of the folder from its objects; return the error if that is impossible.
+        """Write a file of the folder from its objects; return the error if it cannot be written.
 
         Raises:
             ObjectStoreError: the object store does not answer.
@@ -383,7 +384,7 @@ class RunMirror:
             return error
         except ObjectStoreError:
             raise
-        except (RunMismatchError, OSError) as error:  # such as a directory here
+        except (RunMismatchError, OSError) as error:  # for example, the path is a directory here
             return error
         return None
 
@@ -391,7 +392,7 @@ class RunMirror:
         self.tell_once(name, f"the file {name!r} is not in {self.url}: {problem}")
 
     def _may_have(self, name: str) -> bool:
-        """Return whether the run has a file, or may have another one; announce once if not."""
+        """Return whether the run has a file, or has room for it; announce once if not."""
         if name in self._files.files:
             return True
         share = usage(self._files.files)
@@ -403,7 +404,7 @@ class RunMirror:
         return has_room
 
     def _warn_at_limit(self, share: float, what: str) -> None:
-        """Announce once that little is left of a limit."""
+        """Announce, at most once, that a limit is nearly reached."""
         if share >= WARNING_SHARE:
             self.tell_once(
                 f"most {what}",
@@ -418,9 +419,9 @@ class RunMirror:
             self._announce(message)
 
     def _take_additions(self) -> None:
-        """Fetch the files that other processes have added, so that they are the owner's files.
+        """Fetch files that other processes have added, so that they become files of the owner.
 
-        One that is damaged, or cannot be a file of this folder, is dropped from the next head.
+        A file that is damaged or cannot be written to the folder is dropped from the next head.
         """
         for name, file in self.current.files.items():
             if file in (self._files.files.get(name), self._left_out.get(name)) or is_kept(name):
@@ -431,9 +432,9 @@ class RunMirror:
                 self.tell_once(name, f"the file {name!r}, which was added, is left out: {problem}")
 
     def _delete_garbage(self, before: set[str]) -> None:
-        """Delete the objects that only heads before the last two named, and removed checkpoints.
+        """Delete the objects that neither of the last two heads names, and removed checkpoints.
 
-        Readers of the last head may still fetch the others.
+        Readers of the previous head may still fetch its objects.
         """
         named = objects_of(self.current.files)
         deleted, self._garbage = set(self._garbage) - named, sorted(before - named)
@@ -441,7 +442,7 @@ class RunMirror:
         self._head.delete_replaced(with_files=False)
 
     def _finish(self) -> None:
-        """Upload the rest, delete the garbage, and release the run."""
+        """Upload the last changes, delete the garbage, and release the run."""
         for left in final_save_attempts():
             try:
                 self._upload_and_swap()

@@ -31,7 +31,7 @@ from run_store.remote.view_cache import ViewCache, locked
 from run_store.run_copies import register_copy, view_folder
 from run_store.run_url import MAX_RUN_BYTES, run_url
 
-MAX_TRIES = 5  # while the run's owner replaces objects
+MAX_TRIES = 5  # limit, while the run's owner replaces objects
 
 
 class RunPuller:
@@ -51,7 +51,7 @@ class RunPuller:
 
         Args:
             files: the files of the folder.
-            keeps_jobs: whether files of jobs that are in the folder stay as they are.
+            keeps_jobs: whether the files of jobs that the folder has are kept unchanged.
             wants: returns whether a file is needed, by its path in the run folder.
             with_checkpoints: whether checkpoints are needed.
             max_bytes: maximum size of all files in the folder.
@@ -118,7 +118,7 @@ class RunPuller:
         """Check that a run of some size may be copied.
 
         Raises:
-            RunMismatchError: it is larger than the limit.
+            RunMismatchError: the size is above the limit.
         """
         if size > self._max_bytes:
             raise RunMismatchError(
@@ -171,7 +171,7 @@ class RunView(RunPuller):
         *,
         with_checkpoints: bool = True,
     ) -> None:
-        """Prepare a view without any request; see `RunPuller` for the arguments."""
+        """Prepare a view, without a request; see `RunPuller` for the arguments."""
         self.url = run_url(url)
         folder = view_folder(self.url)
         store, known = ObjectStore(self.url), KnownFiles(folder)
@@ -195,7 +195,7 @@ class RunView(RunPuller):
         self._cache.reserve(self.folder, size)
 
     def preserve(self) -> None:
-        """Keep the age of the owner's heartbeat while the object store does not answer.
+        """Keep the age of the owner's heartbeat constant while the object store does not answer.
 
         Otherwise the run would seem to be abandoned.
         """
@@ -205,14 +205,15 @@ class RunView(RunPuller):
                 os.utime(self.folder / "owners" / _owner_file(self._seen.owner), (now, now))
 
 
-_view_cache = cache(ViewCache)  # one for each folder, which all views of this process share
+_view_cache = cache(ViewCache)  # one cache per folder, shared by all views of this process
 
 
 def run_view(url: str, *, may_be_missing: bool = False) -> Path:
-    """Return a local copy of a run in an object store, as up to date as the store.
+    """Return a local copy of a run in an object store, after bringing it up to date.
 
     Args:
-        may_be_missing: whether the copy of a run that does not exist is an empty folder, or none.
+        may_be_missing: whether to return a path without a folder if the run does not exist, instead
+            of raising an error.
     """
     view = RunView(url)
     try:
@@ -225,7 +226,7 @@ def run_view(url: str, *, may_be_missing: bool = False) -> Path:
 
 
 def _write_owner(owners: Path, owner: RunOwner) -> None:
-    """Write the owner's file as `run_store.lease` does in a run folder."""
+    """Write the owner's file in the form in which `run_store.lease` writes it."""
     owners.mkdir(exist_ok=True)
     name = _owner_file(owner)
     for former in owners.iterdir():

@@ -5,8 +5,8 @@
     push   folder ─▶ objects under the number of the next owner ─▶ HEAD.json, last
     pull   objects ─▶ hidden folder next to the target ─▶ renamed, last
 
-Both verify each state file by its sha256, and continue after an interruption. The target has the
-complete run at the end, or what it had before.
+Both verify each state file by its sha256, and continue after an interruption. The target is
+complete at the end, or unchanged.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class TransferSummary:
     Attributes:
         checkpoints: the number of checkpoints of the copy, averages included.
         files: the number of other files.
-        bytes: the size of all of them.
+        bytes: the size of checkpoints and files together.
     """
 
     checkpoints: int
@@ -72,11 +72,11 @@ def push_run(
 ) -> TransferSummary:
     """Copy a run folder to an object store.
 
-    A run there is brought up to date if it is the same run and not ahead of the folder. Its other
-    checkpoints and files stay.
+    If the object store has the same run, and it is not ahead of the folder, the stored run is
+    brought up to date. Checkpoints and files that only the object store has are kept.
 
     Args:
-        report: receives the number of bytes of checkpoints that are copied, and of all of them.
+        report: receives the number of bytes of checkpoints copied so far, and their total number.
         announce: receives a message about a wait for another owner's lease.
 
     Raises:
@@ -114,7 +114,7 @@ def push_run(
 
 
 class _Progress:
-    """Number of bytes of checkpoints that are copied, of all of them."""
+    """Progress of a copy: bytes of checkpoints copied so far, and in total."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint], report: Report) -> None:
         self.total = sum(checkpoint.bytes for checkpoint in checkpoints)
@@ -127,7 +127,7 @@ class _Progress:
 
 
 def _require_same_run(store: ObjectStore, seen: RunHead, run: RunFolder) -> None:
-    """Check that the URL has no other run, and none that is ahead of the folder."""
+    """Check that the URL has no run, or the same run that is not ahead of the folder."""
     if not seen.files and not seen.checkpoints:
         return
     url, card = store.url, run.card()
@@ -163,7 +163,7 @@ def pull_run(
     """Copy a run from an object store into a new folder, as an ordinary run folder.
 
     Args:
-        report: receives the number of bytes of checkpoints that are copied, and of all of them.
+        report: receives the number of bytes of checkpoints copied so far, and their total number.
         announce: receives a message about a checkpoint that is left out.
         max_bytes: maximum size of the copy.
 
@@ -189,7 +189,7 @@ def pull_run(
             summary = _pull_checkpoints(puller, head, report, announce)
             break
         except DamagedCheckpointError:
-            # A run that trains may have removed the checkpoint meanwhile.
+            # The owner of the run may have removed the checkpoint meanwhile.
             if not left or (HeadObject(store).read() or head).checkpoints == head.checkpoints:
                 raise
     files = list(local_files(unfinished))
@@ -199,10 +199,10 @@ def pull_run(
 
 
 def _require_own_folder(unfinished: Path) -> None:
-    """Check that the folder of an interrupted copy is one of this user's, and no link.
+    """Check that the folder of an interrupted copy belongs to this user, and is not a link.
 
     Raises:
-        RunMismatchError: another user may have made it.
+        RunMismatchError: another user may have created it.
     """
     with suppress(FileNotFoundError):
         status = unfinished.lstat()

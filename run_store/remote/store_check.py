@@ -48,7 +48,7 @@ def probe_store(store: ObjectStore) -> None:
 
 
 def _create(store: ObjectStore, name: str) -> str | ObjectStoreError:
-    """Create an object; return its etag, or the error of a write that has lost or failed."""
+    """Create an object; return its etag, or the error if the write lost the race or failed."""
     try:
         return store.put_new(name, b"1")
     except ObjectAccessError:

@@ -9,9 +9,9 @@ _TEXT = re.compile(r"validation-(\d{8,})\.txt")
 
 
 def archive_validations(folder: Path) -> Path | None:
-    """Pack the oldest texts of validations in a folder if there are two archives' worth of them.
+    """Pack the oldest texts of validations in a folder, if there are enough for two archives.
 
-    An interruption leaves texts that an archive also has; they are packed again.
+    After an interruption, texts may be both in the folder and in an archive; they are packed again.
 
     Returns:
         The new archive, or None if there are too few texts.

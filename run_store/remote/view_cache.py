@@ -22,9 +22,11 @@ LOCK = ".lock"
 
 
 class ViewCache:
-    """Sizes of the copies below a folder; the least recently refreshed copies are removed first.
+    """Limit on the total size of the copies below a folder.
 
-    Copies that this process has reserved space for stay.
+    The least recently refreshed copies are removed first.
+
+    Copies for which this process has reserved space are kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,10 +36,11 @@ class ViewCache:
         self._lock = threading.Lock()
 
     def reserve(self, copy: Path, size: int) -> None:
-        """Remove other copies until there is room for one of some size.
+        """Reserve space for a copy of a given size, and remove other copies to make room.
 
         Raises:
-            RunMismatchError: there is no room in addition to the copies that this process uses.
+            RunMismatchError: the copy does not fit in addition to the copies that this process
+                uses.
         """
         with self._lock:
             self._reserved[copy] = size
@@ -81,7 +84,7 @@ def _last_refresh(copy: Path) -> float:
 
 
 def _remove_unlocked(copy: Path) -> bool:
-    """Remove a copy unless a process refreshes it; return whether it is gone."""
+    """Remove a copy unless a process refreshes it; return whether it was removed."""
     with suppress(OSError), (copy / LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(copy)
@@ -90,7 +93,7 @@ def _remove_unlocked(copy: Path) -> bool:
 
 @contextmanager
 def locked(copy: Path) -> Iterator[None]:
-    """Hold the lock of a copy between processes, if the file system has locks."""
+    """Hold the lock of a copy against other processes, if the file system supports locks."""
     path = copy / LOCK
     with path.open("ab") as file:
         with suppress(OSError):

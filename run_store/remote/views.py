@@ -42,11 +42,11 @@ class PrefixView:
     """
 
     def __init__(self, url: str, only: tuple[str, ...] | None = None) -> None:
-        """Prepare a view without any request.
+        """Prepare a view, without a request.
 
         Args:
-            only: the only files of each run that are needed, and no checkpoints; None for those
-                that the dashboard reads.
+            only: the only files of each run that are needed, without checkpoints; None for all
+                files that the dashboard reads.
         """
         self.url = prefix_url(url)
         self._only = only
@@ -54,7 +54,7 @@ class PrefixView:
         self.folder = views_folder(self.url)
         self.problems: list[str] = []
         self._views: dict[str, RunView] = {}
-        self._unusable: dict[str, str] = {}  # names of folders that cannot be in the URL of a run
+        self._unusable: dict[str, str] = {}  # problems of folders that cannot be runs, by name
         self._listings_left = 0
         show_as_url(self.folder, self.url)
 
@@ -88,7 +88,7 @@ class PrefixView:
         self.problems = [*problems, *self._unusable.values()]
 
     def preserve(self) -> None:
-        """Keep the shown state of the runs while the object store does not answer."""
+        """Keep the displayed state of the runs while the object store does not answer."""
         for view in self._views.values():
             view.preserve()
 
@@ -104,7 +104,7 @@ class PrefixView:
                 self._views[name] = RunView(
                     f"{self.url}/{name}", self._wants, with_checkpoints=self._only is None
                 )
-            except (LocationError, RunError) as error:  # such as a name with a question mark
+            except (LocationError, RunError) as error:  # for example, a name with a question mark
                 self._unusable[name] = str(error)
         for name in self._views.keys() - runs:
             del self._views[name]
@@ -114,12 +114,12 @@ class PrefixView:
 
 
 def is_listed(name: str) -> bool:
-    """Return whether a list of runs or a dashboard reads a file of a run."""
+    """Return whether lists of runs or dashboards read a file of a run, given its path."""
     return name.partition("/")[0] not in UNLISTED
 
 
 def view_of(url: str, only: tuple[str, ...] | None = None) -> RunView | PrefixView:
-    """Return the view of a run, or that of the runs below a prefix if the URL names no run.
+    """Return the view of a run, or of the runs below a prefix if the URL names no run.
 
     Args:
         only: see `PrefixView`.
@@ -129,7 +129,7 @@ def view_of(url: str, only: tuple[str, ...] | None = None) -> RunView | PrefixVi
         ObjectStoreError: the object store does not answer.
     """
     prefix = prefix_url(url)
-    with suppress(RunMismatchError):  # the run is damaged, which its refresh reports
+    with suppress(RunMismatchError):  # the run is damaged; `refresh` reports it
         if HeadObject(ObjectStore(prefix)).read() is None:
             return PrefixView(prefix, only)
     return RunView(prefix)
@@ -148,9 +148,9 @@ class ViewFollower(PeriodicThread):
         """Prepare the thread.
 
         Args:
-            announce: receives a problem once, until the object store answers again.
+            announce: receives the first problem, and the next one only after a successful refresh.
         """
-        # A request may take as long as its retries, and the end of a command waits for none.
+        # Do not wait for a request at the end of a command, because its retries may take long.
         super().__init__("view", REFRESH_SECONDS, self._refresh, join_seconds=0.0)
         self._view = view
         self._announce = announce
@@ -175,7 +175,7 @@ class ViewFollower(PeriodicThread):
 
 
 def _refresh(view: RunView) -> Exception | None:
-    """Refresh a run's view, and return what has prevented it, so that no run stops the others."""
+    """Refresh a run's view; return the error, if any, so that other runs are still refreshed."""
     try:
         view.refresh()
     except Exception as error:
@@ -185,7 +185,7 @@ def _refresh(view: RunView) -> Exception | None:
 
 
 def _is_of_store(error: Exception) -> bool:
-    """Return whether an error is that of an object store which does not answer."""
+    """Return whether an error means that the object store does not answer."""
     return isinstance(error, ObjectStoreError) and not isinstance(error, ObjectMissingError)
 
 
@@ -196,6 +196,6 @@ def _problem_of(view: RunView, error: Exception) -> str:
             return f"{view.url} changes too fast, or has lost objects"
         case RunError() | ObjectStoreError():
             return str(error)
-        case OSError():  # such as a name that is too long for a folder
+        case OSError():  # for example, the name is too long for a folder
             return f"{view.url} cannot be copied here: {error.strerror}"
     return f"{view.url} cannot be read: {error!r}"

@@ -10,7 +10,7 @@ from trainer.training.spike_guard import SpikeGuard
 
 
 def build_guards(recipe: TrainingRecipe, progress: Progress) -> dict[str, StepGuard]:
-    """Return the guards by the recipe keys that create them, in the state of a run's progress.
+    """Return a run's guards in their saved states, by the recipe keys that create them.
 
     Raises:
         CallbackError: a guard of an extension fails.

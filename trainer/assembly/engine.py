@@ -47,7 +47,7 @@ def with_compiled_layers(
 
     Raises:
         EngineError: the layers cannot be compiled here.
-        UnequalKernelsError: another rank computes with other kernels or other generated code.
+        UnequalKernelsError: the ranks compute with different kernels or different generated code.
     """
     if task.recipe.engine.compile == "none":
         return context, None

@@ -71,7 +71,7 @@ def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankS
         if checkpoint and job.verify_checkpoint:
             verification = SharedVerification(checkpoint, placement)
             resources.callback(verification.close)
-        if recipe.engine.verify_every_steps and not compiled:  # or they have been compared
+        if recipe.engine.verify_every_steps and not compiled:  # compiling has compared them already
             require_equal_kernels(recipe.engine, placement)
         engine = build_engine(recipe, task, placement, compiled)
         resources.callback(engine.destroy)
@@ -165,7 +165,7 @@ class _BuildTimes:
         self._stages: list[str] = []
 
     def end(self, stage: str) -> None:
-        """Record the end of a stage, which began at the end of the one before it."""
+        """Record the end of a stage, which began when the previous stage ended."""
         now = time.monotonic()
         self._stages.append(f"{stage} {now - self._since:.3f}")
         self._since = now
@@ -180,8 +180,8 @@ def _preflight_is_due(
 ) -> bool:
     """Return whether the memory preflight must run; the same on all ranks.
 
-    It must run at step 0. It must run at a checkpoint if the numerics fingerprint of any rank has
-    changed since then, or if activation checkpointing was turned off.
+    It must run at step 0. It must run when a checkpoint is resumed if the numerics fingerprint of
+    any rank has changed since the checkpoint, or if activation checkpointing was turned off.
     """
     if checkpoint is None:
         return True
@@ -250,7 +250,7 @@ def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankSt
     It has a step inspector and the run's guards. It has no validation, no checkpoints, no W&B and
     no observers of a run, because they do not affect a step. See `build_rank` for the arguments.
     """
-    from trainer.replay.step_inspector import StepInspector  # which a run does not need
+    from trainer.replay.step_inspector import StepInspector  # a run does not need it
 
     job = context.job
     recipe, order = job.recipe, job.replay

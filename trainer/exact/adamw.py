@@ -9,8 +9,8 @@ With θ the weight, m and v the moments, g the gradient and t the step (Kingma &
 An element's bits must follow only from its θ, g, m and v, not from its position in a partition.
 
 On a CPU, torch's fused AdamW does all of this in one pass. It computes whole cache lines with
-vector instructions. If a vector ends within a cache line, it computes these last elements one by
-one, which rounds differently. So `ExactAdamW` pads the end of a vector to a cache line, and all
+vector instructions. If a vector ends within a cache line, it computes the elements of this line one
+by one, which rounds differently. So `ExactAdamW` pads the end of a vector to a cache line, and all
 elements are computed in the same way.
 
 On other devices, each operation of the formulas is a separate operation of torch, which rounds once

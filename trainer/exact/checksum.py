@@ -4,12 +4,12 @@ On its grid an element is an integer k times g (`trainer.exact.grids`). The chec
 is the sum of w·k over its elements modulo 2⁶⁴, with weights w that depend on an element's index
 alone. It is linear: the checksums of all slots on all ranks add up to the checksum of the summed
 gradient, with any algorithm, grouping or partitioning of the reduction. A reduced gradient with one
-wrong element has another checksum, even if the error is smaller than the grid.
+wrong element has a different checksum, even if the error is smaller than the grid.
 
     index    0   1    2   3         63 │ 64   65
     weight   a   a·2³²  a   a·2³²  …     │ b    b·2³²  …       a, b: odd, one for 64 elements
 
-Two elements that were exchanged are seen unless they are in the same 64 elements at an even
+An exchange of two elements is detected unless both are in the same block of 64 elements, at an even
 distance.
 
 A local gradient is summed while it is rounded. Rounding adds C = 1.5·2²³·g, and as an integer the
@@ -52,12 +52,12 @@ class GradientPart(NamedTuple):
 
 
 class Checksums:
-    """Checksums of all parameters, to which parts are added."""
+    """Running checksums of all parameters; gradients are added in parts."""
 
     def __init__(self, parameters: int, device: torch.device) -> None:
         """Start at zero for this number of parameters."""
         self._sums = torch.zeros(parameters, dtype=torch.int64, device=device)
-        self._of_shifts = np.zeros(parameters, dtype=np.uint64)  # part of the sums on the host
+        self._of_shifts = np.zeros(parameters, dtype=np.uint64)  # bits of all shifts, to subtract
 
     def clear(self) -> None:
         """Start again at zero."""
@@ -66,7 +66,7 @@ class Checksums:
 
     @torch.no_grad()
     def add_shifted(self, parts: Iterable[GradientPart], shifts: Sequence[float]) -> None:
-        """Add gradients to which a shift was added.
+        """Add gradients whose elements have been shifted by C.
 
         Args:
             parts: tensors x + C.
@@ -81,9 +81,9 @@ class Checksums:
     def add_sums(self, parts: Iterable[GradientPart], shifts: Sequence[float]) -> None:
         """Add reduced gradients.
 
-        Their elements have one or two bits too many for one shift. So each is split into a multiple
-        of 2¹²·g and the rest, which both have few bits. An element that is no multiple of the grid,
-        which only an error can give, changes the checksum, too.
+        Their elements have one or two bits too many for one shift. So each element is split into a
+        multiple of 2¹²·g and a remainder, which both have few bits. An element off the grid, which
+        only an error can cause, changes the checksum, too.
 
         Args:
             parts: tensors whose elements are multiples of the grid below 2²⁴ times the grid.
@@ -173,7 +173,7 @@ def _layout(spans: tuple[tuple[int, int, int], ...], device: torch.device) -> _L
 
 
 def _vectors(parts: Iterable[GradientPart]) -> Iterator[tuple[_Layout, torch.Tensor]]:
-    """Yield vectors of parts with their layouts; they are zero around the parts."""
+    """Yield vectors that contain the parts, and zeros around them, with their layouts."""
     for pieces in _grouped(parts):
         spans = tuple((piece.parameter, piece.start, piece.values.numel()) for piece in pieces)
         layout = _layout(spans, pieces[0].values.device)
@@ -201,7 +201,7 @@ def _grouped(parts: Iterable[GradientPart]) -> Iterator[list[GradientPart]]:
 
 
 def _sums_of_blocks(vector: torch.Tensor) -> torch.Tensor:
-    """Return the sum of each block as int64, which are pairs of elements."""
+    """Return the sum of each block, whose pairs of elements are read as int64 numbers."""
     return vector.view(torch.int64).view(-1, BLOCK // 2).sum(1)
 
 

@@ -8,7 +8,7 @@ two below 2⁶⁴.
 import torch
 
 _WORD = torch.int64
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per element
 
 
 @torch.no_grad()
@@ -18,8 +18,8 @@ def digest_of(tensor: torch.Tensor) -> torch.Tensor:
     Reading 64 bits at a time is thirty times as fast on a CPU as converting each element.
 
     Args:
-        tensor: a tensor of any shape. The digest depends on its bits, with their order in the
-            flattened tensor modulo 8 bytes.
+        tensor: a tensor of any shape. The digest depends on the bits of the flattened tensor, and
+            on their positions modulo 8 bytes.
     """
     flat = tensor.detach().reshape(-1)
     per_word = _WORD.itemsize // flat.element_size()

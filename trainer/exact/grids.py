@@ -58,11 +58,10 @@ class GradientGrids:
                 "or set engine.numerics to fast"
             )
         self._peaks: np.ndarray | None = None
-        self._peaks_before: np.ndarray | None = None  # after the last applied step
+        self._peaks_before: np.ndarray | None = None  # peaks after the last applied step
         self._limits = np.zeros(len(parameters))
         self._shifts: list[float] | None = None
-        # Called with parameters and their gradients in fp32 while their shifts are added to them,
-        # see `trainer.exact.checksum`.
+        # Called with parameters and their shifted fp32 gradients, see `trainer.exact.checksum`.
         self.observe: Callable[[Sequence[int], list[torch.Tensor]], None] | None = None
 
     @property
@@ -141,7 +140,7 @@ class GradientGrids:
         self._peaks_before = self._peaks
 
     def revert(self) -> None:
-        """Restore the limits of before the step, which is not applied.
+        """Restore the limits from before the step, because the step is not applied.
 
         Limits that were widened for the gradients of a skipped step would make the sums of the
         following steps coarser. The peaks decay by only half in 34 steps.
@@ -188,8 +187,8 @@ def largest_magnitudes(gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:
 
 
 def magnitudes_by_kernels(gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Return `largest_magnitudes` with few kernels."""
-    if len(gradients) == 1:  # for which a list would take three
+    """Return the same values as `largest_magnitudes`, computed with few kernels."""
+    if len(gradients) == 1:  # a list operation would take three kernels
         return [torch.linalg.vector_norm(gradients[0], math.inf)]
     return torch._foreach_norm(gradients, math.inf)
 

@@ -55,7 +55,7 @@ def squares_in_units(pieces: Iterable[torch.Tensor], unit: float) -> int:
             sums.append(squares[whole:].sum(0, keepdim=True))
     if not sums:
         return 0
-    integers = torch.cat(sums).div_(unit).long()  # of at most 53 bits, so their sum can overflow
+    integers = torch.cat(sums).div_(unit).long()  # up to 53 bits each, so a sum can overflow
     high, low = torch.stack([integers >> 32, integers & 0xFFFFFFFF]).sum(1).tolist()
     return int(high << 32) + int(low)
 

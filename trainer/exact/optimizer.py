@@ -22,7 +22,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     """Optimizer of fp32 vectors whose result does not depend on how they are partitioned.
 
     Attributes:
-        moments: the names of the moments, equal to those of its
+        moments: the names of the moments, the same as in the optimizer's
             `trainer.registries.optimizers.OptimizerKind`.
         gradient_divisor: the number that `update` divides every gradient by for clipping; 1 without
             clipping. DeepSpeed does not clip, because its norm depends on the partitions.
@@ -49,7 +49,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
         states: list[dict[str, Tensor]],
         group: dict[str, Any],
     ) -> None:
-        """Update vectors as `update` does, which this method calls for each."""
+        """Call `update` for each of these vectors; subclasses may update all of them at once."""
         for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
             self.update(parameter, gradient, state, group)
 
@@ -61,7 +61,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
 
         Args:
             parameter: the vector to update.
-            gradient: its gradient, which the method has to divide.
+            gradient: the gradient, which the method must divide by `gradient_divisor`.
             state: the moments by name, and under "step" the number of updates before this one.
             group: the settings, including `lr` and `weight_decay`.
         """

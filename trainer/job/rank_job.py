@@ -76,10 +76,9 @@ class ReplayOptions:
         folder: the folder for the reports of all ranks.
         looked_at: the steps to inspect; None inspects no step.
         checkpoints: the run's checkpoints with which the state is compared, by step.
-        goes_on: whether to save the state after the last step. It is True if the replay continues
-            from that state with another version of the dataset.
-        url: the location of the run if it is in an object store; the folder that the ranks train in
-            stands for it.
+        goes_on: whether to save the state after the last step. It is True if the replay will
+            continue from that state with another version of the dataset.
+        url: the URL of the run if it is in an object store; the ranks' run folder is then a copy.
     """
 
     folder: Path
@@ -110,24 +109,25 @@ class RankJob:
         manifest: the manifest to train on, without its shards, so that no rank parses all shards.
         checkpoint: the complete checkpoint to resume from; None starts at step 0.
         cursor: the position in the data at which the ranks start. The checkpoint's position, or the
-            next window if that window has lost a shard since.
+            start of the next window if the checkpoint's window has lost a shard since then.
         verify_checkpoint: whether the ranks verify the hashes of the checkpoint's files while they
             build the engine. False if the supervisor has already verified them.
         memory_checkpoint: the state in the nodes' memory to resume from instead, or None. Its step
             is newer than that of `checkpoint`.
         memory_name: the name of the run's folders in the nodes' memory; None without that tier.
         url: the run's location in an object store; None for a run in a folder. The paths of this
-            job are then those of the driver's node.
+            job are then valid on the driver's node.
         states_url: the location to which the ranks upload their state files, or None.
         work: the owner's work folder, see `run_store.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the run's owner started, in seconds since the epoch.
-        warm_start: the weights of step 0; None for random ones.
+        warm_start: the weights of step 0; None for random weights.
         profile: the steps to profile, or None.
         replay: the options of a replay, whose steps are only compared and inspected; None for a
             run.
-        hang: the finding about the ranks before, if they hung; rank 0 records it.
-        resize_reason: why another number of ranks trained before, or None if it is unknown.
+        hang: the finding about the previous attempt, if its ranks hung; rank 0 records it.
+        resize_reason: the reason why the previous attempt had a different number of ranks, or None
+            if it is unknown.
     """
 
     recipe: TrainingRecipe

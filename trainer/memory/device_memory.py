@@ -10,7 +10,7 @@ from trainer.process.placement import Placement
 # A tiny part of a computation predicts the memory of the whole to a factor of two. So a quarter of
 # the available memory is ample.
 AMPLE_SHARE = 0.25
-TINY_DIVISOR = 16  # of the rows of a batch
+TINY_DIVISOR = 16  # divides the rows of a batch
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
 # Complete error messages of oneDNN if it cannot allocate memory for the generated code or the
 # operands of a matrix product.
@@ -27,25 +27,25 @@ def memory_bytes(placement: Placement) -> int:
 def has_ample_memory(
     tiny_part: Callable[[], None], growth: float, placement: Placement, more_bytes: int = 0
 ) -> bool:
-    """Return whether the host's memory is several times what a computation needs.
+    """Return whether the host has several times the memory that a computation needs.
 
     Args:
-        tiny_part: computes a small part of it.
-        growth: upper bound of the whole's memory as a multiple of the part's.
+        tiny_part: runs a small part of the computation.
+        growth: upper bound of the memory of the whole computation, as a multiple of the part's.
         placement: this rank.
-        more_bytes: memory that the whole needs besides.
+        more_bytes: memory that the whole computation needs in addition, in bytes.
     """
-    release_cached_memory(placement)  # a rank's allocator keeps what it frees, and would reuse it
+    release_cached_memory(placement)  # the part must not reuse cached memory
     host_memory.restart_peak()
     before = host_memory.resident_bytes()
     if not fits(tiny_part, placement):
         return False
-    taken = max(0, host_memory.peak_resident_bytes() - before)  # Linux counts to some 100 kB
+    taken = max(0, host_memory.peak_resident_bytes() - before)  # Linux is accurate to about 100 kB
     return growth * taken + more_bytes < AMPLE_SHARE * memory_bytes(placement)
 
 
 def fits(attempt: Callable[[], None], placement: Placement) -> bool:
-    """Return whether an attempt does not run out of memory, and release what it has freed."""
+    """Return whether an attempt fits into the memory; release the memory that it has freed."""
     try:
         attempt()
     except (MemoryError, RuntimeError) as error:

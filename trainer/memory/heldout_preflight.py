@@ -119,7 +119,7 @@ def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
 
 @dataclass(frozen=True, eq=False)
 class _Attempt:
-    """Attempts to score batches on one rank, independently of the other ranks."""
+    """Trials of scoring batches on one rank, independently of the other ranks."""
 
     model: nn.Module
     scoring: Scoring
@@ -129,7 +129,7 @@ class _Attempt:
     def has_ample_memory(self, numbers: Sequence[int]) -> bool:
         """Return whether a small part of each batch shows that there is room for all of it.
 
-        Samples are few sentences, and need no more than the widest batches.
+        Samples need no trial, because few sentences take no more memory than the widest batches.
         """
         if self.placement.device == "cuda" or not self.scoring.scores_parts:
             return False
@@ -144,7 +144,7 @@ class _Attempt:
         return has_ample_memory(lambda: self._score(part, number), growth, self.placement)
 
     def samples(self) -> None:
-        """Make the samples of a validation, if this is rank 0; the other ranks make none."""
+        """Generate the samples of a validation on rank 0; do nothing on the other ranks."""
         if self.placement.rank == 0:
             self.scoring.samples(self.model)
 

@@ -8,10 +8,10 @@ its memory (ZeRO-3 gathers them, as for validation). If a rank runs out of memor
 other rank waits for it: the rank searches for a budget that fits, and then all ranks raise the
 error together.
 
-On a CPU, a recipe without extensions is first estimated from the sizes of its batches, and nothing
-is tried if every rank has several times that memory. Otherwise each rank tries a sixteenth of the
-rows first. If that shows ample memory on every rank, nothing else is tried, because that would take
-one or two CPU seconds of each start.
+On a CPU, the memory of a recipe without extensions is first estimated from the sizes of its
+batches. If every rank has several times that memory, nothing is tried. Otherwise each rank tries a
+sixteenth of the rows first. If this shows ample memory on every rank, nothing else is tried,
+because further trials would take one or two CPU seconds of each start.
 
 Then all ranks try the shapes as in a step, which adds DeepSpeed's buffers. A rank that runs out of
 memory only in this pass cannot notify the others, which wait for it in a collective. That rank
@@ -56,7 +56,7 @@ from trainer.zero.engine import TrainingEngine
 Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _AMPLE, _MEMORY = range(5)
-_BYTES_PER_WEIGHT = 16  # gradients in fp32, and buckets that they are reduced in
+_BYTES_PER_WEIGHT = 16  # fp32 gradients, and the buckets in which they are reduced
 _BYTES_PER_WEIGHT_ESTIMATED = 32  # also the weights that ZeRO-3 gathers into a replica, in fp32
 
 
@@ -91,7 +91,7 @@ def _all_ranks_are_small(
     """Return whether an estimate shows that all ranks have ample memory; a collective on CPUs."""
     placement, recipe = engine.placement, task.recipe
     if placement.device != "cpu" or recipe.extensions:
-        return False  # no estimate covers other devices, or the code of extensions
+        return False  # estimates cover only CPUs and built-in code
     ample = device_memory.AMPLE_SHARE * memory_bytes(placement)
     is_small = _estimated_bytes(engine, task, scoring, widest) < ample
     return not sum_over_ranks(torch.tensor([float(not is_small)]), placement).item()
@@ -165,7 +165,7 @@ def preflight(
 
 @dataclass(frozen=True, eq=False)
 class _SingleRankStep:
-    """Forward and backward passes on one rank with unpartitioned weights, without other ranks.
+    """Trials of forward and backward on one rank, with unpartitioned weights.
 
     Attributes:
         model: the network with all weights, in training mode.
@@ -184,7 +184,7 @@ class _SingleRankStep:
     keeps_gradients: bool
 
     def __post_init__(self) -> None:
-        """Register hooks that drop gradients if a step does not keep them."""
+        """Register hooks that drop gradients, unless a step keeps all gradients."""
         if not self.keeps_gradients:
             for parameter in _trained(self.model):
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
@@ -265,7 +265,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
-    """Run a step of at most two passes, so that a pass runs while earlier gradients are kept."""
+    """Run a step of up to two passes, so that the second pass runs while gradients are kept."""
     passes = min(engine.slots_per_rank, 2)
     for number in range(passes):
         batch = synthetic(shape)

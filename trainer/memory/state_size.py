@@ -11,10 +11,10 @@ bf16: 2), and the optimizer keeps m moments of each parameter (AdamW: 2).
     | bucket      | 0       | fp32: 4 B, bf16: 6 C        | w B       | w B       |
     | moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
 
-B is the number of gradient elements in a bucket, which DeepSpeed reduces in one collective, and C
-that of a bucket which a GPU converts to fp32 and adds to its sums. The sizes of gradients and
-bucket are their peaks within a step. In addition, F frozen parameters take the bytes of their
-weights, and 4F / N bytes of host memory for the fp32 copy that checkpoints need.
+B is the number of gradient elements in a bucket that DeepSpeed reduces in one collective. C is the
+number of elements in a bucket that a GPU converts to fp32 and adds to its sums. The sizes of
+gradients and bucket are their peaks within a step. In addition, F frozen parameters take the bytes
+of their weights, and 4F / N bytes of host memory for the fp32 copy that checkpoints need.
 Activations, which forward keeps for backward, depend on the batches and are measured
 (`cluster.planning.measurement`).
 """
@@ -38,8 +38,8 @@ class StateSize:
         master: the fp32 copy of the weights that the optimizer updates; 0 if it updates the weights
             themselves.
         gradients: the gradients that the passes of a step accumulate.
-        bucket: the gradients that DeepSpeed reduces in one collective, or those that are added to
-            their sums together.
+        bucket: the gradients that DeepSpeed reduces in one collective, or the gradients that are
+            added to their sums at the same time.
         moments: the moments of the optimizer.
         average: the moving average of the weights; 0 if the run keeps none.
         checkpoint_copy: the copy from which a checkpoint is written in the background; always in

@@ -12,9 +12,9 @@ import sys
 from typing import Any
 
 ENTRIES = 2000  # collectives in the buffer: several steps, or a part of a step of a large model
-MAX_BYTES = 4_000_000  # of a record
-NO_COLLECTIVES = b'{"groups": {}, "torch": {}}'  # of a process that has not joined a group
-# torch reads the first of these that is set.
+MAX_BYTES = 4_000_000  # maximum size of a record
+NO_COLLECTIVES = b'{"groups": {}, "torch": {}}'  # record of a process that has not joined a group
+# torch reads the first of these variables that is set.
 _VARIABLES = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE")
 
 
@@ -31,8 +31,9 @@ def collectives_record() -> bytes:
     """Return this process's record as JSON: `{"groups": {NAME: [RANK, …]}, "torch": {…}}`.
 
     `torch` is the record of torch, at most `MAX_BYTES`. The result is empty if the recorder is off.
-    A thread may call it while another one waits in a collective, but not while another one holds
-    the interpreter lock. It imports nothing, since an import could wait for the main thread.
+    A thread may call the function while another thread waits in a collective, but not while another
+    thread holds the interpreter lock. The function imports nothing, because an import could wait
+    for the main thread.
     """
     if any(os.environ.get(name) == "0" for name in _VARIABLES):
         return b""

@@ -18,7 +18,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 # Environment variables of a rank, for libraries that would otherwise free memory that the next step
 # needs again (docs/decisions/0033). glibc would return memory to the kernel; allocating that memory
 # again takes an eighth of the time of a base model on a CPU. glibc would also list small freed
-# blocks by size. They lie between larger ones, which could then not be merged, so that memory would
+# blocks by size. They separate larger free blocks, which could then not be merged, so memory would
 # grow with the steps. oneDNN would free the code that it generates for each shape of a matrix
 # product, and micro-batches have thousands of shapes. Both libraries read the environment when the
 # process starts.
@@ -38,8 +38,8 @@ def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
     """Return `ALLOCATOR_ENVIRONMENT`, with a smaller oneDNN cache if shapes do not recur.
 
     Args:
-        shapes_recur: whether the micro-batches of an epoch have the same shapes as those of the
-            previous epoch. If they do not, cached code takes gigabytes and is never used again.
+        shapes_recur: whether the micro-batches of an epoch have the same shapes as in the previous
+            epoch. If they do not, cached code takes gigabytes and is never used again.
     """
     if shapes_recur:
         return dict(ALLOCATOR_ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""Seconds of a step in which a rank computes, and in which it waits for other ranks.
+"""Timer of a step: the seconds in which a rank computes, and waits for other ranks.
 
 ::
 
@@ -27,7 +27,7 @@ from trainer.process.placement import Placement
 
 
 class StepSeconds(NamedTuple):
-    """Time of this rank since the last `take`.
+    """Times of this rank since the last `take`.
 
     Attributes:
         compute: the seconds of each pass, without waits.
@@ -40,7 +40,7 @@ class StepSeconds(NamedTuple):
 
 class _Clock(Protocol):
     def now(self) -> Any:
-        """Return a mark of the current moment."""
+        """Return a mark of the current time."""
 
     def seconds(self, start: Any, end: Any) -> float:
         """Return the seconds between two marks."""
@@ -63,7 +63,8 @@ class _StreamClock:
         return event
 
     def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        # An event of another stream may still be pending. Its time is left out instead of awaited.
+        # An event of another stream may still be pending. Leave out its time instead of waiting for
+        # it.
         if not (start.query() and end.query()):
             return 0.0
         return float(start.elapsed_time(end)) / 1000
@@ -72,8 +73,8 @@ class _StreamClock:
 class StepTimer:
     """Timer of the passes and collectives of one rank.
 
-    It measures only within the context `step`, so validations and checkpoints do not count. With
-    one rank it measures nothing.
+    The timer measures only within the context `step`, so validations and checkpoints are excluded.
+    With one rank, it measures nothing.
     """
 
     def __init__(self, placement: Placement) -> None:
@@ -112,7 +113,7 @@ class StepTimer:
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """Measure a collective; one inside another is part of it."""
+        """Measure a collective; a nested collective is part of the outer one."""
         if not self._is_on or self._is_waiting:
             yield
             return
@@ -124,7 +125,7 @@ class StepTimer:
         self._waits.append((start, self._clock.now()))
 
     def interrupt(self) -> None:
-        """Note that other work affects the times of the step, such as a checkpoint before it."""
+        """Record that other work, such as a checkpoint before the step, affects its times."""
         self._is_interrupted = True
 
     def take_interruption(self) -> bool:

@@ -77,11 +77,12 @@ class RankTimes(NamedTuple):
     """Times of all ranks in a step: arrays of one value per rank.
 
     Attributes:
-        compute: the seconds of its passes, without dummies, and without waits for other ranks.
-        wait: the seconds of its waits for other ranks. They include those of the update before the
-            step, and of the exchange before it.
-        data: the seconds of its wait for the step's data.
-        equal_compute: the seconds for which it would compute the mean work of a rank.
+        compute: the seconds of the rank's passes, without dummies, and without waits for other
+            ranks.
+        wait: the seconds of the rank's waits for other ranks. They include the waits in the
+            exchange and the update of the previous step.
+        data: the seconds for which the rank waited for the step's data.
+        equal_compute: the seconds that the rank would take for the mean work of all ranks.
     """
 
     compute: "np.ndarray"
@@ -112,12 +113,13 @@ class ObservedStep(StepView):
 class StepObserver(Protocol):
     """Observer of a rank's steps, which changes no bit of the computation.
 
-    All ranks call their observers in the same order, so a built-in observer may use collectives.
-    An extension's observer must not: the run would not restart if another rank died during one.
+    All ranks call their observers in the same order, so a built-in observer may use collectives. An
+    extension's observer must not use them: if another rank died during a collective, the run would
+    not restart.
     """
 
     def around(self, step: int) -> AbstractContextManager[None]:
-        """Return a context manager whose body is the step, including data loading and its line."""
+        """Return a context manager around a step, including its data loading and its line."""
         return nullcontext()
 
     def after_step(self, view: ObservedStep) -> Mapping[str, Any]:
@@ -131,8 +133,8 @@ class Skip:
 
     Attributes:
         reason: a clause that follows "because", such as "its loss 9.4 was above 9".
-        remedy: settings with which a new run may not skip such steps, after "or with". If empty,
-            the options of the guard are named.
+        remedy: settings with which a new run might not skip such steps, as text after "or with". If
+            empty, the options of the guard are named.
         slots: the slots that cause the decision, if any.
         fields: the values of `SkippedLine` fields that a built-in guard knows.
     """
@@ -165,14 +167,14 @@ class StepGuard(Protocol):
         """
 
     def applied(self, view: StepView, gradient_norm: float) -> None:
-        """Update the state after an applied step; it is not called after skipped ones."""
+        """Update the state after an applied step; not called after skipped steps."""
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint: a JSON object of at most 64 kB, equal on all ranks."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state from a checkpoint of the run."""
+        """Restore the state from a checkpoint of the run."""
 
 
 class GuardKind(Section):

@@ -45,7 +45,7 @@ class OptimizerKind(Section):
         moments: the names of the state that a checkpoint holds for each element in addition to its
             weight. The optimizer's state of a vector must have a tensor of the vector's shape,
             initially zero, under each of these names. Under "step", it must have a scalar tensor
-            with the number of updates. It must have no other entries.
+            with the number of updates. It must not have any other entries.
         reads: the fields of `trainer.optimizer` that the optimizer uses, in addition to `type` and
             `options`.
         not_exact_because: the reason why the optimizer does not support `engine.numerics: exact`,

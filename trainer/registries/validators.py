@@ -14,14 +14,14 @@ def known_in(registry: Registry[Any]) -> AfterValidator:
 
 
 def options_for(registry: Registry[Any], name: str) -> AfterValidator:
-    """Return the validator of a field with the options of the entry that the field `name` names.
+    """Return the validator of the options of a registered entry, which the field `name` selects.
 
-    It returns the options with their defaults, as JSON values. If the name is invalid, the options
-    remain as they are.
+    The validator returns the options with their defaults, as JSON values. If the name is invalid,
+    it returns the options unchanged.
 
     Args:
-        registry: for each name, the settings that have the options, or None if there are none.
-        name: the field with the name, which comes first in its section.
+        registry: for each name, the class of its options, or None if it has no options.
+        name: the field that selects the entry; it precedes the options in their section.
     """
 
     def validate(options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:

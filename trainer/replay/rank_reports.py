@@ -7,7 +7,7 @@ from foundation.file_model import FileModel
 
 
 class RankExampleReport(FileModel):
-    """Part of an `InspectedExample` (`trainer.replay.replay_report`) that its rank can report."""
+    """Part of an `InspectedExample` (`trainer.replay.replay_report`), reported by one rank."""
 
     slot: int
     example: int

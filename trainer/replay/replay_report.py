@@ -63,22 +63,22 @@ class Verdict(FileModel):
 
 
 class InspectedExample(FileModel):
-    """Example, or part of one, in the input of a step.
+    """Example, or part of an example, in the input of a step.
 
     Attributes:
         slot: the slot of its micro-batch.
         rank: the rank of the recorded run that computed the micro-batch.
         corpus: the corpus of the example.
-        shard: the shard that holds it.
-        example: its number in the dataset, as in `transloom data trace`.
+        shard: the shard that holds the example.
+        example: the number of the example in the dataset, as in `transloom data trace`.
         start: the index of the example's first token that is in the input; None for a whole
             example.
         texts: texts by name: a field's role (source, target, document) or further texts of a task,
             see `trainer.tasks.task.TrainingTask.example_texts`.
-        tokens: the number of its target tokens.
+        tokens: the number of target tokens of the example.
         loss: nats per token with the dropout of the step, without label smoothing; None if it is
             not finite.
-        share: its share of the step's loss; None if the loss is not finite.
+        share: the example's share of the step's loss; None if the loss is not finite.
     """
 
     slot: int

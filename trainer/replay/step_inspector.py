@@ -149,8 +149,8 @@ class StepInspector(StepObserver):
 class GradientSums:
     """Sums of each parameter's gradients over the passes of a step, in fp64.
 
-    In fp64, their order, which depends on the number of ranks, changes almost nothing. The sums
-    restart if the step's passes are repeated because a gradient did not fit its grid.
+    The order of the sums depends on the number of ranks, but in fp64 it changes almost nothing. The
+    sums restart if the step's passes are repeated because a gradient did not fit its grid.
     """
 
     def __init__(self, passes: int) -> None:
@@ -178,7 +178,7 @@ class GradientSums:
             placement: this rank and the number of ranks.
 
         Returns:
-            The squared norms by parameter, None for those that are not finite. Empty on all ranks
+            The squared norms by parameter; None for norms that are not finite. Empty on all ranks
             except 0.
         """
         squares = {

@@ -75,7 +75,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def model_type(folder: Path) -> object:
-    """Return the family of a folder's network, such as marian or bert.
+    """Return the family of the network in a folder, such as marian or bert.
 
     Raises:
         ModelError: config.json cannot be read.
@@ -110,7 +110,10 @@ def _require_same_pieces(folder: Path, manifest: Manifest) -> None:
 
 
 def _require_equal_hashes(manifest: Manifest, theirs: str, what: str, settings: str) -> None:
-    """Check the hash of a network's tokenizer; `settings` prepare a dataset with that tokenizer."""
+    """Require that the dataset's tokenizers have the hash of the network's tokenizer.
+
+    If they do not, the error names `settings`, with which a dataset gets that tokenizer.
+    """
     for field, ours in manifest.tokenizers.items():
         if ours.sha256 != theirs:
             raise RunMismatchError(

@@ -2,9 +2,9 @@
 
 The new run takes only the weights, or their moving average if the old run keeps one. It has its own
 data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
-starts require the same hash. The same applies to the files of a model's folder
-(`trainer.start.model_folder`). `trainer.state.restore` defines which weights a network of
-another kind takes.
+starts require the same hash. For a model's folder, it stores a hash of the files
+(`trainer.start.model_folder`). `trainer.state.restore` defines which weights a network of another
+kind takes.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ class WarmStart:
     """Origin of a new run's first weights.
 
     Attributes:
-        path: the path of that checkpoint or model folder.
-        url: the URL of the old run if it is in an object store, so that `path` is in the driver's
-            copy.
+        path: the path of the checkpoint or model folder that has the weights.
+        url: the URL of the old run if it is in an object store; `path` is then in the driver's copy
+            of the run.
     """
 
     parent: Parent

@@ -213,12 +213,12 @@ def first_shortage(amounts: Sequence[int], placement: Placement) -> list[int] | 
     """Return the first rank on whose host memory is short, and its amounts; a collective.
 
     Args:
-        amounts: the bytes that this rank's host needs, then one or more numbers of bytes that it
-            has.
+        amounts: the bytes that this rank's host needs, then one or more amounts of memory, in
+            bytes, that the host has.
         placement: this rank.
 
     Returns:
-        The rank and its amounts, the same on all ranks; None if no number is below the need.
+        The rank and its amounts, the same on all ranks; None if every host has what it needs.
     """
     table = torch.zeros(placement.world_size, len(amounts), dtype=torch.float64)
     table[placement.rank] = torch.tensor(amounts, dtype=torch.float64)

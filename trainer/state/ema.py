@@ -39,7 +39,7 @@ class Ema:
             for weights in owned_fragments(engine, [MASTER])
             if weights.parameter not in engine.frozen
         ]
-        # Views of the master weights, which change in place.
+        # Views of the master weights, which the optimizer changes in place.
         self._weights = [weights.tensor for weights in owned]
         self._averages = [
             Fragment(EMA, weights.parameter, weights.start, weights.tensor.clone())
@@ -59,8 +59,8 @@ class Ema:
     def inference_model(self) -> Iterator[nn.Module]:
         """Yield a model in eval mode, with the average as its weights.
 
-        A collective: every rank calls it and gets the whole average, in the engine's compute
-        precision. The model's forward pass needs no other rank.
+        A collective: every rank enters the context and gets the whole average, in the engine's
+        compute precision. The model's forward pass then needs no other rank.
         """
         owned = defaultdict(list)
         for average in chain(self._averages, self._engine.frozen.fragments()):

@@ -32,7 +32,7 @@ from trainer.zero.engine import TrainingEngine
 
 # Fields of `model` that may differ between the recipe and the folder.
 _FREE = ("network", "preset", "dropout", "attention_dropout", "pooling", "temperature")
-_CLASSIFIER = "classifier."  # prefix of the parameters whose rows belong to labels
+_CLASSIFIER = "classifier."  # name prefix of parameters that have a row per label
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Comparison of the kernels with which ranks compute, before their bits are compared.
 
-Libraries choose kernels by the processor, by their build and by environment variables, and other
-kernels round differently. Without this comparison, a check of slots would blame a healthy rank.
-The fingerprint is strict: nodes that it refuses might still compute the same bits.
+Libraries choose kernels by the processor, by their build and by environment variables, and
+different kernels round differently. Without this comparison, a check of slots would blame a healthy
+rank. The fingerprint is strict: nodes that it refuses might still compute the same bits.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _VERBOSE = re.compile(r"\w*(VERBOSE|LOG)\w*")
 def kernel_fingerprint(
     engine: EngineConfig, placement: Placement, cpuinfo: Path = CPU_INFO
 ) -> dict[str, Any]:
-    """Return what selects the kernels of this rank.
+    """Return the properties by which libraries select kernels on this rank.
 
     Args:
         engine: the settings of the engine.
@@ -41,7 +41,7 @@ def kernel_fingerprint(
         cpuinfo: the description of the processors by Linux.
     """
     own = numerics.fingerprint(engine, placement)
-    own.pop("summation", None)  # sums over the ranks are no kernels, and nodes may differ in it
+    own.pop("summation", None)  # not a kernel; may differ between nodes
     return own | {
         "processor": _processor(cpuinfo),
         "torch build": _short_hash(torch.__config__.show()),
@@ -58,7 +58,7 @@ def require_equal_kernels(engine: EngineConfig, placement: Placement) -> None:
     """Require that all ranks choose the same kernels; a collective.
 
     Raises:
-        UnequalKernelsError: a rank has another fingerprint; raised on all ranks.
+        UnequalKernelsError: the ranks' fingerprints differ; raised on all ranks.
     """
     own = kernel_fingerprint(engine, placement)
     texts = gather_texts(json.dumps(own), placement)

@@ -3,10 +3,10 @@
     state ──copy, while training stops──▶ slot ──checksum, in a thread──▶ MemoryFile ──▶ supervisor
 
 A rank has two slots, which are files in the node's memory. One slot keeps the newest step whose
-files the supervisor has confirmed on all nodes. The other slot receives the next step. Thus a rank
-that is killed while it copies never damages the state that the run needs then. While the supervisor
-has neither confirmed nor given up the last step, the writer skips saves. It reports every save to
-the supervisor, as written or as failed, so that the supervisor can give up incomplete steps.
+files the supervisor has confirmed on all nodes. The other slot receives the next step. So if a rank
+is killed while it copies, the state that the run then needs is intact. Until the supervisor has
+confirmed or given up the last step, the writer skips saves. It reports every save to the
+supervisor, as written or as failed, so that the supervisor can give up incomplete steps.
 """
 
 import mmap
@@ -159,7 +159,8 @@ class MemoryWriter:
         free = [slot for slot in self._slots if not steps.held or slot.step != steps.held]
         if free:
             return free[0]
-        self._work = self._thread.submit(self._allocate, 1)  # one step is confirmed: a second slot
+        # allocate the second slot, because the first step is confirmed now
+        self._work = self._thread.submit(self._allocate, 1)
         return None
 
     def _allocate(self, slots: int) -> None:

@@ -21,11 +21,12 @@ from trainer.config import EngineConfig
 from trainer.process.network import summation
 from trainer.process.placement import Placement
 
-# Version of the sums in trainer/exact and of the linear function; another one rounds differently.
+# Version of the sums in trainer/exact and of the linear function; versions round differently.
 EXACT_SUMS = {"cpu": 2, "cuda": 3}
 # With exact sums, these entries may differ without changing any bit.
 _COVERED = {"ranks", "zero_stage", "summation"}
-# Entries that earlier versions did not record: unknown where they are missing, and no difference.
+# Entries that earlier versions did not record. If one is missing, it is unknown, and does not count
+# as a difference.
 _MAY_BE_UNKNOWN = {"summation"}
 
 
@@ -41,10 +42,10 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "attention": str(attention_backend(engine, placement)),
         "dropout": "torch" if cuda else "16 bits",  # see model/blocks/dropout.py
         **({"loss": f"{GPU_CHUNK_LOGITS} logits at a time"} if cuda else {}),
-        "torch": str(torch.__version__),  # plain, so that the supervisor unpickles it without torch
+        "torch": str(torch.__version__),  # str, to be unpickled without torch
         "deepspeed": version("deepspeed"),
     }
-    if cuda and placement.world_size > 1:  # gloo's sums depend on torch and ranks alone
+    if cuda and placement.world_size > 1:  # gloo's sums depend only on torch and ranks
         entries["summation"] = summation(placement)
     if placement.generated_code:
         entries["compiled"] = placement.generated_code

@@ -25,7 +25,7 @@ class Progress:
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     skipped_spikes: int = 0
-    # As at the last checkpoint, by the recipe keys that create the guards.
+    # The guards' states at the last checkpoint, by the recipe keys that create the guards.
     guard_states: dict[str, dict[str, Any]] = field(default_factory=dict)
     parent: Parent | None = None
 

@@ -75,7 +75,7 @@ def restore(engine: TrainingEngine, job: RankJob, checkpoint: SavedState) -> Tra
     """Return the state in a checkpoint, which may come from other numbers of ranks or ZeRO stages.
 
     Raises:
-        CheckpointError: its parameters are not those of the recipe's model.
+        CheckpointError: the checkpoint's parameters are not those of the recipe's model.
     """
     header, recipe = checkpoint.header, job.recipe
     require_same_shapes(checkpoint, engine.parameter_shapes)
@@ -110,9 +110,9 @@ def record_resumption(
     context: RankContext,
     checkpoint: SavedState | None,
 ) -> None:
-    """Record, as events, the step at which the run continues and changes since the checkpoint.
+    """Record events: the step at which the run continues, and changes since the checkpoint.
 
-    If the ranks before hung, the finding about it comes first.
+    If the ranks of the previous attempt hung, this finding is recorded first.
     """
     step, goodput = recorder.last_step, recorder.goodput
     if context.job.hang:
@@ -202,8 +202,8 @@ def plan_weight_transfer(
         same network      all parameters, which must be those of the recipe's model
         another network   the complete encoder, `encoder.*`; the rest keeps its initial values
 
-    So a network with another head can start from the encoder of a masked model. An encoder that
-    matches only partly is refused, because the copied weights would have another meaning in it.
+    So a network with a different head can start from the encoder of a masked model. An encoder that
+    matches only partly is refused, because the copied weights would have a different meaning in it.
 
     Args:
         checkpoint: the checkpoint of the other run.

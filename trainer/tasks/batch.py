@@ -30,8 +30,8 @@ class DeviceBatch:
         padding: the number of padded positions.
         positions: the number of all positions.
         flops: floating-point operations of forward and backward; None if they are not counted.
-        packings: what the host knows about the rows of each side, for a network whose forward has
-            an argument `known`; empty for other networks.
+        packings: the packing of each side, for a network whose forward has an argument `known`;
+            empty for other networks.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -42,7 +42,7 @@ class DeviceBatch:
     packings: tuple[Packing, ...] = ()
 
     def twice(self) -> Self:
-        """Return the batch followed by a copy of all its rows, for `model.losses.r_drop`."""
+        """Return a batch of all rows, followed by a copy of them, for `model.losses.r_drop`."""
         return replace(
             self,
             inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs),
@@ -79,9 +79,9 @@ def device_batch(
 
     Args:
         arrays: the arguments of the network's forward; the first has the padded tokens.
-        numbers: the numbers of the examples, and others that the digest includes.
+        numbers: the numbers of the examples, and other numbers that the digest includes.
         inputs: the inputs without padding, for the digest; the first has the tokens.
-        packing: the packing of the rows, on the host; None for none.
+        packing: the packing of the rows, on the host; None if the network takes no packing.
     """
     state = hashlib.blake2b(digest_size=32)
     for values in numbers:

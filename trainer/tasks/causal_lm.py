@@ -91,7 +91,7 @@ class CausalLanguageModel(TrainingTask):
 
 
 class PerplexityScoring(BatchScoring[CausalLanguageModel]):
-    """Loss and perplexity over all tokens of a held-out set; each batch has a row of the table."""
+    """Scoring by loss and perplexity over all tokens; each batch has a row of the table."""
 
     columns = 1
 

@@ -82,7 +82,7 @@ class Labelling(MaskedLanguageModelling):
 
 
 class LabelScoring(BatchScoring[Labelling]):
-    """Label scores of a held-out set with at least one label.
+    """Scoring by label scores, of a held-out set with at least one label.
 
     The table has a row for each label, in the order of the texts. A row has the negative
     log-likelihood of the expected label, in nats, and the number of the most probable label.

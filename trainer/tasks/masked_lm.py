@@ -104,7 +104,7 @@ class MaskedLanguageModelling(TrainingTask):
 
 
 class MaskedScoring(AccuracyScoring[MaskedLanguageModelling]):
-    """Loss and accuracy over the masked tokens, the same in every validation."""
+    """Scoring by loss and accuracy over masked tokens, which are the same in every validation."""
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
         nll, right = (math.fsum(column.tolist()) for column in table.T)

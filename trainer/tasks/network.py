@@ -77,7 +77,7 @@ def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -
 
 
 def _require_attributes(network: nn.Module, place: str) -> None:
-    """Check that a network has the members of `Network` other than `forward`.
+    """Check that a network has all members of `Network` except `forward`.
 
     Raises:
         ModelError: a member is missing or has the wrong type.

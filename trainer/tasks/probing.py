@@ -1,4 +1,4 @@
-"""Creation of a probe: the pieces, greedy translation and attention of one sentence.
+"""Creation of a probe: pieces, greedy translation and attention for one sentence.
 
     sentence ─▶ ids, at most 32 ─▶ greedy search, bounded ─▶ one traced pass ─▶ Probe
 
@@ -96,7 +96,10 @@ def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list
 
 
 def _limit(source_pieces: int) -> int:
-    """Return the maximum length in pieces, because an untrained network seldom predicts EOS."""
+    """Return the maximum length of a translation in pieces.
+
+    The search needs this limit, because an untrained network seldom predicts EOS.
+    """
     return min(MAX_PIECES, 2 * source_pieces + 4)
 
 

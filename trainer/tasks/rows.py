@@ -64,7 +64,7 @@ def sentence_rows(
 def part_rows(
     parts: FieldArrays, rows: np.ndarray, pad_id: int, segments: Int64Array | None
 ) -> tuple[list[np.ndarray], list[np.ndarray], Int64Array]:
-    """Return the input of an encoder for parts of texts, which it reads independently.
+    """Return the input of an encoder that reads each part of a text independently.
 
     Args:
         rows: [parts], the row of each part; sorted.

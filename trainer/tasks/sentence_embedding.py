@@ -64,7 +64,7 @@ class SentenceEmbedding(TrainingTask):
 
 
 class EmbeddingScoring(AccuracyScoring[SentenceEmbedding]):
-    """Loss, and the share of sentences whose translation is the nearest sentence.
+    """Scoring by loss, and by the share of sentences whose translation is the nearest sentence.
 
     Loss and share are means over both directions of a pair. A sentence is compared only with the
     sentences of its group. The groups are the same for every run, and each group has a row of the

@@ -234,7 +234,7 @@ class TrainingTask(ABC):
         )
 
     def dummy(self, device: torch.device) -> DeviceBatch:
-        """Return the dummy batch for ranks that have one slot fewer than others."""
+        """Return the dummy batch, for ranks that have one slot less than other ranks."""
         return self.collate_for_training(self.data.dummy(self.manifest.special_ids), device)
 
 

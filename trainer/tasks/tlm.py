@@ -32,7 +32,7 @@ class TranslationLanguageModelling(MaskedLanguageModelling):
 
 
 class PairScoring(MaskedScoring):
-    """Scores of masked language modelling on pairs, and the loss on each side of a pair alone."""
+    """Scoring of pairs as in masked language modelling, and by the loss on each side alone."""
 
     def __init__(self, task: TranslationLanguageModelling, heldout: HeldOut) -> None:
         super().__init__(task, heldout)

@@ -85,7 +85,7 @@ class TranslationTask(TrainingTask):
 
 
 class TranslationScoring(BatchScoring[TranslationTask]):
-    """Loss, and BLEU of greedy translations; each pair has a row of the table."""
+    """Scoring by loss, and by BLEU of greedy translations; each pair has a row of the table."""
 
     scores_parts = True
 

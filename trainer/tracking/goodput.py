@@ -30,10 +30,10 @@ from run_store.record.metrics_lines import Line, Resumed, StepLine, TrainLine
 
 @dataclass(frozen=True)
 class Goodput:
-    """Totals of a run up to a moment.
+    """Totals of a run up to a point in time.
 
     Attributes:
-        until: the moment, in seconds since the epoch.
+        until: this point in time, in seconds since the epoch.
         restarts: the number of starts of the ranks after the first start.
         lost_steps: the number of recorded steps that had to be trained again.
         wall_seconds: the time for which a driver owned the run.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RecorderListener(Protocol):
-    """Interface of the supervisor, as far as the recorder uses it."""
+    """Methods of the supervisor that the recorder calls."""
 
     def line(self, line: Line) -> None: ...
 
@@ -80,13 +80,13 @@ class Recorder:
         `trainer.tracking.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
-            jump = time.time() - time.monotonic() - self._clock_offset  # since this start
+            jump = time.time() - time.monotonic() - self._clock_offset  # of the clock since start
             self.goodput = self.goodput.after_step(line.time - jump, line.step_seconds)
             line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)
         if self._tracker:
             self._tracker.update()
-        if not isinstance(line, RankHung):  # the supervisor reported it when the ranks hung
+        if not isinstance(line, RankHung):  # the supervisor has reported it already
             self._supervision.line(line)
         if mismatch:
             self._supervision.line(mismatch)

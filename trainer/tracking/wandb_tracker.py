@@ -155,7 +155,8 @@ class WandbTracker:
         run, self._run = self._run or self._begin(), None
         shown = max((repair_file(file) for file in former), default=LastLoggedRow())
         if self._mode == "online" and run.starting_step - 1 != shown.step:
-            # The server has other rows than the files: continue after its last step.
+            # The server's rows differ from those in the files: continue after the server's last
+            # step.
             shown = LastLoggedRow(run.starting_step - 1, None)
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
             shown_row = _with_table(row, run, step) | self._time_lapse(run, step)
@@ -188,7 +189,7 @@ class WandbTracker:
                 raise
             reason = visible(str(error).partition("\n")[0])
         with suppress(Exception, SystemExit):
-            wandb.teardown()  # its process still tries to reach the server
+            wandb.teardown()  # W&B's process still tries to reach the server
         self._mode = "offline"
         run = self._begin()
         self._notice(
@@ -310,8 +311,8 @@ def last_logged_step(folder: Path) -> int:
 def repair_file(file: Path) -> LastLoggedRow:
     """Repair one .wandb file for `wandb sync`, and return the last row in it.
 
-    `wandb sync` gives up on a run if its file has a torn end. It gives up on all runs if one file
-    has no data of its run yet. So a torn end is cut off, and a file without rows is removed.
+    `wandb sync` fails for a run if its file has a torn end. It fails for all runs if one file has
+    no data of its run yet. So this function cuts a torn end off, and removes a file without rows.
     """
     shown, whole_bytes = _end(file)
     if shown.step == 0:

@@ -21,10 +21,10 @@ from run_store.checkpoints.format import guard_state
 from trainer.errors import CallbackError
 from trainer.registries.callbacks import ObservedStep, Skip, StepGuard, StepObserver, StepView
 
-MAX_NUMBERS = 32  # that an observer adds to a line
+MAX_NUMBERS = 32  # that an observer may add to a line
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 MAX_REASON_CHARACTERS = 300
-OBSERVED = "observed"  # the field of a line with the numbers of all extensions' observers
+OBSERVED = "observed"  # field of a line for the numbers of all extensions' observers
 
 
 class Callbacks:
@@ -86,7 +86,7 @@ class ExtensionObserver(StepObserver):
         try:
             yield
         except BaseException:
-            with suppress(Exception):  # the error of the step counts
+            with suppress(Exception):  # the step's own error is raised
                 context.__exit__(*sys.exc_info())
             raise
         with self._blamed(step):

@@ -3,10 +3,11 @@
     number of the check, ranks, slots, node of each rank ──planned_checks──▶ [SlotCheck, …]
 
 The plan is a pure function, so all ranks know it without communication. A rank repeats at most one
-slot in a check. If the ranks divide the slots evenly, every rank makes one pass more. Otherwise the
-ranks with fewer slots repeat slots in their dummy passes, and a check needs no additional pass.
+slot in a check. If the ranks divide the slots evenly, every rank runs one additional pass.
+Otherwise the ranks with fewer slots repeat slots in their dummy passes, and a check needs no
+additional pass.
 
-Ranks take turns, and a rank on another node is preferred.
+The verified ranks take turns, and a verifier on another node is preferred.
 """
 
 from collections import Counter
@@ -67,13 +68,13 @@ def checks_until_all(ranks: int, slots: int) -> int:
 
 
 def _checks_by_dummies(number: int, ranks: int, slots: int, nodes: np.ndarray) -> list[SlotCheck]:
-    full = slots % ranks  # the first ranks have one slot more than the others
+    full = slots % ranks  # the number of ranks that have one slot more than the others
     verifiers = np.arange(full, ranks)
     owners = (number * len(verifiers) + np.arange(len(verifiers))) % full
     orders = [np.roll(owners, shift) for shift in range(len(verifiers))]
     chosen = _most_distant(orders, verifiers, nodes, number)
     checks = []
-    checks_of = Counter[int]()  # by owner: each of its verifiers repeats another slot
+    checks_of = Counter[int]()  # per owner, whose verifiers repeat different slots
     for owner, rank in zip(chosen.tolist(), verifiers.tolist(), strict=True):
         checks.append(_check(number + checks_of[owner], owner, rank, ranks, slots))
         checks_of[owner] += 1
@@ -88,7 +89,7 @@ def _check(turn: int, owner: int, verifier: int, ranks: int, slots: int) -> Slot
 def _most_distant(
     orders: list[np.ndarray], verifiers: np.ndarray, nodes: np.ndarray, number: int
 ) -> np.ndarray:
-    """Return one of the orders of owners with the most pairs on two nodes, in turn."""
+    """Return the order of owners with the most pairs across nodes; equal orders take turns."""
     distant = np.array([(nodes[owners] != nodes[verifiers]).sum() for owners in orders])
     best = np.flatnonzero(distant == distant.max())
     return orders[best[number % len(best)]]

@@ -43,7 +43,7 @@ class CorruptionVerdict:
     """Result of all disputes of a step.
 
     Attributes:
-        ranks: the ranks that computed wrong digests, or the two ranks of which one did.
+        ranks: the ranks that computed wrong digests, or two ranks of which one computed them.
         slots: the slots that they computed.
         digests: the indices of the digests that differ.
         is_certain: whether all of `ranks` were wrong; otherwise one of them was.

@@ -9,7 +9,8 @@ Decisions that change the control flow (on a non-finite loss, a refused step, a 
 early stopping) use only values that are equal on all ranks, such as the result of the exchange. So
 all ranks decide alike. Every rank knows which slots are finite before it applies the gradients.
 
-All optional behaviour is in callbacks: observers around each step, and guards that may refuse one.
+All optional behaviour is in callbacks: observers around each step, and guards that may refuse to
+apply a step.
 """
 
 import math
@@ -121,7 +122,7 @@ class Trainer:
         if progress.validation_due:
             self._validate()
             if progress.validation_due:
-                return "stopped"  # the checkpoint that the run resumed from has this state
+                return "stopped"  # the checkpoint that was resumed has this state
         steps = self._open_stream(progress.cursor)
         while not self._is_over():
             with self._callbacks.around(progress.step + 1):
@@ -241,7 +242,7 @@ class Trainer:
             self._notify(refusal_notice(line, self._run))
         limit = self.recipe.trainer.stop_after_skipped_steps
         if line.in_a_row >= limit or isinstance(decision, Stop):
-            self._saver.finish()  # the checkpoint in flight is the last good one
+            self._saver.finish()  # keep the last good checkpoint, which may be in flight
             raise ending_error(line, decision)
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
@@ -267,10 +268,10 @@ class Trainer:
                     return report
                 self._report_wrong_reductions(step, wrong, was_wrong)
                 was_wrong = True
-            self.engine.timer.interrupt()  # the repetition
+            self.engine.timer.interrupt()  # its time includes a repetition
 
     def _report_wrong_reductions(self, step: int, wrong: list[str], was_wrong: bool) -> None:
-        """Record wrong sums of gradients; if it is the second time in a step, raise the error.
+        """Record wrong sums of gradients; raise an error if the step's sums were wrong before.
 
         Args:
             step: the step, whose gradients were discarded.

@@ -10,7 +10,8 @@ never applied. The supervisor then restarts the ranks from a checkpoint, without
 rank that was wrong.
 
 A digest travels through the exchange of the step as two halves, each exact in a double. The owner
-adds them and the verifier subtracts them, so the sum over the ranks is zero if they are equal.
+adds its halves and the verifier subtracts its halves, so the sum over the ranks is zero if the
+digests are equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,14 +32,14 @@ from trainer.training.check_plan import (
 )
 from trainer.training.corruption_verdict import Dispute, judge
 
-LOSS = "loss"  # name of the digest of the losses, which follows those of the parameters
-MAX_DISPUTES = 4  # a faulty rank causes two; more occur if no rank can be trusted
+LOSS = "loss"  # name of the digest of the losses, which follows the parameters' digests
+MAX_DISPUTES = 4  # a faulty rank causes two disputes; more occur if no rank can be trusted
 _HALF = 32  # bits
 
 
 @dataclass(frozen=True)
 class StepChecks:
-    """Checks of one step, as one rank takes part in them.
+    """Checks of one step, and one rank's part in them.
 
     Attributes:
         checks: the checks of all ranks; empty if none is due.
@@ -54,7 +55,7 @@ class StepChecks:
 
     @property
     def verified_slot(self) -> int | None:
-        """Slot of another rank that this rank repeats; None for none."""
+        """Slot of another rank that this rank repeats, or None."""
         return next((check.slot for check in self.checks if check.verifier == self.rank), None)
 
     def is_digested(self, slot: int) -> bool:

@@ -8,12 +8,11 @@
 
     normal ── both factors > SLOW_FACTOR ──▶ slow ── both factors < NORMAL_FACTOR ──▶ normal
 
-Work is the number of executed operations, because the micro-batches of a step have different
-lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
-the length, and some steps stall. Medians ignore such steps. A mean would be raised by one
-stalled step, and an unbroken row of slow steps would be ended by one fast step. With two halves, a
-rank is named late enough for the newer half to be slow as a whole, so its factor is not mixed with
-normal steps.
+Work is measured in executed operations, because the micro-batches of a step have different lengths,
+and some ranks have one slot more than others. Still, the time per operation depends on the length,
+and some steps stall. Medians ignore such steps. One stalled step would raise a mean, and one fast
+step would end a sequence of consecutive slow steps. A rank is reported only when both halves are
+slow. By then the newer half as a whole is slow, so normal steps do not lower its factor.
 
 Only rank 0 does this, and only for messages and the metrics file. A new attempt starts with an
 empty window, because its ranks may be on other nodes.
@@ -32,10 +31,10 @@ from trainer.tracking.recorder_protocol import RecorderProtocol
 
 WINDOW = 50  # even
 SLOW_FACTOR = 1.3
-# Both factors have to fall this far before a rank counts as normal. A rank near SLOW_FACTOR would
-# otherwise be reported repeatedly.
+# Both factors must fall below this value before a rank is considered normal. Otherwise, a rank near
+# SLOW_FACTOR would be reported repeatedly.
 NORMAL_FACTOR = 1.15
-MAX_NAMED = 8  # slow ranks in the line of a step, the slowest ones
+MAX_NAMED = 8  # maximum number of slow ranks in the line of a step
 
 
 class SlowRanks(StepObserver):
@@ -48,7 +47,7 @@ class SlowRanks(StepObserver):
         self._rank = placement.rank
         self._recorder = recorder
         self._detector = SlowRankDetector(placement.node_names)
-        self._times: RankTimes | None = None  # of the step whose line is being recorded
+        self._times: RankTimes | None = None  # times of the step whose line is being recorded
 
     @contextmanager
     def around(self, step: int) -> Iterator[None]:
@@ -105,11 +104,11 @@ class SlowRankDetector:
         self._skips_next = True  # the first step of an attempt allocates memory
 
     def skip_next_step(self) -> None:
-        """Leave out the next step, because other work affects its times, such as a checkpoint."""
+        """Ignore the next step, because other work, such as a checkpoint, affects its times."""
         self._skips_next = True
 
     def add(self, times: RankTimes, step: int) -> list[SlowRankFound | RankRecovered]:
-        """Add the times of a step; return the ranks that became slow or normal with it.
+        """Add the times of a step; return events for ranks that became slow or normal.
 
         Args:
             times: the times of all ranks.
@@ -190,7 +189,7 @@ def median_of_others(values: np.ndarray) -> np.ndarray:
     ranked = values[order]
 
     def other(index: int) -> np.ndarray:
-        """Return the value at an index among the sorted others."""
+        """Return, for each value, the value at this index among the other values, sorted."""
         return ranked[np.where(index < place, index, index + 1)]
 
     return (other((count - 1) // 2) + other(count // 2)) / 2

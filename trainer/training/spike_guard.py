@@ -19,8 +19,8 @@ from run_store.checkpoints.format import RecentSteps
 from trainer.config import DEVIATION_PER_MAD, SpikeGuardConfig
 from trainer.registries.callbacks import Skip, StepGuard, StepView
 
-# Minimum deviation, as a share of the median. Otherwise a step that differs little would count as a
-# spike after very similar ones.
+# Minimum deviation, as a share of the median. Otherwise, after very similar steps, a step that
+# differs little would be a spike.
 MIN_RELATIVE_DEVIATION = 0.01
 
 
@@ -102,7 +102,7 @@ def threshold(values: Sequence[float], deviations: float) -> float:
 
 
 def with_step(recent: RecentSteps, window: int, loss: float, grad_norm: float) -> RecentSteps:
-    """Return the window after another applied step."""
+    """Return the window extended by an applied step, without its oldest step if it is full."""
     return RecentSteps(
         losses=(*recent.losses, loss)[-window:],
         grad_norms=(*recent.grad_norms, grad_norm)[-window:],

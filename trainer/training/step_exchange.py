@@ -1,9 +1,10 @@
 """Exchange of a step's results between the ranks: one table, summed over the ranks.
 
-Each slot has a row of the table. A rank fills the rows of its slots and leaves the others zero, so
-the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in slot
-order. All results (the loss, the data digest, the non-finite slots, a stop request) are therefore
-the same on all ranks and for any number of ranks. The ranks have them before they apply gradients.
+Each slot has a row of the table. A rank fills the rows of its slots and leaves all other rows zero,
+so the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in
+slot order. All results (the loss, the data digest, the non-finite slots, a stop request) are
+therefore the same on all ranks and for any number of ranks. The ranks have them before they apply
+gradients.
 
 A NaN would spread to all sums that include it. So the row of a non-finite slot has a flag, and
 zeros instead of losses.
@@ -116,8 +117,9 @@ def exchange(
         stop_requested: whether this rank was asked to stop.
         placement: this rank and the number of ranks.
         peak_flops_per_second: the peak of this rank's device, or None if it is unknown.
-        timer: the timer of this rank, which has measured the passes; None if nothing has.
-        check_words: `StepChecks.words` of this rank, in the steps in which all ranks have them.
+        timer: the timer of this rank, which has measured the passes; None if the passes were not
+            timed.
+        check_words: `StepChecks.words` of this rank; None, on all ranks alike, if no check is due.
     """
     timer = timer or StepTimer(placement)
     assert results, "a rank without slots"
@@ -131,7 +133,7 @@ def exchange(
         columns.append(torch.where(finite, torch.stack(amax).double(), 0))
     values = torch.cat(columns, dim=1).cpu().numpy()
     own, count = slice(slots.start, slots.stop), losses.shape[1]
-    if amax:  # a larger loss or gradient counts as not finite
+    if amax:  # treat larger losses and gradients as not finite
         is_larger = (np.delete(values, [*range(1, count + 1)], axis=1) > LARGEST).any(axis=1)
         values[is_larger] = 0
         values[is_larger, count] = 1
@@ -187,14 +189,14 @@ def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
     """Return the times of all ranks, from the table's rows of all slots."""
     starts = _first_slots(ranks, len(rows))
     compute, wait, data = np.add.reduceat(rows[:, [_COMPUTE, _WAIT, _DATA]], starts, axis=0).T
-    # Networks of extensions may not count their operations.
+    # If an extension's network does not count its operations, work is the number of positions.
     work = rows[:, _HARDWARE_FLOPS if rows[:, _HARDWARE_FLOPS].all() else _POSITIONS]
-    # [ranks, slots]: the slots of each rank that all ranks have at the same time.
+    # [ranks, slots]: the first slots of each rank, as many as every rank has.
     common = starts[:, None] + np.arange(len(rows) // ranks)
     seconds_per_work = rows[common, _COMPUTE].sum(axis=1) / work[common].sum(axis=1)
     times = RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
     for values in times:
-        values.flags.writeable = False  # callbacks get them
+        values.flags.writeable = False  # callbacks receive the arrays
     return times
 
 
@@ -234,7 +236,7 @@ def skipped_line(
     decision: Skip | None = None,
     fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> SkippedLine:
-    """Return a skipped step's line of the metrics file, with the causing slots and their ranks.
+    """Return a skipped step's line of the metrics file, which names the causing slots and ranks.
 
     Args:
         progress: the progress after the step.

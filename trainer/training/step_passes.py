@@ -41,7 +41,7 @@ class StepResults:
 
 
 class StepPasses:
-    """Passes of one rank."""
+    """Runner of one rank's passes."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class StepPasses:
         checks = self._checks.of_step(step) if self._checks else StepChecks()
         found = StepResults(checks)
         verified = checks.verified_slot
-        # Its data arrives while this rank computes its own slots.
+        # Request the verified slot's data now: it arrives while this rank computes its own slots.
         requested = None if verified is None else data.request(verified)
         passes = self._engine.slots_per_rank + checks.extra_passes
         for index in range(passes):
@@ -82,7 +82,7 @@ class StepPasses:
             if index < len(data.slots):
                 slot = data.slots[index]
                 digested = checks.is_digested(slot)
-                # Other passes are no work that could be compared with that of other ranks.
+                # Time only these passes: dummies and checks are no work to compare between ranks.
                 with self._engine.timer.compute():
                     batch = self._collate(data.micro_batches[index])
                     result = self._pass(step, data, slot, batch, is_last, is_digested=digested)
@@ -99,7 +99,7 @@ class StepPasses:
         return found
 
     def repeat(self, step: int, data: RankStep, slots: Sequence[int]) -> dict[int, torch.Tensor]:
-        """Return the digests of any slots of a step, whose gradients are discarded.
+        """Compute any slots of a step, discard their gradients, and return their digests.
 
         All ranks call this with the same slots, after they have discarded the step's gradients.
         """

@@ -20,7 +20,7 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class ZeroReport:
-    """Verdicts of all cells, and what they were computed with.
+    """Verdicts of all cells, and the versions and devices that computed them.
 
     Attributes:
         versions: the versions of DeepSpeed and torch.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trainer.verify_zero.zero_cell import Prepare, Reference
 
 PRELOADED = "trainer.verify_zero.zero_cell"
-GRACE_SECONDS = 5.0  # for the messages of other ranks after one has failed
+GRACE_SECONDS = 5.0  # time to collect other ranks' messages after one has failed
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class CellVerdict:
     """Result of a cell.
 
     Attributes:
-        outcome: `equal`; `different`; `error` if a rank has failed; `hangs` if the time was up.
-        step, parameter: the first ones that differ, or None.
-        what: which of the parameter's weights differ, in words, or the message of the error.
+        outcome: `equal`; `different`; `error` if a rank failed; `hangs` if there was no result
+            within the time limit.
+        step, parameter: the first step and parameter that differ, or None.
+        what: description of the parameter's weights that differ, or the error message.
     """
 
     cell: Cell
@@ -49,7 +50,7 @@ class CellVerdict:
 
 
 class Session:
-    """Computes the reference once, and then one cell after another."""
+    """Session that computes the reference once, and then one cell after another."""
 
     def __init__(self, work: Work, device: Literal["cpu", "cuda"], timeout_seconds: float) -> None:
         """Store the work; `reference` must be called before `verdict`.
@@ -72,7 +73,7 @@ class Session:
         """Compute the reference.
 
         Raises:
-            EngineError: it failed.
+            EngineError: the computation failed.
         """
         (answer,) = self._run(1, _reference, self._work)
         if answer.error:
@@ -133,7 +134,7 @@ class Session:
         )
 
     def _collect(self, pipes: list[Connection]) -> list["_Answer"]:
-        """Return the answers of all ranks, or those there are when one has failed or hangs."""
+        """Return the answers of all ranks, or the answers so far if a rank fails or hangs."""
         answers: list[_Answer] = []
         pending = list(pipes)
         deadline = time.monotonic() + self._timeout
@@ -162,7 +163,7 @@ class _Answer:
 def _first_difference(
     expected: Sequence[Mapping[str, Digests]], found: Sequence[Mapping[str, Digests]]
 ) -> tuple[int, str, str] | None:
-    """Return step, parameter and a description of the first difference."""
+    """Return step, parameter and description of the first difference; None if all are equal."""
     for step, (right, ours) in enumerate(zip(expected, found, strict=True), start=1):
         for name, digests in right.items():
             if ours[name].master != digests.master:
@@ -210,7 +211,7 @@ def _cell(argument: tuple[Any, ...], placement: Placement) -> list[dict[str, Dig
 
 
 def _visible_device(index: int | None) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which a process that starts sees only one GPU, as Ray does."""
+    """Return a context in which a new process sees only one GPU, as under Ray."""
     if index is None:
         return contextlib.nullcontext()
     name = "CUDA_VISIBLE_DEVICES"

@@ -1,6 +1,7 @@
-"""Steps of a recipe: by DeepSpeed's public functions on one rank of a cell, and in plain torch.
+"""Steps of a recipe, computed by DeepSpeed on one rank of a cell, and in plain torch.
 
-`Passes` has the network, batches, rounding and digests, which both sides compute alike.
+Only public functions of DeepSpeed are used. `Passes` has the network, batches, rounding and
+digests, which are the same on both sides.
 """
 
 import functools
@@ -37,11 +38,11 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 # Receives DeepSpeed's engine and the network before the first step.
 Prepare = Callable[[Any, nn.Module], None]
-LEARNING_RATE = 1e-3  # of all steps; ZeRO does not depend on it
+LEARNING_RATE = 1e-3  # constant, because its value does not affect ZeRO
 
 
 class Passes:
-    """Network of a recipe, and the micro-batches of its first steps.
+    """Network of a recipe, and the micro-batches of the recipe's first steps.
 
     Attributes:
         network: the network, on the device and in the recipe's precision.
@@ -101,7 +102,7 @@ def digest(tensor: Tensor) -> str:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute a linear layer; replaces `torch.nn.functional.linear` on both sides.
 
-    In stage 3 DeepSpeed replaces torch's function by another one, which rounds differently.
+    In stage 3, DeepSpeed replaces torch's function by a function that rounds differently.
     """
     product = x.matmul(weight.t())
     return product if bias is None else product + bias
@@ -120,7 +121,7 @@ def train_cell(
     Args:
         peaks: `Reference.peaks`.
         elements: `Reference.elements`.
-        prepare: is called before the first step. Tests use it to plant faults.
+        prepare: called before the first step; tests use it to plant faults.
     """
     passes = Passes(work, placement)
     slots = work.recipe.batching.micro_batches_per_step
@@ -153,8 +154,8 @@ class _Rounding:
     """Hooks that round each gradient to its grid, as soon as a backward pass has computed it.
 
     Attributes:
-        discards: whether gradients are set to zero, in passes that only make their number equal on
-            all ranks.
+        discards: whether gradients are set to zero, because the pass only makes the number of
+            passes equal on all ranks.
     """
 
     def __init__(self, passes: Passes, ranks: int) -> None:
@@ -169,7 +170,7 @@ class _Rounding:
             return torch.zeros_like(gradient)
         gradient = gradient.clone()
         self._grids.round_([index], [gradient])
-        return gradient.mul_(self._ranks)  # DeepSpeed divides by it
+        return gradient.mul_(self._ranks)  # undoes DeepSpeed's division
 
 
 def _digests(parameter: nn.Parameter) -> Digests:
@@ -181,7 +182,7 @@ def _digests(parameter: nn.Parameter) -> Digests:
 
 @dataclass(frozen=True)
 class Reference:
-    """Expected results of the steps, on any ranks.
+    """Expected results of the steps, on any number of ranks.
 
     Attributes:
         peaks: for each step, the largest absolute value of each parameter's gradient. The grids

@@ -9,7 +9,7 @@ from foundation.wording import counted
 from trainer.config import EngineConfig
 from trainer.recipe import TrainingRecipe
 
-SMALL_BUCKETS = 9  # buckets that the smaller of both sizes makes of all gradients
+SMALL_BUCKETS = 9  # number of buckets for all gradients, if buckets are small
 STAGES = (0, 1, 2, 3)
 
 
@@ -21,7 +21,8 @@ class Work:
         recipe: the recipe, with exact numerics.
         steps: the number of steps.
         most_ranks: the largest number of ranks. DeepSpeed averages gradients over ranks, so each
-            gradient is multiplied by their number before. The grids have room for that.
+            gradient is first multiplied by the number of ranks. The grids have room for this
+            factor.
     """
 
     recipe: TrainingRecipe
@@ -34,8 +35,8 @@ class Digests:
     """Hashes of a parameter after a step.
 
     Attributes:
-        master: of its fp32 weights, which the optimizer updates.
-        read: of its weights that the forward pass reads.
+        master: hash of the fp32 weights, which the optimizer updates.
+        read: hash of the weights that the forward pass reads.
     """
 
     master: str
@@ -44,12 +45,12 @@ class Digests:
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of settings.
+    """Combination of settings that is checked.
 
     Attributes:
         ranks: the number of ranks.
         stage: the ZeRO stage.
-        overlap_comm: whether gradients are reduced while the backward pass goes on.
+        overlap_comm: whether gradients are reduced during the backward pass.
         small_buckets: whether gradients are reduced in several buckets instead of one. In stage 3,
             small parameters are then partitioned, too.
         offload: whether the optimizer's state is in the memory of the host, and updated there.
@@ -85,7 +86,7 @@ class Cell:
             elements: the number of trained weights.
         """
         bucket = elements // SMALL_BUCKETS if self.small_buckets else elements
-        gathered = 2 * self.ranks * -(-bucket // (2 * self.ranks))  # a multiple is required
+        gathered = 2 * self.ranks * -(-bucket // (2 * self.ranks))  # DeepSpeed requires a multiple
         zero: dict[str, Any] = {"stage": self.stage}
         if self.stage:
             zero |= {

@@ -42,15 +42,15 @@ from trainer.zero.process_wide import engine_process_settings
 # Lengths of the synthetic batch.
 LENGTH, MEMORY_LENGTH = 48, 56
 _OPTIONS: dict[str, Any] = {
-    "deterministic": True,  # choose no kernel by its time
-    "fallback_random": True,  # draw torch's random numbers
+    "deterministic": True,  # do not choose kernels by timing
+    "fallback_random": True,  # draw the same random numbers as torch
     "max_autotune": False,
     "max_autotune_gemm": False,
     "coordinate_descent_tuning": False,
     "compile_threads": 1,  # start no processes
 }
-# Lines that name places in source code, and the numbers of graphs, which other compilations of the
-# process count up.
+# Comments in generated code. They have source locations, and numbers of graphs, which depend on
+# earlier compilations in the process.
 _NEUTRAL = re.compile(r"^\s*# .*\n", re.MULTILINE)
 
 
@@ -61,7 +61,8 @@ class CompiledLayers:
     Attributes:
         run: takes a layer and its arguments, and returns the layer's output.
         code: the hash of the generated code.
-        one_row: whether the code is for micro-batches of one row, instead of several rows.
+        one_row: whether the code is only for micro-batches of one row; otherwise it is only for
+            several rows.
     """
 
     run: Callable[..., Tensor]
@@ -93,12 +94,12 @@ class CompiledLayers:
             yield
 
 
-# What this process has compiled last, by the settings that determine it.
+# The layers that this process has compiled last, with the settings that determine them.
 _last: tuple[str, CompiledLayers] | None = None
 
 
 def compile_layers(task: TrainingTask, placement: Placement) -> CompiledLayers:
-    """Compile the layers of a recipe's network; do nothing if this process has done so before.
+    """Return the compiled layers of a recipe's network; reuse them if they were compiled last.
 
     Raises:
         EngineError: this node has no C++ compiler, or the cache cannot be used.
@@ -123,7 +124,7 @@ def compile_network(
     """Compile the layers of a network.
 
     Args:
-        network: the network, which serves for nothing else.
+        network: the network, which is used for nothing else.
         engine: the settings of the engine.
         rows: the rows of the synthetic batch; 1 if all micro-batches have one row.
         placement: this rank and its device.
@@ -133,7 +134,7 @@ def compile_network(
     network.checkpoint_activations(engine.activation_checkpointing)
     dtype = torch.bfloat16 if engine.precision == "bf16" else None
     network.to(placement.torch_device, dtype)
-    torch._dynamo.reset()  # nothing that this process compiled for another recipe
+    torch._dynamo.reset()  # forget code that was compiled for another recipe
     run = torch.compile(_run, fullgraph=True, options=_OPTIONS)
     layers = CompiledLayers(run, "", one_row=rows == 1)
     layers.use_in(network)
@@ -141,9 +142,9 @@ def compile_network(
     with (
         engine_process_settings(exact=engine.numerics == "exact", compiles=True),
         torch.random.fork_rng(cuda),
-        # The compiler would take code from its cache that was generated for other sizes.
+        # Otherwise, the compiler would use cached code that was generated for other sizes.
         mock.patch("torch.compiler.config.cache_key_tag", f"transloom 1, rows: {rows}"),
-        # Equal sizes may differ later.
+        # Sizes that are equal here may differ in other batches.
         shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
         dynamo.patch(automatic_dynamic_shapes=False),
         _generated_code() as texts,
@@ -212,7 +213,7 @@ def _rotation(network: nn.Module, form: MaskForm, x_btm: Tensor) -> Rotation | N
     if not tables:
         return None
     position = torch.arange(LENGTH, device=x_btm.device)
-    # Where a mask separates the parts of rows, positions differ between rows.
+    # If a mask separates the parts of rows, positions differ between rows.
     if form == "pairs":
         position = position.repeat(len(x_btm), 1)
     rotation: Rotation = tables[0](position, LENGTH)
@@ -222,7 +223,7 @@ def _rotation(network: nn.Module, form: MaskForm, x_btm: Tensor) -> Rotation | N
 
 
 def _with_dynamic(tensor: Tensor, *axes: int) -> Tensor:
-    """Mark the axes of a tensor whose sizes vary; a size of 1 does not."""
+    """Mark axes of a tensor as dynamic, except those of size 1, and return the tensor."""
     for axis in axes:
         if tensor.shape[axis] > 1:
             torch._dynamo.mark_dynamic(tensor, axis)
@@ -250,9 +251,10 @@ def _generated_code() -> Iterator[list[str]]:
 
 
 def _sums_in_chunks(_: Any, reduction_type: str, *__: Any) -> bool:
-    """Return whether to sum in chunks.
+    """Return whether generated code sums in chunks, for any size.
 
-    Torch decides by the size, and its code then serves only sizes on the same side of its limit.
+    Torch would decide by the size, and its code would then be valid only for sizes on the same side
+    of a limit.
     """
     return reduction_type == "welford_reduce"
 
@@ -267,7 +269,7 @@ def _require_compiler() -> None:
 
 
 def _use_private_cache() -> None:
-    """Make the compiler keep its code where no other user can change it."""
+    """Make the compiler cache its code in a folder that no other user can change."""
     try:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_cache("compiled"))
     except OSError as error:

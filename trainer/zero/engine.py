@@ -137,7 +137,7 @@ class TrainingEngine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
-        self._digests: dict[int, torch.Tensor] | None = None  # by parameter, during a digested pass
+        self._digests: dict[int, torch.Tensor] | None = None  # by parameter, if requested
         # By parameter, the tensors that show whether a pass is finite: a small gradient, or the sum
         # of a large gradient. With `numerics: exact`, they are the gradients' largest magnitudes.
         self._watched: dict[int, torch.Tensor] = {}
@@ -274,8 +274,8 @@ class TrainingEngine:
         """Return the parameters whose sums of gradients are wrong, by checksums; a collective.
 
         Call it before the step's gradients are applied, if all slots are finite and `refit` has
-        returned None. The list is empty without `engine.verify_reductions`. If it is not, the
-        gradients are discarded, and the caller may repeat the step's passes.
+        returned None. The list is empty without `engine.verify_reductions`. If the list is not
+        empty, the gradients are discarded, and the caller may repeat the step's passes.
         """
         if self._reductions is None:
             return []
@@ -455,7 +455,7 @@ class TrainingEngine:
     def _on_gradients(
         self, parameters: Sequence[nn.Parameter], gradients: list[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Process gradients soon after a backward pass has computed them; return those to add.
+        """Process gradients that a backward pass has computed; return the gradients to add.
 
         The gradients of a dummy are set to zero rather than multiplied by zero, because NaN × 0 is
         NaN. Digests are computed first, from the gradients that the backward pass has computed, so
@@ -482,8 +482,7 @@ class TrainingEngine:
         """
         if self.grids or not gradients[0].is_cpu:
             return largest_magnitudes(gradients)
-        # Torch would copy a gradient to which there is another reference, but copies none for a
-        # view.
+        # Return a view: torch would copy a gradient to which there is a second reference.
         return [
             gradient.sum()
             if gradient.numel() > SMALL_GRADIENT or self.stage.reuses_memory

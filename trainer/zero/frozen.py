@@ -1,4 +1,4 @@
-"""Weights of frozen parameters, which ZeRO uses in forward and never updates.
+"""Weights of frozen parameters, which forward passes read and no optimizer updates.
 
     network ──freeze──▶ parameters without gradients, which no optimizer holds
     fp32 weights ──each rank's share, on the host──▶ checkpoints, averages

@@ -47,20 +47,22 @@ def engine_process_settings(*, exact: bool, compiles: bool = False) -> Iterator[
 
 def exact_linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
     """Compute a linear layer, and release gathered weights between passes, as DeepSpeed does."""
-    # On CPUs, a bias costs no kernel, and rows would round in another way than before.
+    # On CPUs, flattening saves no kernel, and would round differently from earlier versions.
     compute = zero3_linear_wrap if x.device.type == "cpu" else linear_of_rows
     return compute(x, weight_oi, bias_o)
 
 
 def linear_of_rows(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
-    """Compute `exact_linear` of rows, to which DeepSpeed adds a bias by the kernel of a product."""
+    """Compute `exact_linear` on flattened rows, so that the product's kernel also adds the bias."""
     rows = zero3_linear_wrap(x.flatten(0, -2), weight_oi, bias_o)
     return rows.unflatten(0, x.shape[:-1])
 
 
 @contextlib.contextmanager
 def timed_collectives(timer: StepTimer) -> Iterator[None]:
-    """Measure DeepSpeed's collectives as waits within the context; DeepSpeed is initialized.
+    """Measure DeepSpeed's collectives as waits within the context.
+
+    DeepSpeed must be initialized.
 
     Args:
         timer: the timer of this rank.
@@ -108,7 +110,7 @@ def _torch_linear_kept() -> Iterator[None]:
     ZeRO stage 3 replaces torch's function by one that releases gathered weights between passes.
     """
     before = F.linear
-    InsertPostInitMethodToModuleSubClasses.linear_bk = before  # the one that stage 3 replaces
+    InsertPostInitMethodToModuleSubClasses.linear_bk = before  # the function that stage 3 replaces
     try:
         yield
     finally:

@@ -71,8 +71,8 @@ class ReductionCheck:
     def _differences(self, replicated: bool) -> Iterator[int]:
         """Yield numbers that are 0 modulo 2⁶⁴ in the sum over all ranks, one for each parameter.
 
-        If each rank has all sums, a rank's sums have the weight of the rank, so that errors of two
-        ranks do not cancel out.
+        If each rank has all sums, the sums of each rank get a different weight, so that errors of
+        two ranks do not cancel out.
         """
         ranks = range(self._placement.world_size)
         weights = [pow(_FACTOR, rank, _MODULUS) if replicated else 1 for rank in ranks]

@@ -30,9 +30,9 @@ from trainer.zero.gradient_buckets import CAPACITY, GradientBuckets
 
 Gradients = list[torch.Tensor]
 _CLIPPING_EPSILON = 1e-6  # as in DeepSpeed
-_INVALID_NORM = -1.0  # DeepSpeed's sign of a norm that is not finite
+_INVALID_NORM = -1.0  # DeepSpeed's code for a norm that is not finite
 
-# A function that receives parameters and their gradients, and returns the gradients to add.
+# Function that receives parameters and their gradients, and returns the gradients to add.
 Receiver = Callable[[list[nn.Parameter], Gradients], Gradients]
 Process = Callable[[list[nn.Parameter], Gradients], None]
 # A function that rounds the gradients of parameters, in place.
@@ -123,8 +123,8 @@ class Stage(ABC):
         """Yield this rank's parts of the step's summed gradients, in fp32.
 
         Each part is a parameter, the index of the part's first element in the flattened parameter,
-        and a flat view. The parts of all ranks are every gradient once; in stage 0 each rank has
-        all gradients.
+        and a flat view. The parts of all ranks together contain every gradient once; in stage 0,
+        each rank has all gradients.
         """
 
     def gradient_norm(self) -> float:
@@ -156,7 +156,7 @@ class Stage(ABC):
 
         Args:
             parameters: the trained parameters.
-            receive: receives the gradients before they are added to those of the step.
+            receive: receives the gradients before they are added to the step's gradients.
             round_: rounds gradients if `rounds_when_adding`; None for no rounding.
         """
 
@@ -197,7 +197,7 @@ class Stage(ABC):
         setattr(self._optimizer, reduce, receive_and_reduce)
 
     def _take_in_buckets(self, parameters: Iterable[nn.Parameter], process: Process) -> None:
-        """Take gradients from their parameters, so that DeepSpeed adds none to sums."""
+        """Remove gradients from their parameters, so that DeepSpeed does not add them to sums."""
 
         def take(parameter: nn.Parameter) -> None:
             assert parameter.grad is not None
@@ -215,12 +215,12 @@ class Stage(ABC):
     def reduce_in_order(self, parameters: Iterable[nn.Parameter]) -> None:  # noqa: B027
         """Reduce gradients in the order of `parameters`, if a pass reduces them before it ends.
 
-        Passes compute gradients in different orders if some are compiled and others are not. Ranks
-        would then add gradients of different parameters.
+        Compiled and uncompiled passes compute gradients in different orders. Without a fixed order,
+        ranks would add gradients of different parameters.
         """
 
     def sum_gradients(self) -> None:  # noqa: B027
-        """Sum over the ranks what this class has added instead of DeepSpeed; a collective."""
+        """Reduce the sums that this class keeps instead of DeepSpeed; a collective."""
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
         """Return a context in which this rank holds whole parameters, or None if none is needed."""
@@ -272,7 +272,7 @@ class Replicated(Stage):
         return 0, state.view(-1)
 
     def refresh_compute_weights(self) -> None:
-        pass  # the master weights are those that forward reads
+        pass  # forward reads the master weights directly
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
         rank, world_size = self._placement.rank, self._placement.world_size
@@ -502,12 +502,12 @@ class Sharded(Stage):
             self._optimizer._get_norm_groups = lambda: [torch.zeros(())]
 
     def _add_parts(self, parameters: list[Any], parts: Gradients) -> None:
-        """Add this rank's parts of a bucket to the sums, as DeepSpeed does one at a time."""
+        """Add this rank's parts of a bucket to the sums; DeepSpeed would add one at a time."""
         optimizer, totals, added = self._optimizer, [], []
         sums = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = None
-            if part.numel() * self._placement.rank < parameter.ds_numel:  # not padding alone
+            if part.numel() * self._placement.rank < parameter.ds_numel:  # is not only padding
                 totals.append(sums[parameter.ds_id].view(-1)[: part.numel()])
                 added.append(part.view(-1))
         if not totals:
@@ -584,12 +584,12 @@ def stage_of(
 
 
 def adds_other_types(tensor: torch.Tensor) -> bool:
-    """Return whether tensors of another type are added without a copy, as fast as of the same."""
+    """Return whether a tensor of a different type is added without a copy, and no slower."""
     return tensor.is_cpu  # on a GPU, they would be added one at a time
 
 
-# Like DeepSpeed's functions for one tensor at a time, the following compute norms in the precision
-# that is given, so that their results have the same bits on a CPU.
+# The following functions compute norms in the given precision, like DeepSpeed's functions for one
+# tensor at a time. So their results have the same bits on a CPU.
 
 
 def _squares(parts: Gradients, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -598,6 +598,6 @@ def _squares(parts: Gradients, dtype: torch.dtype = torch.float32) -> torch.Tens
 
 
 def _norm_over_ranks(squares: torch.Tensor) -> torch.Tensor:
-    """Return the norm of all ranks' parts, and DeepSpeed's sign of one that is not finite."""
+    """Return the norm of all ranks' parts, or DeepSpeed's code for a norm that is not finite."""
     deepspeed.comm.all_reduce(squares)
     return squares.sqrt().nan_to_num_(_INVALID_NORM, _INVALID_NORM)
