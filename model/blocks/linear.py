@@ -3,8 +3,8 @@
 On CPUs, torch computes fp32 products with MKL, which does not use the AVX-512 of AMD processors.
 oneDNN does use it. Torch includes oneDNN, and uses it for bf16 products. On CPUs with AVX-512, this
 module lets oneDNN compute fp32 products, too, except for small ones. For each new shape, oneDNN
-first generates code, which takes more than half a millisecond. Few different shapes are therefore
-better than many.
+first generates code, which takes more than half a millisecond. Products should therefore have few
+different shapes.
 
 Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, milliseconds:
 
@@ -16,7 +16,7 @@ Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, millisec
     … of weights       torch           11.4          3.0           1.3          21.6
                        oneDNN           6.6          1.7           1.1          12.8
 
-How much faster it is depends on the processor. One thread of a Zen 4 (AMD EPYC), 2026-11-27, fp32,
+The speedup by oneDNN depends on the processor. One thread of a Zen 4 (AMD EPYC), 2026-11-27, fp32,
 CPU time of torch / oneDNN for these four outputs: 1.15, 1.11, 1.17, 1.13.
 
 Measured on one thread of an Intel Xeon, 2026-11-23, fp32, microseconds of CPU time, the median of
@@ -27,9 +27,10 @@ five rounds:
                        oneDNN      17.2         31.5         59.9         159.4           1480
     … first call       oneDNN       688          672          707           790           2252
 
-For inference, `pack` keeps weights in the order of oneDNN's products, too, which saves 5 to 10 % of
-a product, and half of one with few rows. The results have the same bits; only for a single row
-oneDNN sums in another order, so these products use the original weights.
+For inference, `pack` also stores weights in the layout of oneDNN's products. This saves 5 to 10 %
+of the time of a product, and half of the time of a product with few rows. The results have the same
+bits, except for a single row, for which oneDNN would sum in a different order. Products of a single
+row therefore use the original weights.
 
 Shape suffixes: n tokens, i inputs, o outputs.
 """
@@ -53,7 +54,7 @@ _ONEDNN = _onednn()
 # exceeds the savings on every processor measured above.
 ONEDNN_FROM = 2**21
 ALIGNMENT = 16  # bytes that one vector instruction of a GPU reads
-# Rows for which the layout of packed weights is chosen.
+# Number of rows for which oneDNN chooses the layout of packed weights.
 TYPICAL_ROWS = 256
 
 
@@ -89,15 +90,15 @@ def affine(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor
 def pack(network: nn.Module) -> None:
     """Prepare the fp32 weights of a network on a CPU for products without gradients.
 
-    The linear layers and the output projection keep their weights in oneDNN's own order, too, which
-    takes the memory of the weights once more. A weight that changes afterwards is used as it is,
+    The weights of the linear layers and of the output projection are also stored in oneDNN's
+    layout, which doubles their memory. If a weight changes afterwards, its packed copy is ignored
     until the network is packed again.
     """
     weights: list[Any] = [one.weight for one in network.modules() if isinstance(one, Linear)]
     if hasattr(network, "output_weight"):
         weights.append(network.output_weight)
     for weight_oi in weights:
-        if weight_oi.is_inference():  # a change of it would not be noticed
+        if weight_oi.is_inference():  # a later change could not be detected
             continue
         if uses_onednn(weight_oi.device, weight_oi.dtype) and _packed(weight_oi) is None:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight_oi.detach(), TYPICAL_ROWS)
@@ -120,13 +121,13 @@ def aligned(parameter: None) -> None: ...
 
 
 def aligned(parameter: Tensor | None) -> Tensor | None:
-    """Return a parameter at an address that is a multiple of `ALIGNMENT` bytes: it, or a copy.
+    """Return a parameter, or a copy if its address is not a multiple of `ALIGNMENT` bytes.
 
-    The address decides which kernel computes a product or a norm on a GPU, and two kernels round in
-    two ways. A parameter by itself is always aligned. But in ZeRO's flat buffers, parameters follow
-    one another, and one of 34 elements moves all others. Without copies, the bits would depend on
-    the ZeRO stage. Only parameters behind such an odd one are copied. A compiled layer reads no
-    addresses; `trainer.zero.compiled_layers` has checked them.
+    On a GPU, the address determines which kernel computes a product or a norm, and different
+    kernels round differently. A separate parameter is always aligned. But in ZeRO's flat buffers,
+    parameters follow one another, so a parameter of 34 elements shifts all later parameters.
+    Without copies, the bits would depend on the ZeRO stage. Only misaligned parameters are copied.
+    A compiled layer reads no addresses; `trainer.zero.compiled_layers` has checked them.
     """
     if parameter is None or torch.compiler.is_compiling() or is_aligned(parameter):
         return parameter
@@ -142,7 +143,7 @@ class Linear(nn.Linear):
     """Linear layer like `torch.nn.Linear`, computed by oneDNN where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convert (…, i) into (…, o)."""
+        """Convert inputs (…, i) into outputs (…, o)."""
         weight_oi, bias_o = aligned(self.weight), aligned(self.bias)
         if _onednn_is_faster(x, weight_oi):
             if torch.is_grad_enabled():
