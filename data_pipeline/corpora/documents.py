@@ -163,6 +163,6 @@ def _too_long(location: str, line: int) -> CorpusError:
 
 
 def span_of(share: tuple[float, float], size: int) -> range:
-    """Return the byte range for a share of a file of `size` bytes; a stop of 1 means no limit."""
+    """Return the byte range of a share of a file; a share that ends at 1 has no upper limit."""
     start, stop = share
     return range(int(start * size), sys.maxsize if stop == 1 else int(stop * size))

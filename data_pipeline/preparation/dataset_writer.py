@@ -99,7 +99,7 @@ def count_matches(
     texts: dict[str, WholeText],
     corpora: Sequence[IngestedCorpus],
 ) -> dict[str, HeldOutInfo]:
-    """Return the records of held-out sets with the numbers of examples that training has, too."""
+    """Add to held-out records how many of their examples are also training examples."""
     seen = frozenset[bytes]().union(*(corpus.in_heldout for corpus in corpora))
     if not seen:
         return heldout

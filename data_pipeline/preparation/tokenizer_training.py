@@ -42,7 +42,7 @@ class _Sample(NamedTuple):
 
     partitions: list[Path]
     examples: int  # maximum number of examples
-    bytes: int | None  # maximum bytes of the examples, or None; at least one is used
+    bytes: int | None  # reading ends when the examples reach this size; None: no limit
 
 
 def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:

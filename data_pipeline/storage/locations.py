@@ -69,7 +69,7 @@ def private_cache(name: str) -> Path:
     folder = cache_folder(None) / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # as that of a link
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # also refuses links
         raise PermissionError(
             f"{folder} is not your folder of mode 700. Remove it, or run chmod 700 on it"
         )

@@ -43,7 +43,7 @@ OBJECT_SCHEMES = ("s3", "gs", "az")
 CONNECT_TIMEOUT_SECONDS = 10.0
 STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 MAX_PUT_BYTES = 64 * 1024**2  # of one object; there are no multipart uploads
-# Limits of a listing, which may be that of another user's bucket.
+# Limits of a listing, because the bucket may belong to another user.
 MAX_LISTED = 100_000
 MAX_LIST_SECONDS = 60.0
 # Slower transfers fail.
@@ -53,12 +53,12 @@ _SMALL_PUT_BYTES = 1024**2
 _CONFLICT_DELAYS_SECONDS = (0.2, 0.5, 1.0)
 _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.1, 1.0
-_LONG_SECONDS = 24 * 3600.0  # for reads, whose pace is checked here
+_LONG_SECONDS = 24 * 3600.0  # total time of reads; their speed is checked here
 
 _BUCKET = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _T = TypeVar("_T")
-# The process in which obstore has started its threads, which do not exist after a fork.
+# Id of the process in which obstore has started its threads. A forked process lacks these threads.
 _user_of_obstore: int | None = None
 
 
@@ -121,7 +121,7 @@ class ObjectStore:
             )
         self._access: ObjectAccess | None = None
         self._clients: dict[int, Any] = {}
-        self._pid: int | None = None  # the process of the clients
+        self._pid: int | None = None  # the process that created the clients
 
     @classmethod
     def of_object(cls, url: str) -> tuple[Self, str]:
@@ -188,7 +188,7 @@ class ObjectStore:
             ObjectStoreError: the object cannot be read, or is shorter than `stop`.
         """
         assert 0 <= start <= stop, (start, stop)
-        self._key(name)  # refuses other names, even if no bytes are read
+        self._key(name)  # check the name, even if no bytes are read
         if start == stop:
             return b""
         try:
@@ -234,14 +234,14 @@ class ObjectStore:
     def list(
         self, prefix: str = "", *, most: int = MAX_LISTED, seconds: float = MAX_LIST_SECONDS
     ) -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, which is relative to the URL like their names.
+        """Yield the objects below the folder `prefix`; all names are relative to the URL.
 
         Args:
             most: maximum number of objects.
             seconds: maximum time between the first request and the last object.
 
         Raises:
-            ObjectStoreError: a request has failed, or there are more objects, or the time is over.
+            ObjectStoreError: a request has failed, or a limit is exceeded.
         """
         import obstore
 
@@ -261,7 +261,7 @@ class ObjectStore:
                 )
             for meta in chunk:
                 key = meta["path"]
-                if key.startswith(folder) and key != folder:  # not the marker of a folder
+                if key.startswith(folder) and key != folder:  # skip the folder's marker
                     name = key[len(self._prefix) :]
                     yield ObjectInfo(name, meta["size"], meta["last_modified"].timestamp())
             # No retry: after an error, the iterator would end as if the listing were complete.
@@ -347,7 +347,7 @@ class ObjectStore:
         """Return the key of a name.
 
         Raises:
-            ObjectStoreError: the name leads out of the prefix, or is none that all stores accept.
+            ObjectStoreError: the name leads out of the prefix, or some stores do not accept it.
         """
         if not name or name.endswith("/") or _is_odd(name) or path_escape(name):
             raise ObjectStoreError(
@@ -382,13 +382,14 @@ class ObjectStore:
             raise
         except ObjectStoreError as error:
             failure: ObjectStoreError = type(error)(f"{shown}: {error}")
-        except BaseException as error:  # obstore raises its own, FileNotFoundError and ValueError
+        except BaseException as error:  # obstore's classes, FileNotFoundError and ValueError
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the file that a download writes
+                raise  # an error of the file that a download writes
             if not isinstance(error, Exception) and not _is_panic(error):
                 raise
             failure = failure_of(str(error), shown, self._scheme, access)
-        # Outside of the handlers: a traceback would show the library's error as the context.
+        # Raise it outside of the handlers, because a traceback would otherwise show the library's
+        # error as the context.
         raise failure
 
     def _client(self, size: int, shown: str) -> tuple[Any, ObjectAccess]:
@@ -425,7 +426,7 @@ class ObjectStore:
                     **{name: timedelta(seconds=limit) for name, limit in limits.items()},
                     **access.client,
                 },
-                # Timeouts are not retried: they take longer than this.
+                # Timeouts are not retried, because they take at least as long as `retry_timeout`.
                 retry_config={
                     "max_retries": _MAX_RETRIES,
                     "retry_timeout": timedelta(seconds=min(connect, stall)),
