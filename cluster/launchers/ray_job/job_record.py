@@ -38,7 +38,7 @@ RENEW_SECONDS = 5.0
 HEARTBEAT_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.25
 
-RUNNER_KEY = "runner"  # in a job's metadata: the job keeps a record in the run's folder
+RUNNER_KEY = "runner"  # metadata key of jobs that keep a record in the run's folder
 
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -174,7 +174,7 @@ class JobRecord(FileModel):
         since: time at which the current state began.
         has_owned_run: whether an attempt has been the owner of the run, so that it trained the run.
         ranks: number of ranks for which the job holds resources; None if it is unknown.
-        share: number of ranks that it should have, with the reason; None before it begins.
+        share: number of ranks that the job should have, with the reason; None before it begins.
     """
 
     format_version: Literal[1] = 1
@@ -234,7 +234,7 @@ class JobFolder:
         owners = [(folder, own) for folder, own in jobs if own and own.has_owned_run]
         if not owners:
             return newest
-        owner, owned = owners[-1]  # may be the newest itself
+        owner, owned = owners[-1]  # may be the newest job itself
         return owner if owner._has_refused(record, owned) else newest
 
     def _readable(self) -> JobRecord | None:
@@ -315,7 +315,7 @@ class JobFolder:
 
 
 def exit_code_text(code: int | None) -> str:
-    """Return words about the exit code of a process, or of a job that may have ended without."""
+    """Describe the exit code of a process or job; a job may have none."""
     return "no exit code" if code is None else f"exit code {code}"
 
 
