@@ -51,8 +51,8 @@ class QuickCheck:
         problems: the problems; those that refuse the run come first.
         dataset: the recipe's dataset and its manifest; None if the dataset has a problem or is not
             checked.
-        stored: the run as it is stored now, only to read: its folder, or a view of a run in an
-            object store.
+        stored: the run in its current state, read-only: its folder, or a view of a run in an object
+            store.
     """
 
     problems: tuple[PlanProblem, ...]

@@ -81,7 +81,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     finally:
         lost = lost or embedded_ray_is_lost()
         if lost:
-            processes.kill()  # at once: ranks may still train, and agents wait for their head
+            processes.kill()  # at once: ranks may still train, and agents wait for the lost head
         ray.shutdown(wait_for_processes=True)
         if lost:
             folder.keep_for_inspection()  # its log files show the cause

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 
-# In the environment of a job's processes: a JSON object with `file`, `names` and `welcome`.
+# Environment variable of a job's processes: a JSON object with `file`, `names` and `welcome`.
 VARIABLE = "TRANSLOOM_ENVIRONMENT_FILE"
 MAX_BYTES = 100_000
 _COMMENT = re.compile(r"(?:^|\s+)#")
