@@ -76,8 +76,7 @@ class HangDetector:
     def on_progress(self, rank: int, position: Position, at: float) -> None:
         """Record a position with the time at which the rank reached it.
 
-        The positions of one rank arrive in order. Positions of different ranks may arrive in
-        another order than they were reached.
+        The positions of one rank arrive in order; positions of different ranks may not.
         """
         before = self.positions[rank].order
         self.positions[rank] = position

@@ -166,7 +166,7 @@ class NodeChecks:
     def _measure_network(self, nodes: Mapping[str, NodeProcesses], warnings: list[str]) -> None:
         """Add the bandwidth of each node's fastest link.
 
-        A node that fails lets the others fail, too, so a failure is a warning without a node.
+        If one node fails, all nodes fail. A failure is therefore a warning that names no node.
         """
         seconds = ANSWER_SECONDS[self._level]
         actors = [processes.actors[0] for processes in nodes.values()]

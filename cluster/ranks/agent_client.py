@@ -114,7 +114,7 @@ class NodeAgents:
         raise SilentNodesError(f"{text}. Check the node's load, its storage, and Ray's logs there")
 
     def expect(self, answers: Mapping[str, Any], later: Mapping[str, Any]) -> None:
-        """Wait for the nodes that are not silent; record them as silent after `ANSWER_SECONDS`.
+        """Wait for answers of nodes that are not silent; record nodes without an answer as silent.
 
         Args:
             later: for each node, the pending answer that ends its silence when it arrives.

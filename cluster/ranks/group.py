@@ -36,8 +36,8 @@ from run_store.checkpoints.memory_file import MemorySteps
 from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.placement import Placement
 
-# Seconds to wait for the failure that caused the others. One rank's failure makes the other ranks
-# fail soon, and their errors may arrive first.
+# Seconds to wait for the failure that caused the other failures. One rank's failure makes the other
+# ranks fail soon, and their errors may arrive first.
 WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0

@@ -47,8 +47,8 @@ STOPS_KEY, BY_KEY = "stops", "by"  # of an order to stop a job: the job's id, an
 # the process that supervises the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
-# Jobs are started by Ray's agent on the head node, which may be ready later than the dashboard. Ray
-# 2.60.0 (job_head.py) waits 10 s for the agent, and then answers with the text below.
+# Ray's agent on the head node starts jobs, and may be ready later than the dashboard. Ray 2.60.0
+# (job_head.py) waits 10 s for the agent, and then answers with the text below.
 AGENT_SECONDS = 120.0
 _NO_AGENT = "No available agent to submit job"
 MAX_BEFORE_COMMAND = 4_000  # maximum characters before the command in a job's log

@@ -9,7 +9,7 @@
 A restart reads all weights again, so it removes bits that flipped in memory. If a node is suspected
 again in the same session, the run ends, because its results cannot be trusted.
 
-A reproducible fault may have changed all steps since the last check that passed. The ranks then
+A reproducible fault may have changed any step since the last check that passed. The ranks then
 resume from a checkpoint before these steps, if the run has one.
 """
 

@@ -75,7 +75,7 @@ class RestartLoop:
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
         self._hang: HangFinding | None = None  # kept until ranks have recorded it
-        self._resize_reason: str | None = None  # why the last attempt left, if to resize
+        self._resize_reason: str | None = None  # why the last attempt was resized, if so
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.

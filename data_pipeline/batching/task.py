@@ -127,7 +127,7 @@ class DataTask(ABC):
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:
-        """Return, for each reason to drop examples by length, a mask of them: [examples].
+        """Return a mask, [examples], for each reason to drop an example because of its lengths.
 
         The result contains every reason, in the order in which the reasons are tried, even if
         nothing is dropped.

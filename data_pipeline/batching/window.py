@@ -39,7 +39,7 @@ class WindowLayout:
 
     windows_per_epoch: int
     units: Int64Array  # [micro-batches], see `DataTask.units`
-    bytes: Int64Array  # [micro-batches], total size of each one's arrays
+    bytes: Int64Array  # [micro-batches], total size of a micro-batch's arrays
 
 
 @dataclass(frozen=True, eq=False)

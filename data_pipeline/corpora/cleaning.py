@@ -193,7 +193,7 @@ def _is_empty(example: Example) -> bool:
 
 
 def _score_rules(min_score: float | None) -> list[Rule]:
-    """Return a rule that drops examples with a score below `min_score`, if it is not None."""
+    """Return the rule that drops examples with a score below `min_score`; none if it is None."""
     if min_score is None:
         return []
     return [Rule("score", lambda example: example.score is not None and example.score < min_score)]

@@ -150,7 +150,7 @@ class CorpusReader:
                     yield self._whole_texts(number, part)
 
     def _sized_files(self) -> Iterator[tuple[Content, int]]:
-        """Yield each file as one document, and the number of its bytes."""
+        """Yield each file as one document, with the file's number of bytes."""
         for number, location in enumerate(self._locations):
             with self._opened([location]) as (stream,):
                 file = read_file(stream, self._span(*location))

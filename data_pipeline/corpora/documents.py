@@ -114,7 +114,7 @@ def cut_paragraphs(
         begins = [begin for begin in begins if before + begin >= span.start]
         inside = [begin for begin in begins if before + begin < span.stop]
         is_last = len(inside) < len(begins)
-        whole = len(inside) - (not is_last) + bool(held)  # number of paragraphs that end here
+        whole = len(inside) - (not is_last) + bool(held)  # number of paragraphs that end in `lines`
         if begins and (held or inside):
             start, stop = 0 if held else inside[0], begins[len(inside) if is_last else -1]
             first = first if held else _line_at(lines, start)

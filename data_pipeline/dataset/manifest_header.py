@@ -77,8 +77,8 @@ class HeldOutInfo(FileModel):
     pairs: Count
     tag: str | None  # tag before every source sentence, or None
     sha256s: Many[Sha256]  # of the decompressed corpus files
-    # Numbers of this set's examples that are also in the training data: including those that differ
-    # only in case, white space or forms of characters, and exactly equal ones. 0 is not written.
+    # Numbers of this set's examples that are also in the training data. The first number includes
+    # examples that differ only in case, white space or forms of characters. 0 is not written.
     in_training: Count = Field(default=0, exclude_if=lambda count: not count)
     in_training_exactly: Count = Field(default=0, exclude_if=lambda count: not count)
 

@@ -143,7 +143,7 @@ def check_heldout_lengths(
 
 
 def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:
-    """Write the number of dropped examples and the earliest ones, by corpus and reason."""
+    """Write, by corpus and reason, the number of dropped examples and the earliest of them."""
     content = {
         corpus.name: corpus.dropped.to_json(corpus.config.noun, corpus.config.columns.labels)
         for corpus in corpora

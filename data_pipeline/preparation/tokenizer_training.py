@@ -1,4 +1,4 @@
-"""Tokenizers of a dataset: existing ones, or ones trained on a random part of the cleaned text.
+"""Tokenizers of a dataset: existing models, or models trained on a random part of its text.
 
 The text is already shuffled, so the first examples of each corpus are a fair sample. Training has
 several copies of the sample in memory, so it runs in a separate process if there is a pool.

@@ -234,7 +234,7 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
 
 
 def in_stored_form(path: Path) -> Path:
-    """Return the path in the Unicode form in which a file exists; unchanged if there is none.
+    """Return the path in the Unicode form in which the file exists, or unchanged if it is missing.
 
     Archives made on macOS may have names in NFD, where an accent is a separate character.
     """

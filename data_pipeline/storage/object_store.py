@@ -10,10 +10,10 @@ server that does not respond leads to an error after the connect and stall timeo
 with the defaults (`ObjectStore` has the details). Every failure is an `ObjectStoreError`, whose
 text has the object's URL and the reason, but no credential.
 
-A conditional write may be applied although its caller sees an error. If a server applies the write
-and its response is lost, or is a 5xx, then a timeout is an `ObjectStoreError`, and a repeated
-request an `ObjectConflictError`: the object has changed, by the caller's own write. So after either
-error, read the object again and compare its content with what was to be written.
+A conditional write may be applied although its caller sees an error. If a server applies the write,
+but its response is lost or is a 5xx, the caller gets an `ObjectStoreError` after a timeout, or an
+`ObjectConflictError` after a retry, because the caller's own write has changed the object. After
+either error, read the object again and compare its content with the intended content.
 """
 
 import os
@@ -93,7 +93,8 @@ class ObjectStore:
         CONNECT_TIMEOUT_SECONDS: limit for connecting. Errors 5xx, refused connections and 409 are
             retried within this time after the first attempt.
         STALL_TIMEOUT_SECONDS: longest wait for the next byte of a response. A put has this time
-            plus 1 s for each 500 kB above 1 MiB; a read must have 100 kB/s on average after it.
+            plus 1 s for each 500 kB above 1 MiB; a read has this time plus 1 s for each 100 kB
+        received.
 
     A server that stops responding therefore leads to an error after at most three connect timeouts
     plus the stall timeout, 60 s.
@@ -181,7 +182,7 @@ class ObjectStore:
         self._request(name, read)
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop` (exclusive) of an object, all of them.
+        """Return exactly the bytes `start` to `stop` (exclusive) of an object.
 
         Raises:
             ObjectMissingError: there is no such object.
@@ -289,10 +290,10 @@ class ObjectStore:
         }
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; missing ones are ignored.
+        """Delete objects; ignore missing objects.
 
         Raises:
-            ObjectStoreError: an object cannot be deleted; others may have been.
+            ObjectStoreError: an object cannot be deleted; other objects may have been deleted.
         """
         import obstore
 
@@ -479,7 +480,7 @@ def _is_odd(path: str) -> bool:
 
 
 def _require_threads(shown: str) -> None:
-    """Check that obstore's threads, which its first request starts, are those of this process."""
+    """Check that obstore's threads, which its first request starts, run in this process."""
     global _user_of_obstore
     if _user_of_obstore is None:
         _user_of_obstore = os.getpid()

@@ -98,7 +98,7 @@ class JobRequest(FileModel):
 
     @property
     def required_folders(self) -> list[str]:
-        """Folders at least one of which must exist before the run's folder is created.
+        """Folders of which at least one must exist before the run's folder is created.
 
         A run in an object store needs none of them.
         """
@@ -119,7 +119,7 @@ class Attempt(FileModel):
 
     Attributes:
         exit_code: as a shell reports it (137 after SIGKILL); None while the process runs.
-        why: last line that the process printed, after the signal that killed the process, if any.
+        why: the signal that killed the process, if any, and the last line that it printed.
         first_line, last_line: the range of the attempt's lines in log.txt, counted from 1.
         first_byte: start of the attempt's output in log.txt, in bytes from 0.
         step: last recorded step when the process ended.

@@ -13,8 +13,9 @@ job's earlier decisions:
                  `cluster.rebalance_seconds`, if another job is below its target
     take ranks   at once; on new nodes after a minute
 
-If a job holds more than its target for `GIVE_SECONDS`, the others assume that it keeps its ranks,
-and share the rest. Ray assigns the resources of free ranks, so no two jobs hold the same rank.
+If a job exceeds its target for longer than `GIVE_SECONDS`, the other jobs assume that it keeps its
+ranks, and share the rest. Ray assigns the resources of free ranks, so no two jobs hold the same
+rank.
 """
 
 import math
