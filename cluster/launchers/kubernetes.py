@@ -146,6 +146,6 @@ def _scalar(value: object) -> str:
 
 
 def _script(name: str, **settings: str) -> str:
-    """Return one of the pods' scripts, preceded by its settings, which are words of the shell."""
+    """Return one of the pods' scripts after its settings, whose values are valid shell words."""
     lines = [f"{setting}={value}\n" for setting, value in settings.items()]
     return "".join(lines) + TEMPLATE.with_name(name).read_text(encoding="utf-8")

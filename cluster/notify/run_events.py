@@ -92,7 +92,7 @@ class RunEvents:
         self._is_stopped = False
 
     def line(self, line: Line) -> None:
-        """Process a line that the run has recorded, or a repeated step's line."""
+        """Process a line that the run has recorded, or the line of a repeated step."""
         match line:
             case TrainLine():
                 self._step_ended(line.step)

@@ -219,7 +219,7 @@ def disk_of(
 def _bytes_of(checkpoint: Path) -> int | None:
     try:
         return sum(file.bytes for file in read_header(checkpoint).files) or None
-    except (CheckpointError, CheckpointFormatError):  # reported when the run resumes
+    except (CheckpointError, CheckpointFormatError):  # damage is reported on resuming
         return None
 
 

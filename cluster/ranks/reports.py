@@ -110,7 +110,7 @@ class ReportBatch:
 
 
 class ReceivedReports:
-    """Receiver of a rank's reports, which may arrive twice but have no gaps.
+    """Receiver of a rank's reports, which may arrive twice but without gaps.
 
     Attributes:
         end: the number of the next new report.

@@ -119,7 +119,7 @@ def _variables(text: str, path: Path) -> list[tuple[str, str]]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not _NAME.fullmatch(name):
-            # The line is not quoted, because it may hold a secret value.
+            # The message does not quote the line, because the line may hold a secret value.
             raise ClusterError(f"{path}, line {number} is not of the form NAME=VALUE")
         value = value.strip()
         if value[:1] in ("'", '"'):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from foundation.location import credential_in, without_credentials
 from foundation.untrusted_text import visible_line
 
-# Settings of a profile that need a program, a browser or requests, and so are not supported.
+# Settings of a profile that are not supported, because they need a program, a browser or requests.
 _UNSUPPORTED = ("role_arn", "credential_process", "sso_session", "sso_start_url")
 _AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")  # of obstore's variables

@@ -283,7 +283,7 @@ class JobFolder:
         write_atomically(self.record_file, record.model_dump_json(indent=1) + "\n")
 
     def renew(self) -> None:
-        """Update the heartbeat: the time of the record's file."""
+        """Update the heartbeat: the modification time of the record's file."""
         with suppress(OSError):
             os.utime(self.record_file)
 
