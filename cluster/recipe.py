@@ -31,7 +31,7 @@ from run_store.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
 if TYPE_CHECKING:
-    from run_store.folder import RunFolder  # imports numpy, which would slow down shell completion
+    from run_store.folder import RunFolder  # at runtime, it would slow down shell completion
 
 # Folder of the built-in recipes. An installed wheel has it inside the package `cluster`; a checkout
 # has it next to the packages.
