@@ -2,6 +2,6 @@
 
 from cluster.packages import import_own_packages
 
-# This comes before all other imports of our modules: directories with packages of the same names
-# may be on the path.
+# Call this before all other imports of our modules, because directories with packages of the same
+# names may be on the path.
 import_own_packages()

@@ -213,7 +213,7 @@ class ClusterConfig(Section):
     @field_validator("node_check", mode="before")
     @classmethod
     def _yaml_off(cls, value: object) -> object:
-        return "off" if value is False else value  # YAML reads a plain off as false
+        return "off" if value is False else value  # YAML reads off as false
 
     @property
     def node_check_level(self) -> Literal["quick", "full"] | None:

@@ -25,7 +25,7 @@ class RankHungError(RankLostError):
 
 
 class HeadLostError(ClusterError):
-    """The head of the Ray cluster does not answer, so its session cannot be closed properly."""
+    """The head of the Ray cluster does not answer, so its session must end without a shutdown."""
 
 
 class EmbeddedRayError(ClusterError):

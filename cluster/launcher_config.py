@@ -17,7 +17,7 @@ SbatchOption = Annotated[str, Field(pattern=r"^--?[A-Za-z][^\r\n]*$")]
 WORD = r"^[^\s]+$"
 # Names of Kubernetes objects (RFC 1123).
 DNS_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-# Defaults of former fields for Kubernetes, which the recipes of runs have.
+# Defaults of removed Kubernetes fields, which the stored recipes of older runs may contain.
 _FORMER = {"head_memory_gigabytes": 4.0, "retries": 3, "user": 1000}
 
 

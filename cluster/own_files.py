@@ -17,13 +17,13 @@ _DISTRIBUTION = "transloom"
 
 
 def overwritten_package(installation: Path) -> str | None:
-    """Return a message about a package whose `__init__.py` is not the wheel's; None without one.
+    """Return a message about a package whose `__init__.py` differs from the wheel's, or None.
 
-    The files are read as text and compared with the digests in the wheel's `RECORD`. A checkout has
-    no such file, because an editable installation refers to it.
+    The bytes of the files are compared with the digests in the wheel's `RECORD`; no file is
+    imported. A checkout contains no `RECORD`, because its editable installation is elsewhere.
     """
     records = sorted(installation.glob(f"{_DISTRIBUTION}-*.dist-info/RECORD"))
-    expected = [_digests(record) for record in records]  # more than one after a failed update
+    expected = [_digests(record) for record in records]  # several after a failed update
     for name in sorted({name for digests in expected for name in digests}):
         path = installation / name
         found = _digest(path.read_bytes()) if path.is_file() else None
@@ -33,7 +33,7 @@ def overwritten_package(installation: Path) -> str | None:
 
 
 def _digests(record: Path) -> dict[str, str]:
-    """Return the digests of the top-level packages' `__init__.py` in a `RECORD`, "" without one."""
+    """Return the digest in a `RECORD` of each top-level `__init__.py`; "" if it has no digest."""
     with record.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = [row for row in csv.reader(file) if len(row) > 1]
     return {row[0]: row[1] for row in rows if re.fullmatch(r"\w+/__init__\.py", row[0])}

@@ -31,7 +31,7 @@ from run_store.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
 if TYPE_CHECKING:
-    from run_store.folder import RunFolder  # imports numpy, which would slow completion down
+    from run_store.folder import RunFolder  # at runtime, it would slow down shell completion
 
 # Folder of the built-in recipes. An installed wheel has it inside the package `cluster`; a checkout
 # has it next to the packages.
@@ -158,8 +158,8 @@ def load_untrusted_recipe(
     own = _with_overrides(_read(path), theirs)
     named_folder = own.pop("extension_folder", None)
     values = _with_overrides(own, overrides)
-    # Ranks and workers get a folder from the environment with the recipe, because the variable may
-    # not be set on their nodes.
+    # A folder that the environment names becomes part of the recipe for ranks and workers, because
+    # the variable may not be set on their nodes.
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
         raise RecipeError(

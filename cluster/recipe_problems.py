@@ -36,7 +36,7 @@ _PLAIN_MESSAGES = {
     "greater than": "a number greater than",
     "less than": "a number less than",
 }
-# Words without quotes that YAML does not read as text, and an example, by the value in Python.
+# Unquoted words that YAML does not read as text, and an example, by the value that they become.
 _YAML_WORDS = {
     "False": ("no, off and false", "no"),
     "True": ("yes, on and true", "yes"),
@@ -264,7 +264,7 @@ def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:
 
 
 def _quoting_hint(error: _Error) -> str:
-    """Return the remedy if a text was expected and YAML reads a text without quotes otherwise."""
+    """Return the remedy if a text was expected, but YAML reads the unquoted word differently."""
     value = error.value
     expects_text = error.kind == "string_type" or error.message.endswith("a text")
     if not expects_text or not isinstance(value, (bool, int, float, date, NoneType)):

@@ -2,10 +2,10 @@
 
     run.json, metrics.jsonl, checkpoints ──▶ starts: a cursor and a digest, by step
                                          ──▶ digests: after each recorded step
-                                         ──▶ eras: the number of quarantined shards, by step
+                                         ──▶ periods: the number of quarantined shards, by step
 
 A run that continues without a quarantined shard repeats the steps since its last checkpoint with
-other data. For these steps, only the lines of the repetition are valid.
+different data. For these steps, only the lines of the repetition are valid.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class DataRecord:
     """The data that a run has recorded, interpreted with the manifest of its dataset.
 
     Raises:
-        RunMismatchError: the manifest is neither the run's manifest nor a descendant of that.
+        RunMismatchError: the manifest is neither the run's manifest nor its descendant.
     """
 
     def __init__(self, run: RunFolder, manifest: Manifest) -> None:
@@ -54,7 +54,7 @@ class DataRecord:
         self._periods = [
             ManifestPeriod(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))
         ]
-        self._reached = 0  # the last step of the newest era; records of later steps are outdated
+        self._reached = 0  # the newest period's last step; later steps' records are outdated
         self._read_metrics()
         headers = _intact_headers(run)
         self._read_quarantines_since(headers[-1] if headers else None)
@@ -132,7 +132,7 @@ class DataRecord:
         return len(self._manifest.tombstones) - len(self._manifest.left_out_since(identity))
 
     def _tombstones_until(self, shards: list[str]) -> int:
-        """Return the number of tombstones after the last of these shards had been quarantined."""
+        """Return the number of tombstones after the quarantine of the last of these shards."""
         if missing := sorted(set(shards) - self._manifest.left_out):
             raise RunMismatchError(
                 f"The run in {self._run.path} continued without the shards {', '.join(missing)}, "

@@ -1,11 +1,12 @@
-"""Layouts of windows for the ranks of a node, requested once for all of them.
+"""Layouts of windows for the ranks of a node, each requested only once per node.
 
     ranks ──▶ agent of the node ──one request──▶ data worker
     ranks ◀── a reference ◀── agent
     ranks ◀─────────────── the layout ─────────────────┘
 
-The agent passes on references, so that no layout goes through it. Its references are lost if it
-dies. Ranks then ask a data worker themselves, as ranks without an agent do.
+The agent passes references to the ranks, which fetch the layouts without the agent. If the agent
+dies, its references are lost. Ranks then send their requests to a data worker, like ranks without
+an agent.
 """
 
 from collections.abc import Hashable
@@ -26,7 +27,8 @@ class NodeSharing:
     """Access of a rank to the layouts of its node.
 
     Attributes:
-        agent: the actor that requests them, with a method that runs `NodeLayouts.reference`.
+        agent: the actor that requests the layouts; one of its methods runs
+            `NodeLayouts.reference`.
         attempt: the attempt at the run.
     """
 
@@ -47,7 +49,7 @@ class NodeLayouts:
         The layout is requested if no rank has asked for it, or if the last request has failed.
 
         Args:
-            worker: the data worker of which it is requested.
+            worker: the data worker to request the layout from.
         """
         key = attempt, epoch, window
         if self._has_failed(key):

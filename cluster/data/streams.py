@@ -26,7 +26,7 @@ from data_pipeline.batching.stream import (
 )
 from data_pipeline.batching.window import WindowLayout
 
-# Maximum number of windows to request before the ranks reach them, if their bytes allow it.
+# Maximum number of windows to request in advance; fewer if they exceed the limit on bytes.
 WINDOWS_AHEAD = 2
 
 

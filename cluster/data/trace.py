@@ -42,7 +42,7 @@ class TracedSlot:
 
     sample_ids: list[int]  # indices of the examples in the dataset
     digest: str
-    texts: dict[str, list[str]] | None = None  # by name, one for each example; None if not asked
+    texts: dict[str, list[str]] | None = None  # by name, one per example; None if not requested
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _slots_table(slots: list[TracedSlot]) -> Table:
 
 
 def _text_tables(slots: list[TracedSlot]) -> Iterator[RenderableType]:
-    """Yield a table of the examples of each slot, if their texts were asked for."""
+    """Yield a table of the examples of each slot, if their texts were requested."""
     for index, slot in enumerate(slots):
         if slot.texts is None:
             continue

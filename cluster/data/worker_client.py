@@ -1,7 +1,8 @@
 """Client of the data workers: a request goes from one worker to another until one answers.
 
-A request for a layout, which all ranks of a node make, can go through the agent of the node, which
-sends it once (`node_layouts.py`). If the agent is lost, the rank asks the data workers itself.
+All ranks of a node need the same layouts. They can request layouts through the agent of the node,
+which sends each request once (`node_layouts.py`). If the agent is lost, the ranks send their
+requests to the data workers.
 """
 
 import time
@@ -27,7 +28,7 @@ from cluster.errors import ClusterError
 # thread, even while it reads.
 WORKER_TIMEOUT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
-# Seconds without an answer through the agent after which a rank asks a data worker itself.
+# Seconds without an answer from the agent after which a rank sends its request to a data worker.
 AGENT_SECONDS = 10.0
 # Number of workers that may be lost during one request, for example for lack of memory.
 MAX_RETRIES_BEFORE_ERROR = 8
@@ -43,9 +44,9 @@ class Request:
 
     Attributes:
         coordinate: the epoch and the window.
-        reference: the pending answer of the node's agent, a reference to that of a data worker.
-        is_shared: whether its answer comes through the agent, which owns it.
-        asked: the data worker of each attempt.
+        reference: the agent's pending answer, which is a reference to the data worker's answer.
+        is_shared: whether the request is sent through the agent, which then owns the answer.
+        asked: the data worker of each attempt, in order.
         asked_at: the time of the last attempt.
     """
 
@@ -81,13 +82,13 @@ class WorkerClient:
         self.workers = list(workers)
         self.sharing: NodeSharing | None = None
         self.give_up_seconds = GIVE_UP_SECONDS
-        # Pending pings of workers that gave no answer, by worker number.
+        # Pending pings of workers that have not answered, by worker number.
         self._absent: dict[int, Any] = {}
         self._notice = notice
         self._timeout_seconds = timeout_seconds
 
     def ask(self, method: str, coordinate: tuple[int, int], *arguments: Any) -> Request:
-        """Send a request, and return it without a wait."""
+        """Send a request, and return it without waiting for the answer."""
         request = Request(method, coordinate, arguments)
         self._send(request)
         return request
@@ -106,7 +107,8 @@ class WorkerClient:
     def answer(self, request: Request) -> Any:
         """Return the answer to a request, or re-raise the worker's exception unchanged.
 
-        An exception is raised only if the request was sent after the call of this method.
+        If a request that was sent before this call has failed, send it again. Only an exception of
+        a request that was sent during this call is raised.
         """
         since = time.monotonic()
         if request.is_shared:
@@ -150,7 +152,7 @@ class WorkerClient:
                 self._on_worker_lost(request, since, error)
 
     def _take_reference(self, request: Request) -> None:
-        """Wait until the agent says where the answer of the data worker will be."""
+        """Wait until the agent returns the reference to the data worker's answer."""
         try:
             timeout_seconds = AGENT_SECONDS if self.sharing else 0
             request.answers.append(ray.get(request.reference, timeout=timeout_seconds))
@@ -159,7 +161,7 @@ class WorkerClient:
             self._ask_without_agent(request)
 
     def _patient_until(self, request: Request, since: float) -> float:
-        """Return the time until which the last attempt of a request may take."""
+        """Return the deadline of the last attempt of a request."""
         if not request.is_shared:
             return request.asked_at + self._timeout_seconds
         return max(request.asked_at, since) + AGENT_SECONDS if self.sharing else since

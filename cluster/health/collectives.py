@@ -13,7 +13,7 @@ The first number at which this does not hold explains the hang:
     all ranks have the entry, but it is not        a rank without a record did not enter it; if
     complete                                       there is none, the network or a device hangs
 
-torch marks a collective as complete some milliseconds later than it is. Ranks are asked when they
+torch marks a collective as complete some milliseconds after it completes. Ranks are asked when they
 have made no progress for many seconds, so their records are up to date.
 """
 
@@ -36,7 +36,7 @@ from run_store.record.hang import (
 )
 
 LIMITS = JsonLimits(bytes=8_000_000, values=1_000_000)
-# Operations whose ranks have tensors of equal shapes. Others may be uneven, such as a gather.
+# Operations that require equal shapes on all ranks. Other operations, such as a gather, do not.
 _EQUAL_SHAPES = ("all_reduce", "allreduce", "broadcast", "reduce", "barrier")
 
 Signature = tuple[str, str, tuple[int, ...]]
@@ -95,14 +95,15 @@ class _Record(BaseModel):
     torch: _Recorder
 
 
-_OfRank = dict[int, _Entry]  # by number
+_OfRank = dict[int, _Entry]  # by the collective's number
 
 
 class _Difference(NamedTuple):
     """First collective of a group that does not complete, with the ranks that entered it.
 
     Attributes:
-        absent: the other ranks of the group, each with the collective that it entered instead.
+        absent: the other ranks of the group, each with the collective that it entered instead, if
+            any.
     """
 
     entry: _Entry
@@ -116,7 +117,7 @@ def find_absent_ranks(
     """Return the first collective that a rank did not enter.
 
     Args:
-        records: the records that arrived, by rank. One that is empty or unreadable counts as
+        records: the records that arrived, by rank. An empty or unreadable record is treated as
             missing.
         positions: the position of each rank in the training loop.
         nodes: the name of each rank's node in messages.
@@ -189,8 +190,8 @@ def _first_difference(of_ranks: Mapping[int, _OfRank]) -> _Difference | None:
 def _expected(signatures: Counter[Signature], entries: _OfRank, number: int) -> Signature:
     """Return the signature of the collective that the ranks should have entered.
 
-    It is the one of most ranks. Between equally frequent ones, it is the one that most often
-    followed the collective before it, since steps repeat the same collectives.
+    This is the signature that most ranks have entered. Among equally frequent signatures, it is the
+    one that most often followed the previous collective, since steps repeat the same collectives.
 
     Args:
         signatures: the candidates, with their numbers of ranks.

@@ -64,7 +64,7 @@ class HangDetector:
         self._deadlines = deadlines
         self._answered = [now] * len(names)
         self._moved = [now] * len(names)
-        # Time at which the last of all ranks reached the position where the slowest ranks are now.
+        # Time since which all ranks have reached the position of the slowest ranks.
         self._slowest_position_since = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
         self._count_slowest()
@@ -76,7 +76,7 @@ class HangDetector:
     def on_progress(self, rank: int, position: Position, at: float) -> None:
         """Record a position with the time at which the rank reached it.
 
-        The positions of a rank come in their order. Those of different ranks may come late.
+        The positions of one rank arrive in order; positions of different ranks may not.
         """
         before = self.positions[rank].order
         self.positions[rank] = position
@@ -172,6 +172,6 @@ class HangDetector:
 
 def _deadline_field(phase: Phase) -> str:
     """Return the name of the setting that holds the deadline of a phase."""
-    # "done": the rank writes the last checkpoint.
+    # In the phase "done", the rank writes the last checkpoint.
     names: dict[Phase, str] = {"data": "step", "done": "save"}
     return f"{names.get(phase, phase)}_seconds"

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from cluster.errors import RankHungError
 
 if TYPE_CHECKING:
-    from run_store.folder import RunFolder  # agents and data workers do not need recipes
+    from run_store.folder import RunFolder  # agents do not need this import
 
 SIGNAL = signal.SIGUSR2
 DUMP_SECONDS = 3.0

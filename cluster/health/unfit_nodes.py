@@ -1,11 +1,11 @@
-"""Nodes that a run does not use, although they are alive: the one list of a supervisor.
+"""List of the nodes that a run does not use although they are alive.
 
     run folder missing, other sources ──┐
     node check                        ──┼──▶ UnfitNodes ──▶ RankPool.offer leaves them out
     other checks of a node            ──┘
 
-The list lives as long as the supervisor. A node that joins again, after `ray stop` and `ray start`,
-has a new id and is therefore a new node.
+A supervisor has one list, for as long as it lives. A node that joins again, after `ray stop` and
+`ray start`, has a new id and is therefore a new node.
 """
 
 import threading

@@ -28,13 +28,13 @@ from foundation.wording import join_items
 from run_store.run_url import is_run_url, run_url
 
 TEMPLATE = Path(__file__).with_name("rayjob.yaml")
-RUNS = Path("/shared/runs")  # on the volume of the template
+RUNS = Path("/shared/runs")  # on the volume that the template mounts
 MAX_NAME = 47  # maximum length of a RayJob's name; KubeRay derives longer names from it
 # Seconds for the overhead of the preStop hook. Kubernetes kills a pod after cluster.grace_seconds
 # plus this margin.
 MARGIN_SECONDS = 60
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
-# Characters that JSON may contain unescaped, but YAML may not, or takes for the end of a line.
+# Characters that JSON allows unescaped, but that YAML forbids or reads as line ends.
 _NOT_IN_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
@@ -146,6 +146,6 @@ def _scalar(value: object) -> str:
 
 
 def _script(name: str, **settings: str) -> str:
-    """Return one of the pods' scripts, preceded by its settings, which are words of the shell."""
+    """Return one of the pods' scripts after its settings, whose values are valid shell words."""
     lines = [f"{setting}={value}\n" for setting, value in settings.items()]
     return "".join(lines) + TEMPLATE.with_name(name).read_text(encoding="utf-8")

@@ -2,8 +2,8 @@
 
     recipe, options ──launcher──▶ a text for its scheduler ──▶ printed, written, or submitted
 
-A launcher starts nothing itself. A new one is a module with a class, its name here, and a command
-of `transloom deploy` for its options.
+A launcher starts nothing itself. To add a launcher, write its class in a module, add its name here,
+and add a command of `transloom deploy` for its options.
 """
 
 from abc import ABC, abstractmethod
@@ -18,12 +18,12 @@ from foundation.registry import Registry
 
 @dataclass(frozen=True)
 class Launch:
-    """Text with which a scheduler trains runs.
+    """Script or manifests with which a scheduler trains runs.
 
     Attributes:
         what: what the text describes, for messages, such as "the job".
         text: the script, or the manifests.
-        values: what `--json` prints of it.
+        values: the values that `--json` prints.
     """
 
     what: str

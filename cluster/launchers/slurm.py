@@ -33,8 +33,8 @@ MARGIN_SECONDS = 60
 # to stop.
 MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
-# Options of sbatch that the script sets itself, with their short forms, and a remedy. They come
-# before those of `cluster.slurm.options`, and Slurm obeys the last one.
+# Options of sbatch that the script sets itself, with their short forms, and a remedy. Options of
+# `cluster.slurm.options` follow them in the script and would override them.
 OWN_OPTIONS = {
     "job-name": ("J", "use name in the recipe"),
     "nodes": ("N", "use cluster.slurm.nodes"),
@@ -55,7 +55,7 @@ OWN_OPTIONS = {
     "output": ("o", "run the command in another folder"),
     "chdir": ("D", "run the command in another folder"),
 }
-# Variables with which sbatch replaces these options.
+# Environment variables with which sbatch overrides these options of the script.
 OWN_VARIABLES = {
     "SBATCH_TIMELIMIT": "time",
     "SBATCH_ARRAY_INX": "array",
@@ -71,7 +71,7 @@ class SlurmLauncher(Launcher):
     """Launcher of jobs under Slurm.
 
     Attributes:
-        array: trains one run for each value of a field, in an array: KEY=VALUE,VALUE…; or None.
+        array: KEY=VALUE,VALUE… for an array with one run for each value of a field; or None.
         at_once: maximum number of an array's runs that train at the same time.
     """
 
@@ -251,7 +251,7 @@ def _options(
         "nice": slurm.nice or None,
         "time": slurm.time_limit_minutes,
         "array": (f"0-{tasks - 1}" + (f"%{at_once}" if at_once else "")) if array else None,
-        "signal": f"B:TERM@{notice}",  # B: sent to the batch script alone
+        "signal": f"B:TERM@{notice}",  # B: signal only the batch script
         "open-mode": "append",
         "chdir": folder,
         "output": f"{recipe.name}-{'%A_%a' if array else '%j'}.out",
@@ -261,10 +261,10 @@ def _options(
 
 
 def _check_option(option: str, field: str) -> None:
-    """Check that a line of options sets none that the script sets itself.
+    """Check that a line of options contains no option that the script sets itself.
 
     Raises:
-        RecipeError: it does, in its long form, which may be abbreviated, or in its short form.
+        RecipeError: it contains such an option, in its short or (possibly abbreviated) long form.
     """
     for word in option.split():
         given = word.partition("=")[0].removeprefix("--")
@@ -284,7 +284,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     """Check that no variable replaces an option that the job relies on.
 
     Raises:
-        ClusterError: one does.
+        ClusterError: a variable replaces such an option.
     """
     for variable, name in OWN_VARIABLES.items():
         if variable in environment:

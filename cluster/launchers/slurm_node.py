@@ -1,4 +1,4 @@
-"""A task of a Slurm job's step: a Ray node that runs until the job's script ends its input.
+"""Task of a Slurm step: a Ray node that runs until the job's script closes the task's input.
 
 ::
 
@@ -61,7 +61,7 @@ def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], 
 
 
 def _wait_for_stop(node: StartedNode, commands: IO[str]) -> bool:
-    """Wait until the script's input ends (return True) or the node does (return False)."""
+    """Return True when the input from the script ends, or False if the node ends first."""
     events: SimpleQueue[bool] = SimpleQueue()
 
     def read_on() -> None:

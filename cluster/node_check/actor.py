@@ -29,7 +29,7 @@ class NodeCheckMethods:
     def tcp_rendezvous(self) -> str:
         """Return a rendezvous address with a free port of this node."""
         with socket.socket() as probe:
-            probe.bind(("", 0))  # on all interfaces, as torch's store listens
+            probe.bind(("", 0))  # on all interfaces, like torch's store
             host = ray.util.get_node_ip_address()
             return f"tcp://{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
 

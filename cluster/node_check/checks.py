@@ -20,8 +20,8 @@ from trainer.process.placement import Placement
 
 POLL_SECONDS = 0.2
 CLOCK_ROUNDS = 3
-# Seconds for a node to answer. They bound the start of a run with a node that hangs, and are far
-# above the seconds that a check takes.
+# Seconds for a node to answer, many times longer than a check takes. They limit how long a hanging
+# node delays the start of a run.
 ANSWER_SECONDS: dict[CheckLevel, float] = {"quick": 30.0, "full": 60.0}
 CLOCK_SECONDS = 0.5
 
@@ -117,7 +117,7 @@ class NodeChecks:
     def _clocks(self, nodes: Mapping[str, NodeProcesses]) -> dict[str, ClockOffset]:
         """Return the clock offset of each node that answers, as in NTP.
 
-        The shortest of several round trips counts, because it has the least error.
+        The shortest of several round trips is used, because it has the smallest error.
         """
         offsets: dict[str, ClockOffset] = {}
         since = time.monotonic()
@@ -125,7 +125,7 @@ class NodeChecks:
             if repeated and time.monotonic() - since > CLOCK_SECONDS:
                 break
             for node, processes in nodes.items():
-                # One node after another: an answer that waits for its turn would seem late.
+                # Ask one node at a time: an answer that waits behind others would seem late.
                 asked = time.time()
                 answer = processes.actors[0].node_clock.remote()
                 self._wait([answer], ANSWER_SECONDS[self._level])
@@ -158,7 +158,7 @@ class NodeChecks:
                 failure = f"the check failed: {_last_line(error)}"
             except RayActorError:
                 continue
-            except RayError:  # GetTimeoutError
+            except RayError:  # GetTimeoutError included
                 failure = f"no answer within {seconds:g} s"
             found[node] = MeasuredNode(nodes[node].name, figures, failure=failure)
         return found
@@ -166,7 +166,7 @@ class NodeChecks:
     def _measure_network(self, nodes: Mapping[str, NodeProcesses], warnings: list[str]) -> None:
         """Add the bandwidth of each node's fastest link.
 
-        A node that fails lets the others fail, too, so a failure is a warning without a node.
+        If one node fails, all nodes fail. A failure is therefore a warning that names no node.
         """
         seconds = ANSWER_SECONDS[self._level]
         actors = [processes.actors[0] for processes in nodes.values()]

@@ -70,7 +70,7 @@ class NodeFigures:
     gpus: tuple[GpuFigures, ...] = ()
 
     def joined(self, other: "NodeFigures") -> "NodeFigures":
-        """Add the figures of another process of the same node, which has another GPU."""
+        """Add the figures of another process of the same node, which has a different GPU."""
         return replace(
             self, products=(*self.products, *other.products), gpus=(*self.gpus, *other.gpus)
         )
@@ -90,24 +90,25 @@ class ClockOffset:
 
     @classmethod
     def of_round_trip(cls, asked: float, node_time: float, answered: float) -> "ClockOffset":
-        """Return the offset that one question for the time shows.
+        """Return the offset that one request for the node's time shows.
 
         Args:
-            asked: the driver's time of the question.
-            node_time: the node's time in between.
-            answered: the driver's time of the answer.
+            asked: the driver's time when it sent the request.
+            node_time: the node's time when it answered.
+            answered: the driver's time when the answer arrived.
         """
         return cls(node_time - (asked + answered) / 2, (answered - asked) / 2)
 
 
 @dataclass(frozen=True)
 class MeasuredNode:
-    """A node with everything that is known about it.
+    """Node with the results of all its measurements.
 
     Attributes:
         name: the node's name in messages.
         failure: the reason why the node has no figures, or None.
-        link_bytes_per_second: bandwidth of its fastest link to another node; None if not measured.
+        link_bytes_per_second: bandwidth of the node's fastest link to another node; None if not
+            measured.
     """
 
     name: str

@@ -50,7 +50,7 @@ class GpuCounters:
         )
 
     def _read(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return a value of the driver, or None if this GPU does not support it."""
+        """Return the result of a function of the library; None if the GPU does not support it."""
         try:
             return function(*arguments)
         except self.library.NVMLError:
@@ -83,7 +83,7 @@ def gpu_counters(device: str, uuid: str) -> Iterator[GpuCounters | None]:
 
 
 def _xid_events(library: Any, handle: Any, stack: ExitStack) -> Any:
-    """Return a set that collects XID errors until the stack ends, or None without events."""
+    """Return a set that collects XID errors until `stack` closes; None if there are no events."""
     try:
         events = library.nvmlEventSetCreate()
         stack.callback(library.nvmlEventSetFree, events)

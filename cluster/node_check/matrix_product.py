@@ -18,11 +18,11 @@ from foundation.wording import counted
 
 SECONDS: dict[CheckLevel, float] = {"quick": 0.3, "full": 3.0}
 LEAST_REPEATS = 3
-CPU_SIZE = 256  # for one thread
+CPU_SIZE = 256  # rows of a matrix with one thread; more threads use larger matrices
 GPU_SIZE = 4096
 # Multiples modulo a prime, mixed by a shift, have no short period and fill all bits of a mantissa.
 PRIME, FACTORS = 2_147_483_647, (48_271, 69_621)
-# Variables that change the kernels of a CPU.
+# Environment variables that determine which kernels a CPU uses.
 KERNEL_VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "MKL_CBWR",
@@ -59,15 +59,15 @@ def measure_products(device: Device, threads: int, level: CheckLevel) -> tuple[P
 
 
 def visible_gpu() -> str:
-    """Return the name in messages of the GPU that this process uses."""
+    """Return the name, for messages, of the GPU that this process uses."""
     return f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', '0')}"
 
 
 def _repeat(size: int, device: Device, dtype: torch.dtype, seconds: float) -> tuple[str, bool]:
-    """Repeat the product of two matrices for `seconds`, or until it has other bits.
+    """Repeat the product of two matrices for `seconds`, or until its bits differ.
 
     Returns:
-        The digest of the first product, and whether all repetitions had its bits.
+        The digest of the first product, and whether all repetitions had the same bits.
     """
     left, right = (matrix(size, number).to(device, dtype) for number in range(len(FACTORS)))
     first = multiply(left, right)
@@ -85,7 +85,7 @@ def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def matrix(size: int, number: int) -> torch.Tensor:
-    """Return a square matrix of numbers between -1 and 1, which only depend on the arguments."""
+    """Return a square matrix of numbers between -1 and 1 that depend only on the arguments."""
     values = (torch.arange(size * size, dtype=torch.int64) + 1) * FACTORS[number] % PRIME
     values = (values ^ (values >> 13)) * FACTORS[1 - number] % PRIME
     return (values.double() / PRIME * 2 - 1).float().view(size, size)

@@ -47,7 +47,7 @@ def measure_node(
 
 
 def measure_storage(folder: Path) -> StorageFigures:
-    """Return the free space of a folder, and whether a file without a name can be written there.
+    """Return the free space of a folder, and the problem if no file can be written there.
 
     Args:
         folder: the folder; if it does not exist, its nearest parent folder is measured.

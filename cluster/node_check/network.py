@@ -17,14 +17,14 @@ from trainer.process.placement import Placement
 
 TIMEOUT = timedelta(seconds=30)
 LEAST_BYTES, MOST_BYTES = 2**20, 32 * 2**20
-# Longest duration of one exchange, from which its size follows.
+# Maximum duration of one exchange, which determines the size of the exchanged data.
 EXCHANGE_SECONDS = 0.3
-# All nodes repeat equally often, because each repetition needs the other node.
+# The number of repetitions is fixed, because both nodes of a pair take part in each.
 REPEATS = 4
 
 
 def measure_network(placement: Placement) -> float:
-    """Return the bytes per second of this node's fastest link; a collective of a process per node.
+    """Return the bytes per second of this node's fastest link; all nodes call this together.
 
     Args:
         placement: the place of this node among the nodes; its rank is the index of the node.

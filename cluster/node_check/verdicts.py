@@ -16,10 +16,10 @@ from typing import Any
 from cluster.node_check.figures import CheckLevel, MeasuredNode, ProductFigures, StorageFigures
 from foundation.wording import byte_count, counted, join_items
 
-# The links of a node are too slow below this share of the median of the others.
+# A node's links are too slow if they reach less than this share of the other nodes' median.
 LEAST_LINK_SHARE = 0.5
 CLOCK_WARNING_SECONDS = 1.0
-# The margin before a drained node's end (`cluster.supervision.attempt_end`).
+# As long as the margin before a drained node ends (`cluster.supervision.attempt_end`).
 CLOCK_LIMIT_SECONDS = 5.0
 LEAST_FREE_STORAGE = 100_000_000
 NODE_CHECK_REMEDY = (
@@ -41,7 +41,7 @@ class NodeVerdict:
     Attributes:
         node: the node's id.
         reason: the problem and the remedy, with the node's name, without a full stop.
-        figures: the node's figure and those of the others, or the limit.
+        figures: the node's figure, and those of the other nodes or the limit.
         fails: whether no ranks may start on the node; otherwise the problem is a warning.
     """
 
@@ -97,7 +97,7 @@ def _products(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
 def _minority(
     nodes: Mapping[str, MeasuredNode], members: Sequence[tuple[str, ProductFigures]]
 ) -> Iterator[NodeVerdict]:
-    """Yield a verdict for each device whose digest is not that of the majority of its kind."""
+    """Yield a verdict for each device whose digest differs from the majority of its kind."""
     counts = Counter(product.digest for _, product in members)
     ((digest, most),) = counts.most_common(1)
     majority = digest if most > len(members) / 2 else None
@@ -118,7 +118,7 @@ def _minority(
 
 
 def slow_links(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
-    """Yield a verdict for each node whose fastest link is slower than those of the others."""
+    """Yield a verdict for each node whose fastest link is too slow compared with other nodes."""
     speeds = {
         node: measured.link_bytes_per_second
         for node, measured in nodes.items()
@@ -170,9 +170,9 @@ def driver_clock_warning(nodes: Mapping[str, MeasuredNode]) -> str | None:
 
 
 def _offset_from_driver(nodes: Mapping[str, MeasuredNode]) -> float | None:
-    """Return the median of the nodes' offsets if the driver's clock is the wrong one, or None.
+    """Return the median clock offset of the nodes if the driver's clock is wrong, or None.
 
-    It is the wrong one if it differs from the median of at least three nodes.
+    The driver's clock is considered wrong if it differs from the median of at least three nodes.
     """
     offsets = [measured.clock.seconds for measured in nodes.values() if measured.clock]
     if len(offsets) < 3 or abs(median := statistics.median(offsets)) <= CLOCK_WARNING_SECONDS:

@@ -23,7 +23,7 @@ from foundation.wording import counted
 
 ATTEMPT_SECONDS = 10.0
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
-LAST_PAUSE_SECONDS = 0.5  # between the attempts at the end of the run
+LAST_PAUSE_SECONDS = 0.5  # pause between attempts at the end of the run
 LAST_SECONDS = 5.0
 MAX_WAITING = 50
 
@@ -35,14 +35,14 @@ class DeliveryThread:
         """Start the thread.
 
         Args:
-            notice: called with a text about each lost notification, by any thread.
+            notice: called with a text about each lost notification; called by several threads.
         """
         self._target = target
         self._notice = notice
         self._changed = threading.Condition()
         self._waiting: deque[Notification] = deque()
         self._is_sending = False
-        # When the process stops waiting for this thread, by time.monotonic().
+        # Time at which the process stops waiting for this thread, by time.monotonic().
         self._deadline = math.inf
         self._is_abandoned = False
         self._thread = threading.Thread(target=self._work, name="notifications", daemon=True)
@@ -134,11 +134,11 @@ class DeliveryThread:
         try:
             return self._target.send(notification, seconds)
         except Exception as error:
-            # Its text is not shown, because it may contain the command.
+            # The error's text is not shown, because it may contain the command.
             return DeliveryProblem(f"unexpected {type(error).__name__}", is_temporary=False)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before another attempt; less at the end of the run."""
+        """Wait before another attempt, for a shorter time at the end of the run."""
         with self._changed:
             if self._deadline == math.inf:
                 self._changed.wait_for(lambda: self._deadline < math.inf, seconds)
@@ -161,7 +161,7 @@ class Deliveries:
     def finish(self) -> None:
         """Deliver the waiting notifications, but wait for at most `LAST_SECONDS`.
 
-        An interrupt ends the wait, and nothing else: the run has already ended.
+        An interrupt ends only the wait, because the run has already ended.
         """
         deadline = time.monotonic() + LAST_SECONDS
         for thread in self._threads:

@@ -8,8 +8,8 @@
 The spread is the median absolute deviation, scaled to the standard deviation of a normal
 distribution. Medians ignore a few batches with an unusual loss.
 
-`trainer.spike_guard` decides about single steps before they are applied, and this detector about a
-level that lasts. In the recorded trainings of benchmarks/multi30k (41,135 steps), r - m is at most
+`trainer.spike_guard` judges single steps before they are applied; this detector judges whether a
+high loss lasts. In the recorded trainings of benchmarks/multi30k (41,135 steps), r - m is at most
 2.1 spreads.
 """
 
@@ -42,7 +42,7 @@ class LossSpikeDetector:
         self._recent: deque[float] = deque()
 
     def reset(self) -> None:
-        """Forget all losses, because other steps follow."""
+        """Forget all losses, because training repeats earlier steps."""
         self._before.clear()
         self._recent.clear()
 

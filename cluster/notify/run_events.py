@@ -1,4 +1,4 @@
-"""Detection of the events of a run, from what its driver already knows, and notifications of them.
+"""Detect the events of a run in data that its driver already has, and notify users of the events.
 
 Each method receives one source, and calls `emit` with the events that it finds:
 
@@ -10,8 +10,8 @@ Each method receives one source, and calls `emit` with the events that it finds:
     ended_by      the error that ended the run  failed
     ended         the newest checkpoint         finished
 
-Several threads call the methods: the supervisor's calls `line`, `notice` and the last two, the
-others have one thread each. No method waits for anything.
+Several threads call the methods: the supervisor's thread calls `line`, `notice` and the last two
+methods; `vitals` and `poll` each have a separate thread. No method waits for anything.
 """
 
 import time
@@ -45,7 +45,7 @@ from run_store.record.vitals import Vitals
 from run_store.scores import BestScore, keep_best
 from run_store.start import STOPPED_AT
 
-# As in deploy/prometheus/transloom.rules.yml.
+# The same limits as in deploy/prometheus/transloom.rules.yml.
 RESTARTS = 3
 RESTARTS_SECONDS = 1800.0
 SKIPPED_IN_A_ROW = 2
@@ -81,7 +81,7 @@ class RunEvents:
             for line in record.validations:
                 keep_best(self._best, line.scores, line.step)
         self._spikes = LossSpikeDetector()
-        self._lines = 0  # step lines of this driver
+        self._lines = 0  # number of step lines that this driver has recorded
         self._last_skipped = 0
         self._vitals: Vitals | None = None
         self._notified_until = 0.0  # time of the newest restart in a notification
@@ -92,7 +92,7 @@ class RunEvents:
         self._is_stopped = False
 
     def line(self, line: Line) -> None:
-        """Process a line that the run has recorded, or a repeated step's line."""
+        """Process a line that the run has recorded, or the line of a repeated step."""
         match line:
             case TrainLine():
                 self._step_ended(line.step)
@@ -155,7 +155,7 @@ class RunEvents:
     def ended_by(self, error: Exception) -> None:
         """Process the error that ended the run."""
         events = self._recipe.tracking.notify.events
-        # Errors of a retry budget that is used up.
+        # These errors mean that a retry budget is used up.
         is_budget = isinstance(error, RankLostError | EmbeddedRayError)
         event: NotifyEvent = "restarts" if is_budget and "failed" not in events else "failed"
         self._notify(
@@ -167,7 +167,7 @@ class RunEvents:
     def ended(self) -> None:
         """Process the end of the run without an error; the run may be finished or only stopped."""
         if not self._lines:
-            return  # it was complete before this driver started
+            return  # the run was complete before this driver started
         reason = None
         with suppress(RunError, OSError):
             for newest in list_checkpoints(self._run.checkpoints)[-1:]:

@@ -78,7 +78,7 @@ class CommandTarget:
         return DeliveryProblem(f"the program ended with exit code {code}") if code else None
 
     def stop(self) -> None:
-        """End an attempt of another thread, because the process ends."""
+        """Kill the program of an attempt in another thread, because this process ends."""
         if process := self._process:
             _kill(process)
 

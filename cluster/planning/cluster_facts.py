@@ -1,8 +1,7 @@
 """Query a running cluster: free resources, their holders, capacity for a run, and hardware.
 
-The check of the hardware reserves what a rank needs, on each node that has it free. It therefore
-disturbs no other job, and leaves out nodes that are in use. Without a cluster, this machine is
-checked.
+The hardware check reserves the resources of a rank on each node where they are free. It therefore
+disturbs no other job, and omits nodes that are in use. Without a cluster, this machine is checked.
 """
 
 import math
@@ -45,8 +44,8 @@ class ClusterFacts:
     Attributes:
         room: number of ranks that fit into the free resources.
         room_at_all: number of ranks that would fit if all resources were free.
-        target: number of ranks that a new job would get now, after other jobs have given some; 0 if
-            it would wait, None if the cluster's jobs cannot be listed.
+        target: number of ranks that a new job would get now, after other jobs have released some; 0
+            if the new job would wait, None if the cluster's jobs cannot be listed.
     """
 
     nodes: tuple[Node, ...]
@@ -124,7 +123,7 @@ def _target_of_new_job(recipe: Recipe, run: RunFolder) -> int | None:
 
 
 def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
-    """Check that the minimum number of ranks fits into the cluster, now or once others leave."""
+    """Check that the minimum number of ranks fits into the cluster, now or once other jobs end."""
     config = recipe.cluster
     least = config.min_ranks
     if facts.room >= least:

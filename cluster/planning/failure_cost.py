@@ -1,4 +1,4 @@
-"""Cost of failures: losses of nodes a day, intervals of checkpoints, and the effective time.
+"""Cost of failures: node losses per day, checkpoint intervals, and the share of effective time.
 
 N nodes fail at a rate of λ = N·r together, a checkpoint every Δ stalls training for w, and a
 restart takes u. A failure loses half an interval on average, so that the share of time in which
@@ -20,10 +20,10 @@ from run_store.config import CheckpointsConfig
 from trainer.memory.state_size import StateSize
 
 DAY = 86_400.0
-# Failures of 1,000 nodes of 8 GPUs in a day: Meta's cluster RSC-1 (arXiv 2410.21680). While Llama 3
-# was trained, 3.8 (419 in 54 days on 2,048 nodes, arXiv 2407.21783).
+# Failures of 1,000 nodes of 8 GPUs in a day: Meta's cluster RSC-1 (arXiv 2410.21680). The training
+# of Llama 3 had 3.8 (419 in 54 days on 2,048 nodes, arXiv 2407.21783).
 DEFAULT_RATE = 6.5
-RESTART_SECONDS = 60.0  # assumed, with loading, until ranks have reached the step of the checkpoint
+RESTART_SECONDS = 60.0  # assumed time until ranks have loaded a checkpoint and continue
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Tier:
         interval_seconds: the recipe's interval; None if it has none, or the speed is unknown.
         effective: share of effective time if runs restart from such checkpoints alone; None without
             an interval.
-        best_interval_seconds: the interval with the largest share, but not less than the writing
-            behind it takes.
+        best_interval_seconds: the interval with the largest share of effective time, but at least
+            the time that a checkpoint is processed in the background.
         best_effective: share of effective time with this interval.
     """
 
@@ -123,7 +123,7 @@ def effective_share(losses_per_day: float, interval: float, stall: float) -> flo
 def best_interval(losses_per_day: float, stall: float) -> float:
     """Return the interval in seconds with the largest share of effective time.
 
-    It is at least `stall`, for which training would stand still otherwise.
+    The interval is at least `stall`, because training would not proceed with a shorter interval.
     """
     between = DAY / losses_per_day
     if stall >= 2 * between:

@@ -51,8 +51,8 @@ class QuickCheck:
         problems: the problems; those that refuse the run come first.
         dataset: the recipe's dataset and its manifest; None if the dataset has a problem or is not
             checked.
-        stored: the run as it is stored now, only to read: its folder, or a view of a run in an
-            object store.
+        stored: the run in its current state, read-only: its folder, or a view of a run in an object
+            store.
     """
 
     problems: tuple[PlanProblem, ...]
@@ -219,7 +219,7 @@ def disk_of(
 def _bytes_of(checkpoint: Path) -> int | None:
     try:
         return sum(file.bytes for file in read_header(checkpoint).files) or None
-    except (CheckpointError, CheckpointFormatError):  # reported when the run resumes
+    except (CheckpointError, CheckpointFormatError):  # damage is reported on resuming
         return None
 
 

@@ -116,11 +116,11 @@ def memory_tier_bytes(recipe: TrainingRecipe, size: StateSize) -> int:
 
 
 def recommended_memory_interval(size: StateSize, step_seconds: float) -> int:
-    """Return the number of steps between memory checkpoints that costs little time.
+    """Return the number of steps between memory checkpoints at which they cost little time.
 
-    The copy stops training for at most `MAX_STALL_SHARE` of the time, and the work behind it
-    (checksum, copy to the next node) ends before the next copy. The assumed rates
-    are less than half of those that benchmarks/memory_tier.py measured.
+    The copy stops training for at most `MAX_STALL_SHARE` of the time, and the background work
+    (checksum, copy to the next node) ends before the next copy. The assumed rates are less than
+    half of those that benchmarks/memory_tier.py measured.
 
     Args:
         size: the size of a rank's state.
@@ -131,7 +131,7 @@ def recommended_memory_interval(size: StateSize, step_seconds: float) -> int:
 
 
 def background_seconds(size: StateSize) -> float:
-    """Return the time that the work behind a memory checkpoint takes: checksum, copies to nodes."""
+    """Return the seconds of background work for a memory checkpoint: checksum, copy to a node."""
     copy = size.checkpoint_copy
     return copy / CHECKSUM_BYTES_PER_SECOND + 2 * copy / TRANSFER_BYTES_PER_SECOND
 

@@ -16,7 +16,7 @@ from run_store.record.metrics_file import read_backwards
 from run_store.record.metrics_lines import TrainLine
 
 STEPS_READ = 100
-MIN_SECONDS = MIN_SHARE = 1e-9  # plausible steps and shares exceed this
+MIN_SECONDS = MIN_SHARE = 1e-9  # plausible step durations and shares exceed this
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def package_problems() -> Iterator[PlanProblem]:
     """Yield a problem for each package of this machine that lacks the required version."""
     for name, wanted in _required().items():
         found = version_of(name)
-        if found is None or found.partition("+")[0] != wanted:  # without a build tag
+        if found is None or found.partition("+")[0] != wanted:  # ignore a build tag
             installed = f"has version {found}" if found else "is not installed"
             yield PlanProblem(
                 "versions",

@@ -80,7 +80,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
 
     @ray.method(concurrency_group="record")
     def collectives(self) -> bytes:
-        """Return `collectives_record`, also while no other thread answers."""
+        """Return `collectives_record`, in a separate thread: the others may be blocked."""
         return collectives_record()
 
     @ray.method(concurrency_group="control")
@@ -99,7 +99,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
 
     @ray.method(concurrency_group="control")
     def preparation(self) -> Preparation:
-        """Return what this process has done before its first step, for spares."""
+        """Return the preparation of this process for its first step, which spares repeat."""
         return list(sys.modules), self._job
 
     def import_trainer(self, device: str) -> None:
@@ -109,11 +109,11 @@ class RankActor(ReportingMethods, NodeCheckMethods):
             import trainer.assembly.run  # noqa: F401
 
     def prepare(self, preparation: Preparation) -> None:
-        """Do what a rank has done by its `preparation`, before this process becomes a rank.
+        """Repeat the `preparation` of a rank, before this process becomes a rank.
 
-        Import the modules, many of which torch and DeepSpeed import only at first use, and compile
-        the layers of the rank's recipe, if it says so. On GPUs, this process finds their code in
-        the compiler's cache later, because it must not initialize a GPU now.
+        Import the modules, many of which torch and DeepSpeed import only at first use. If the
+        preparation contains a job, compile the layers of its recipe. On GPUs, this process instead
+        finds their code in the compiler's cache later, because it must not initialize a GPU now.
         """
         # Imported here because it imports torch.
         from trainer.zero.disable_compiler import disable_compiler_imports

@@ -25,7 +25,7 @@ Key = TypeVar("Key")
 
 
 class SilentNodesError(Exception):
-    """Nodes that did not answer in time; they get no ranks until they answer."""
+    """Nodes did not answer in time; they get no ranks until they answer."""
 
 
 class NodeAgents:
@@ -74,7 +74,7 @@ class NodeAgents:
         return {node: ray.get(one) for node, one in answers.items() if answered(one)}
 
     def gather(self, answers: Mapping[str, Any], silence: str) -> tuple[dict[str, Any], list[str]]:
-        """Return answers that have arrived, without a wait; nodes without an answer are silent.
+        """Return the answers that have arrived; record nodes without an answer as silent.
 
         Args:
             silence: the end of the message about a node that has not answered.
@@ -114,10 +114,10 @@ class NodeAgents:
         raise SilentNodesError(f"{text}. Check the node's load, its storage, and Ray's logs there")
 
     def expect(self, answers: Mapping[str, Any], later: Mapping[str, Any]) -> None:
-        """Wait `ANSWER_SECONDS` for nodes that are not silent; those without an answer become it.
+        """Wait for answers of nodes that are not silent; record nodes without an answer as silent.
 
         Args:
-            later: for each node, the answer with whose arrival it is no longer silent.
+            later: for each node, the pending answer that ends its silence when it arrives.
         """
         wait([one for node, one in answers.items() if node not in self.silent], ANSWER_SECONDS)
         self.silent |= {node: later[node] for node, one in answers.items() if not answered(one)}
@@ -143,11 +143,11 @@ class NodeAgents:
 
 
 def arrived_answers(answers: Mapping[Key, Any]) -> dict[Key, Any]:
-    """Return the answers that have arrived, or the errors in their place, by their keys.
+    """Return the answers that have arrived, by key; a failed answer is returned as its error.
 
-    One `ray.wait` and one `ray.get` serve all answers, because a request to Ray costs the driver
-    more than an answer. `ray.get` of a list raises the first error without naming its answer. If
-    there is an error, the answers are therefore read one by one.
+    One `ray.wait` and one `ray.get` serve all answers, because each call costs the driver more time
+    than an additional answer. `ray.get` of a list raises the first error without naming its answer.
+    If there is an error, the answers are therefore read one by one.
 
     Args:
         answers: distinct references to answers.

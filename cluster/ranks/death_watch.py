@@ -1,8 +1,8 @@
 """Notice the ends of processes within milliseconds, with one pending request per node.
 
 The agent of a node answers as soon as one of the processes has ended (`dead_processes_here`). Ray
-reports a death later, and only after seconds while its head does not respond. Without an answer of
-an agent, Ray's report is the only one.
+reports a death later, and only after seconds while its head does not respond. If an agent does not
+answer, Ray's report is the only one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from cluster.ranks.agent_client import arrived_answers
 from cluster.ranks.node_processes import ProcessName
 
-# Longest time until an agent answers without a death, so that it forgets requests of former groups.
+# Time after which an agent answers without a death. Requests of former groups therefore end.
 ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 0.5
 

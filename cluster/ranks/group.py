@@ -5,8 +5,8 @@ every poll collects the answers that have arrived. Only the last reports are awa
 deadline.
 
 Each rank has one pending request for reports, which it answers at once if a report is urgent, and
-otherwise after `answer_interval`. The wait of a group ends with the death of a rank. Other answers
-are collected with the next poll, because each reference that is awaited costs the driver time.
+otherwise after `answer_interval`. `RankGroup.wait` returns early if a rank dies. Other answers are
+collected with the next poll, because each reference that is awaited costs the driver time.
 """
 
 import time
@@ -36,20 +36,20 @@ from run_store.checkpoints.memory_file import MemorySteps
 from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.placement import Placement
 
-# Seconds to wait for the failure that caused the others. One rank's failure makes the other ranks
-# fail soon, and their errors may arrive first.
+# Seconds to wait for the failure that caused the other failures. One rank's failure makes the other
+# ranks fail soon, and their errors may arrive first.
 WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
-# Seconds to wait for Ray's account of a death that an agent has reported, which has the cause. It
-# takes milliseconds, but seconds while the head does not respond.
+# Seconds to wait for Ray's report of a death that an agent has already reported. Only Ray's report
+# has the cause. It takes milliseconds, but seconds while the head does not respond.
 DEATH_ACCOUNT_SECONDS = 0.015
-# Shortest time between two answers of a rank without an urgent report, and the number of such
-# answers per second from all ranks.
+# Shortest time between two answers of a rank without an urgent report, and the maximum number of
+# such answers per second from all ranks.
 ANSWER_SECONDS = 1.0
 ANSWERS_PER_SECOND = 320
 RETRY_SECONDS = 1.0
-# Number of ranks of a node from which its agent requests layouts for them.
+# Minimum number of ranks on a node whose agent requests layouts for them.
 MIN_SHARING_RANKS = 2
 # Time between two searches for hung ranks, whose deadlines are seconds or minutes.
 HANG_CHECK_SECONDS = 1.0
@@ -96,7 +96,7 @@ class RankGroup:
         self._names = names
         self.node_names = tuple(node_names)
         self._clock = clock
-        self._since = clock.poll()  # time of the request for the pending answers
+        self._since = clock.poll()  # time when the pending answers were requested
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
         self._rendezvous: Any = None
         self._results: list[Any] = []  # results of the calls of `train`, in rank order
@@ -167,7 +167,7 @@ class RankGroup:
             self._failed_at = self._failed_at or now
             if is_certain(failures) or now - self._failed_at > WAIT_FOR_CAUSE_SECONDS:
                 cause = cause_of(failures)
-                if is_permanent(cause):  # the run ends: save what the ranks completed
+                if is_permanent(cause):  # the run ends: keep the ranks' last reports
                     reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
                 return Poll(reports, failure=cause)
         elif len(outcomes) == len(self._results):
@@ -264,7 +264,7 @@ class RankGroup:
             del self._polls[rank]
             if isinstance(
                 answer, RayError
-            ):  # the request is lost, or the rank, as its result shows
+            ):  # the request is lost, or the rank has died, as its result shows
                 self._poll_at[rank] = now + RETRY_SECONDS
             else:
                 self._hang_detector.on_answer(rank, now)
@@ -289,7 +289,7 @@ class RankGroup:
         Returns:
             The reports, each with its rank, and the error of a rank that does not answer, or None.
         """
-        # The thread of a rank that answers polls may be waiting.
+        # Use another thread of the rank, because the thread that answers polls may be waiting.
         answers = [
             actor.poll.options(concurrency_group="control").remote(self._received[rank].end, 0.0)
             for rank, actor in enumerate(self.actors)

@@ -1,6 +1,6 @@
 """Check that nodes have the run folder and the driver's transloom.
 
-The supervisor and the agents create files in the folder, and look for those of each other.
+The supervisor and the agents create files in the folder, and check that they see all these files.
 """
 
 import secrets
@@ -34,7 +34,7 @@ class NodeFolders:
     def check(self, work: Path, run: RunFolder) -> list[str]:
         """Check that every node has the run folder and the same transloom as the driver.
 
-        Nodes without the folder of a run in an object store are not unfit, but `separate`.
+        If the run is in an object store, nodes without the folder are `separate` instead of unfit.
 
         The supervisor and the agents create files in the folder. Nodes that do not see the files,
         cannot write there or have other sources are added to the unfit nodes.

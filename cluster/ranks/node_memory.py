@@ -43,12 +43,12 @@ BLOCKS_AHEAD = 2
 
 
 def memory_folder_name(name: str) -> str:
-    """Return the name of a run's folder in this node's memory; nodes may share a machine."""
+    """Return the name of a run's folder in this node's memory; it contains the node's id."""
     return f"{name}-{ray.get_runtime_context().get_node_id()[:12]}"
 
 
 def _run_name(folder: Path) -> str:
-    """Return the name of the run of a folder, whose own name `memory_folder_name` made."""
+    """Return the name of the run, given a folder that `memory_folder_name` has named."""
     return folder.name.rsplit("-", 1)[0]
 
 
@@ -92,7 +92,7 @@ class NodeMemory:
 
         Args:
             source: the agent of the file's node.
-            file: the file there.
+            file: the file on that node.
 
         Raises:
             CheckpointError: this node has no folder for the copy.
@@ -164,7 +164,7 @@ class NodeMemories:
 
 
 def _of_this_node(path: Path) -> Path:
-    """Return the path of a memory file; an agent that was restarted serves it, too.
+    """Check and return the path of a memory file, which may be older than this agent.
 
     Raises:
         CheckpointError: the path is not in a run's folder in this node's memory.
@@ -298,7 +298,7 @@ class RemoteStateFile:
             raise CheckpointError(f"{self.label} is damaged: {error}") from error
 
     def _part(self, position: int) -> memoryview:
-        """Return the rest of the block that has a position, from that position."""
+        """Return the bytes from a position in the file to the end of the position's block."""
         offset = position - self._block_start
         if not 0 <= offset < len(self._block):
             start = position - position % BLOCK_BYTES

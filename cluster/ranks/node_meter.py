@@ -1,7 +1,7 @@
 """Measure this node's utilization, within the limits of the run's processes.
 
 Cores and memory are those of the machine. If a container or Slurm job has lower limits, these
-limits count instead (`cluster.health.cgroup`).
+limits are used instead (`cluster.health.cgroup`).
 """
 
 import os

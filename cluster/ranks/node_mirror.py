@@ -21,11 +21,11 @@ from run_store.remote.files import RECORD, Files, KnownFiles, local_files
 from run_store.run_copies import mirror_folder
 
 if TYPE_CHECKING:
-    from trainer.job.rank_job import RankJob  # agents do not need recipes
+    from trainer.job.rank_job import RankJob  # loads recipes, which agents do not need
 
-# Files and directories in which ranks write; the driver writes the others.
+# Files and directories that ranks write; the driver writes the rest.
 RANK_FILES = (RECORD, "curves.bin", "translations", "time-lapse", "wandb", "profile")
-# Those in which ranks other than rank 0 write, too.
+# The subset that all ranks write, not only rank 0.
 SHARED_RANK_FILES = ("profile",)
 PULL_SECONDS = 120.0
 
@@ -34,18 +34,18 @@ class NodeMirror:
     """The node's copy of a run, in the node's agent."""
 
     def __init__(self, url: str) -> None:
-        read_environment()  # has the credentials of the object store
+        read_environment()  # sets the credentials of the object store
         self.folder = mirror_folder(url)
         self._url = url
 
     def answer_probe(self, work: str, left: str, answer: str) -> None:
-        """Create a file next to the driver's, if this node sees it: it shares the folder then."""
+        """If this node sees the driver's file, confirm the shared folder by a file next to it."""
         folder = self.folder / "checkpoints" / work
         if (folder / left).exists():
             (folder / answer).touch()
 
     def pull(self, work: str, *, with_files: bool) -> None:
-        """Make the copy equal to the run, with an empty work folder.
+        """Update the copy to the current state of the run, with an empty work folder.
 
         Args:
             work: the name of the owner's work folder.
@@ -57,7 +57,7 @@ class NodeMirror:
         """
         from run_store.remote.pull import RunPuller  # imports the view of a run
 
-        if not with_files:  # those of a former attempt would seem to be new
+        if not with_files:  # files of a former attempt would seem to be new
             for name in local_files(self.folder):
                 (self.folder / name).unlink()
         self._files = KnownFiles(self.folder)
@@ -79,7 +79,7 @@ class NodeMirror:
             again: files to upload again, because the driver misses some of their objects.
 
         Returns:
-            The uploaded files with their objects; and by file name, why a file was left out.
+            The uploaded files with their objects, and the reason for each file that was left out.
 
         Raises:
             OSError: the object store does not answer, or the record cannot be read.
@@ -103,7 +103,7 @@ def pull_run(
     Args:
         work: the name of the owner's work folder.
         nodes: the nodes that need only the checkpoints.
-        first: the node of rank 0, which needs all files, if it is among them.
+        first: the node of rank 0, which needs all files; empty if it shares the driver's folder.
 
     Returns:
         The nodes that have pulled, and the problems of the others, which become unfit.
@@ -130,7 +130,7 @@ def pull_run(
 
 
 def job_on_this_node(job: "RankJob") -> "RankJob":
-    """Return the job of a run in an object store with the paths of this node."""
+    """Return the job, with paths of this node's copy if the run is in an object store."""
     if job.url is None:
         return job
     run = mirror_folder(job.url)

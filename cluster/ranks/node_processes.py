@@ -103,7 +103,7 @@ def kill_here(processes: list[ProcessName]) -> None:
 
 
 def dead_processes_here(processes: list[ProcessName], seconds: float) -> list[ProcessName]:
-    """Return those of the processes that have ended, as soon as one has, or after `seconds`.
+    """Wait until one of the processes ends, or for `seconds`; return those that have ended.
 
     A *pidfd* is a descriptor of a process that becomes readable when the process ends.
 

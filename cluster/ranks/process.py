@@ -49,7 +49,7 @@ class RankProcess:
 
     @property
     def name(self) -> ProcessName | None:
-        """Name of the process, or None if it has not started yet or never will."""
+        """Name of the process, or None if it has not started yet or cannot start."""
         if self._name is None and answered(self.name_answer):
             self._name = ray.get(self.name_answer)
         return self._name
@@ -106,7 +106,7 @@ class SpareProcesses:
         return None
 
     def _unhealthy(self) -> list[RankProcess]:
-        """Return spares that do not answer: dead, stopped or too slow ones."""
+        """Return the spares that do not answer because they are dead, stopped or too slow."""
         signs = {process.actor.process.remote(): process for process in self.waiting}
         if signs:
             ray.wait(list(signs), num_returns=len(signs), timeout=ANSWER_SECONDS)

@@ -36,8 +36,8 @@ from run_store.folder import RunFolder
 from run_store.record.node_usage import Usage
 
 RECORD_SECONDS = 5.0  # for the records of collectives of all ranks
-# Time since its last poll after which a rank needs other heartbeats, because the driver is busy or
-# asks rarely.
+# A rank gets separate heartbeats if its last poll was this long ago, because the driver is busy or
+# polls rarely.
 POLLED_SECONDS = 2 * HEARTBEAT_SECONDS
 
 
@@ -187,7 +187,7 @@ class RankPool:
         self._reservation.release()
 
     def refill_spares(self) -> None:
-        """Start missing spares; call this only while the ranks train, to keep their start fast."""
+        """Start missing spares; call this only while ranks train, because it would slow a start."""
         if self._group and self._config.warm_spares:
             self._spares.refill(self._reservation.taken, self._group.actors[0])
 
@@ -257,7 +257,7 @@ class RankPool:
             ray.kill(process.actor)  # for Ray's bookkeeping, and for processes without a known name
 
     def _actors(self) -> Iterator[Any]:
-        """Yield the actors to send heartbeats to: those that have not had one as a poll."""
+        """Yield the actors that need a heartbeat: agents, and processes without a recent poll."""
         yield from list(self._agents.by_node.values())
         group = self._group  # another thread may end the group in the meantime
         for process in [*self._spares.waiting, *(group.processes if group else ())]:

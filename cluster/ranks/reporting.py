@@ -37,8 +37,8 @@ class ReportingMethods:
     def poll(self, received: int, seconds: float) -> ReportBatch:
         """Return the reports that the supervisor has not received; the call is a heartbeat, too.
 
-        The answer waits until there is an urgent report, for at most `seconds`. With 0 seconds, it
-        can be requested in another concurrency group while a poll waits.
+        The answer waits until there is an urgent report, for at most `seconds`. With 0 seconds, the
+        method can be called in another concurrency group while a poll waits.
 
         Args:
             received: the number of reports that the supervisor has received.

@@ -2,8 +2,8 @@
 
 The rank trains in one thread of its actor and puts reports into a `Mailbox`. Other threads answer
 the supervisor's polls. The mailbox keeps each report until the supervisor has received it, and
-`ReceivedReports` drops those that come twice. So a poll can be repeated at any time, and no report
-is lost.
+`ReceivedReports` drops reports that arrive twice. A poll can therefore be repeated at any time, and
+no report is lost.
 
 All reports but positions and details for the log are *urgent*: a waiting poll is answered at once.
 
@@ -110,7 +110,7 @@ class ReportBatch:
 
 
 class ReceivedReports:
-    """Receiver of a rank's reports, which may arrive twice but have no gaps.
+    """Receiver of a rank's reports, which may arrive twice but without gaps.
 
     Attributes:
         end: the number of the next new report.
@@ -123,11 +123,11 @@ class ReceivedReports:
     def accept(self, batch: ReportBatch, now: float) -> list[tuple[float, Report]]:
         """Return the new reports of a batch, each with its time.
 
-        A report seems to be made later than it was by as long as its batch was under way. Times of
-        a rank never decrease, so that an earlier position does not seem to be the last one.
+        The time of a report is too late by the transfer time of its batch. Times of a rank never
+        decrease, so that an earlier position does not seem to be the last one.
 
         Args:
-            now: the time at which the batch is accepted, by the clock of the times.
+            now: the time at which the batch is accepted, by the clock of the returned times.
         """
         assert batch.first <= self.end, (batch.first, self.end)
         new = batch.reports[self.end - batch.first :]
@@ -140,7 +140,7 @@ class ReceivedReports:
 
 
 class Mailbox:
-    """Implementation of `trainer.job.rank_job.Supervision` with the threads of an actor."""
+    """Implementation of `trainer.job.rank_job.Supervision` for an actor with several threads."""
 
     def __init__(self) -> None:
         self._reports: deque[tuple[float, Report]] = deque()
@@ -190,7 +190,7 @@ class Mailbox:
         """Return the kept reports with this number or a higher one.
 
         Args:
-            seconds: the time to wait if none of them is urgent.
+            seconds: the longest time to wait for an urgent report.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._urgent_end > number, seconds)

@@ -1,7 +1,7 @@
 """Snapshot of the jobs and nodes of a cluster, from which shares are computed.
 
-Ray's list of jobs has the claims, as metadata of each job. Its tables of placement groups and
-actors have the held ranks, and what programs outside the shares hold.
+Ray's list of jobs has each job's claim, as metadata. Ray's tables of placement groups and actors
+show the ranks that jobs hold, and the resources that programs outside the shares hold.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ def query_shares(dashboard: str, has_begun: Callable[[Job], bool]) -> ClusterSna
     Args:
         dashboard: URL of the dashboard.
         has_begun: returns whether a job without reserved ranks has begun nevertheless, because
-            they are about to start.
+            its ranks are about to start.
 
     Raises:
         ClusterError: the dashboard does not answer.

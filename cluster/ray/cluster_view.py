@@ -119,8 +119,8 @@ class ClusterView(PeriodicThread):
 
     def _refresh(self) -> None:
         if embedded_ray_is_lost():
-            # No request is sent: a minute after a request to a dead head, Ray ends this process,
-            # even if the process has started another Ray in the meantime.
+            # Send no request: a minute after a request to a dead head, Ray ends this process, even
+            # if the process has started another Ray in the meantime.
             return
         asked_at = time.monotonic()
         # A request may raise exceptions of many types; all mean that the head did not answer.

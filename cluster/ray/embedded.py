@@ -59,7 +59,7 @@ class EmbeddedRay:
 def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
     folder = _private_folder()
-    lost = True  # until Ray has started
+    lost = True  # assumed until Ray has started
     try:
         with (
             private.sigterm_handler_kept(),
@@ -81,7 +81,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     finally:
         lost = lost or embedded_ray_is_lost()
         if lost:
-            processes.kill()  # at once: ranks may still train, and agents wait for their head
+            processes.kill()  # at once: ranks may still train, and agents wait for the lost head
         ray.shutdown(wait_for_processes=True)
         if lost:
             folder.keep_for_inspection()  # its log files show the cause

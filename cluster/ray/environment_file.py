@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 
-# In the environment of a job's processes: a JSON object with `file`, `names` and `welcome`.
+# Environment variable of a job's processes: a JSON object with `file`, `names` and `welcome`.
 VARIABLE = "TRANSLOOM_ENVIRONMENT_FILE"
 MAX_BYTES = 100_000
 _COMMENT = re.compile(r"(?:^|\s+)#")
@@ -119,7 +119,7 @@ def _variables(text: str, path: Path) -> list[tuple[str, str]]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not _NAME.fullmatch(name):
-            # The line is not quoted, because it may hold a secret value.
+            # The message does not quote the line, because the line may hold a secret value.
             raise ClusterError(f"{path}, line {number} is not of the form NAME=VALUE")
         value = value.strip()
         if value[:1] in ("'", '"'):

@@ -1,8 +1,8 @@
 """Find endpoints of a cluster that other users can reach, before a run is sent to the cluster.
 
-A client is on another machine than the cluster's nodes. It therefore runs a job without files on
-the head node before it sends any files; see `head_probe`. The same job reports the installed
-packages. `open_endpoints` has the checks of a driver, and what such an endpoint allows.
+A client is not on a node of the cluster. It therefore runs a job without files on the head node
+before it sends any files; see `head_probe`. The same job reports the installed packages.
+`open_endpoints` has the checks of a driver, and describes what open endpoints allow.
 """
 
 import json

@@ -41,17 +41,17 @@ COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without t
 # Key in the metadata of a job that only checks the head node; `list_jobs` omits such a job. (It is
 # not deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
 PROBE_KEY = "looks"
-STOPS_KEY, BY_KEY = "stops", "by"  # of an order to stop a job: the job's id, and a person
+STOPS_KEY, BY_KEY = "stops", "by"  # of an order to stop a job: the job's id, and the user
 
 # Variable with the seconds from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in
 # the process that supervises the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
-# Ray's agent of the head node, which starts jobs, may listen a while after the dashboard does. Ray
-# 2.60.0 (job_head.py) waits 10 s for it, and then answers with the text below.
+# Ray's agent on the head node starts jobs, and may be ready later than the dashboard. Ray 2.60.0
+# (job_head.py) waits 10 s for the agent, and then answers with the text below.
 AGENT_SECONDS = 120.0
 _NO_AGENT = "No available agent to submit job"
-MAX_BEFORE_COMMAND = 4_000  # characters that Ray writes at the top of a job's log
+MAX_BEFORE_COMMAND = 4_000  # maximum characters before the command in a job's log
 
 _COMPARE = (
     "Compare this address with the dashboard's address that `ray start --head` printed. The "
@@ -229,8 +229,8 @@ def stop_job(address: str, job_id: str, by: str | None = None) -> bool:
     the job's environment changes the three seconds.
 
     Args:
-        by: the person who stops the job. Because a signal has no text, the metadata of a small job
-            has the name, where `newest_stop_order` finds it.
+        by: the person who stops the job. A signal carries no text, so the name is stored in the
+            metadata of a small job, where `newest_stop_order` finds it.
     """
     if by:
         order = {PROBE_KEY: "the order to stop a job", STOPS_KEY: job_id, BY_KEY: by}
@@ -307,15 +307,15 @@ def check_address(address: str) -> None:
 
 
 class _Client(JobSubmissionClient):
-    """Client of the Jobs API that asks this address and sends the user's token.
+    """Client of the Jobs API that uses the given address and sends the user's token.
 
-    Ray's own client asks the address of RAY_API_SERVER_ADDRESS or RAY_ADDRESS, if one is set; and
-    without an explicit `auth`, the package requests would send the password that ~/.netrc has for
+    Ray's own client uses the address in RAY_API_SERVER_ADDRESS or RAY_ADDRESS, if one is set; and
+    without an explicit `auth`, the package `requests` would send the password that ~/.netrc has for
     the dashboard's host instead of the token.
     """
 
     def __init__(self, address: str) -> None:
-        # What JobSubmissionClient's constructor does otherwise, as in Ray 2.60.0.
+        # The rest of JobSubmissionClient's constructor, as in Ray 2.60.0.
         super(JobSubmissionClient, self).__init__(address)
         self._check_connection_and_version(min_version="2.0")
         # By default, when Ray follows a log, it passes aiohttp None for the verification of
@@ -324,7 +324,7 @@ class _Client(JobSubmissionClient):
 
     # In Ray 2.60.0 all requests go through this method.
     def _do_request(self, *arguments: Any, **options: Any) -> Any:
-        # The first request, whose server may not be Ray, and one that runners send often.
+        # Limit the first request, as the server may not be Ray, and one that runners send often.
         if arguments in (("GET", "/api/version"), ("GET", "/api/jobs/")):
             options.setdefault("timeout", REQUEST_SECONDS)
         return super()._do_request(*arguments, auth=lambda request: request, **options)
@@ -338,7 +338,7 @@ def _client(address: str) -> JobSubmissionClient:
     try:
         return _Client(address)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, OSError):  # some of requests' OSErrors are ValueErrors, too
+        if isinstance(error, OSError):  # such as `requests.exceptions.InvalidURL`
             raise
         raise ClusterError(
             f"The server at {address} is not a Ray dashboard, because it does not report Ray's "
@@ -359,8 +359,8 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
         raise ClusterError(
             f"The Ray cluster at {address} refuses this user's token{proxy_hint(address)}: {REMEDY}"
         ) from error
-    # requests' exceptions are OSErrors. A server that does not speak HTTP, as at Ray's own port
-    # 6379, may cause an HTTPException.
+    # The exceptions of `requests` are OSErrors. A server that does not speak HTTP, such as Ray's at
+    # port 6379, may cause an HTTPException.
     except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
             f"No Ray dashboard answers at {address} ({_reason(error)}{proxy_hint(address)}). "
@@ -381,7 +381,7 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Return why a request failed, without the bytes of a server that does not speak HTTP."""
-    # urllib raises the HTTPException directly, requests wraps it, and Ray hides both in another
+    # urllib raises the HTTPException directly, `requests` wraps it, and Ray hides both in another
     # exception.
     if isinstance(error, HTTPException) or "BadStatusLine" in repr((error, error.__context__)):
         return "the server there does not speak HTTP"

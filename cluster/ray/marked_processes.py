@@ -1,4 +1,4 @@
-"""Processes that carry a mark in their environment, so that they are found without their parents.
+"""Processes with a mark in their environment, which are found even if their parents have ended.
 
 A process inherits the environment of its parent. Every descendant of a marked process therefore
 carries the mark, even if the descendant's parent is dead or unknown to this process.
@@ -22,20 +22,21 @@ POLL_SECONDS = 0.02
 
 
 class MarkedProcesses:
-    """Processes that carry the mark of this instance, which no other instance has."""
+    """Processes that carry the unique mark of this instance."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
 
     def marking(self) -> AbstractContextManager[None]:
-        """Return a context that marks the processes that this one starts within it."""
+        """Return a context in which every process that this process starts is marked."""
         return environment({MARK: self._mark, KEEP_ENVIRONMENT: "1"})
 
     def alive(self) -> list[psutil.Process]:
         """Return the marked processes that are alive, except this one."""
         found = []
         for process in psutil.process_iter():
-            # Other users' environments cannot be read, nor that of a process that has just ended.
+            # The environment of another user's process, or of a process that has just ended, cannot
+            # be read.
             with suppress(psutil.Error, OSError):
                 if process.environ().get(MARK) == self._mark and process.pid != os.getpid():
                     found.append(process)

@@ -123,7 +123,7 @@ class Reservation:
     """
 
     def __init__(self, config: ClusterConfig, give_up: Callable[[], bool] = lambda: False) -> None:
-        """Create a reservation of nothing.
+        """Create an empty reservation.
 
         Args:
             give_up: returns True if `take` should not wait any longer, because the run must stop.

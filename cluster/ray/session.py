@@ -56,8 +56,8 @@ def ray_session(
         embedded_ray(embedded or EmbeddedRay())
         if address is None
         else _joined(address, report_open_endpoints),
-        # Otherwise Ray prints errors of results that are never read, those of abandoned actors, as
-        # "Unhandled error". The results that are read report all other failures of actors.
+        # Without this, Ray would print "Unhandled error" for the results of abandoned actors, which
+        # are never read. Other failures of actors are noticed when their results are read.
         environment({IGNORE_UNREAD_ERRORS: "1"}),
     ):
         yield

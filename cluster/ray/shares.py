@@ -4,9 +4,10 @@
     nodes: resources that no other program holds ────────────────────────────┴─▶ `target_ranks`
 
 1. A job that has begun gets its smallest number of ranks, whatever the priority of the others.
-2. Priorities follow each other, highest first. Within one priority, each rank goes to the owner
-   with the smallest share, and to the job of this owner with the smallest share. Ties go to the job
-   that was submitted first. A waiting job gets its smallest number of ranks at once, or waits.
+2. Priorities are served one after another, highest first. Within one priority, each rank goes to
+   the owner with the smallest share, and to the job of this owner with the smallest share. Ties go
+   to the job that was submitted first. A waiting job gets its smallest number of ranks at once, or
+   waits.
 
 A share is the largest fraction of any resource of the cluster, divided by the owner's weight
 (max–min fairness of dominant shares: Ghodsi et al., 2011, Dominant Resource Fairness, NSDI).
@@ -31,7 +32,7 @@ from run_store.start import Claim
 # Keys in a job's metadata: the run's folder or URL, `Claim` and `Needs` as JSON.
 RUN_KEY, CLAIM_KEY, NEEDS_KEY = "run", "claim", "needs"
 MAX_RANKS = 100_000
-_ROUNDING = 9  # decimals of shares that are compared
+_ROUNDING = 9  # shares are rounded to this many decimals to be compared
 RankCount = Annotated[int, Field(gt=0, le=MAX_RANKS)]
 
 
@@ -40,7 +41,7 @@ class Needs(FileModel):
 
     Attributes:
         ranks: the smallest number of ranks.
-        max_ranks: the largest number of ranks; None if it is the smallest, too.
+        max_ranks: the largest number of ranks; None if it equals the smallest number.
         bundle: all resources that Ray reserves for a rank, by Ray's names.
         node_labels: labels that the ranks' nodes must have.
     """
@@ -191,7 +192,8 @@ class Space:
 def target_ranks(jobs: Sequence[SharingJob], nodes: Sequence[NodeCapacity]) -> dict[str, int]:
     """Return the number of ranks that each job should have, by the job's id; 0 if it must wait.
 
-    Of several jobs with the same run, only the one that has begun, or else the first one, counts.
+    If several jobs have the same run, only the job that has begun, or else the first job, takes
+    part.
 
     Args:
         jobs: all unfinished jobs that take part.
@@ -221,7 +223,7 @@ def one_per_run(jobs: Iterable[SharingJob]) -> list[SharingJob]:
 def _fill(
     level: list[SharingJob], targets: dict[str, int], space: Space, everything: Mapping[str, float]
 ) -> None:
-    """Give the ranks that are left to the jobs of one priority, always to the smallest share."""
+    """Give the remaining ranks to the jobs of one priority, always to the smallest share."""
     parts = {job.id: _part(job.needs, everything) for job in level}
     weights: defaultdict[str, float] = defaultdict(float)
     shares: defaultdict[str, float] = defaultdict(float)
@@ -235,7 +237,7 @@ def _fill(
         return round(of_owner, _ROUNDING), round(parts[job.id] * targets[job.id], _ROUNDING)
 
     while level:
-        job = min(level, key=share)  # the first of equals
+        job = min(level, key=share)  # `min` returns the first of equal jobs
         is_waiting = not targets[job.id]
         more = job.needs.ranks if is_waiting else 1
         has_most = targets[job.id] + more > job.largest

@@ -103,7 +103,7 @@ class RunContext:
         return silent | (others - self.view.query_nodes().keys())
 
     def living_nodes(self, nodes: set[str]) -> set[str]:
-        """Return the nodes, among these, that are not lost."""
+        """Return those of `nodes` that are not lost."""
         return nodes - self.lost_nodes(nodes)
 
 
@@ -124,8 +124,8 @@ class RankAttempt:
         """
         self.reached_step = 0  # the last step that the ranks have trained
         self.nodes_leave = False  # whether a node of the ranks or of this process leaves
-        self.hang: HangFinding | None = None  # if the ranks hung
-        self.resize_reason: str | None = None  # if the ranks leave for another number of ranks
+        self.hang: HangFinding | None = None  # set if the ranks hung
+        self.resize_reason: str | None = None  # set if the number of ranks must change
         self.committer = committer
         self._context = context
         self._group = group

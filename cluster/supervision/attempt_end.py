@@ -87,7 +87,7 @@ class ScaleUpTimer:
         """Return whether there is capacity for more than `ranks` ranks.
 
         Args:
-            at_once: False if the capacity must have lasted for a while.
+            at_once: False if the capacity must have lasted for `SCALE_UP_AFTER_SECONDS`.
         """
         if self._checks.has_passed(now):
             if count_room() <= ranks:

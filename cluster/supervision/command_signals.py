@@ -1,4 +1,4 @@
-"""Signal handlers of a command that trains, before its run handles signals and after its end.
+"""Signal handlers of a command that trains, for the time before and after its run handles signals.
 
 A signal that arrives before the run has an outcome leads to exit code 75. Afterwards the exit code
 is that of the outcome, even if a signal arrives. While the run trains, `stop_requests` handles
@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def exit_on_signal_before_run() -> None:
     """Make signals end the process immediately, until the run handles signals.
 
-    After the run has ended, it makes the process ignore these signals.
+    When the run ends, it makes the process ignore these signals.
     """
     for number in SIGNALS:
         signal.signal(number, exit_immediately)
@@ -26,7 +26,7 @@ def exit_on_signal_before_run() -> None:
 
 def exit_immediately(number: int, frame: FrameType | None) -> None:
     """Exit immediately with the code for a preempted run, as there is nothing to save yet."""
-    # Not an exception: a library that is being imported might catch it.
+    # Raise no exception: a library that is being imported might catch it.
     name = signal.Signals(number).name
     text = f"{name} was received before the run began. Run the same command again to start it\n"
     os.write(2, text.encode())

@@ -9,8 +9,8 @@
 A restart reads all weights again, so it removes bits that flipped in memory. If a node is suspected
 again in the same session, the run ends, because its results cannot be trusted.
 
-A fault that is reproducible may have changed steps since the last check that passed. The ranks then
-resume from a checkpoint of before, if the run has one.
+A reproducible fault may have changed any step since the last check that passed. The ranks then
+resume from a checkpoint before these steps, if the run has one.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from run_store.record.corruption import CorruptionFinding
 
 
 class CorruptionResponse:
-    """Response to the findings of one session, in their order."""
+    """Handler of the findings of one session, in the order in which they occur."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -82,7 +82,7 @@ class CorruptionResponse:
         return len(self._context.supply.offer(others)) >= self._context.config.min_ranks
 
     def _distrust_steps_after(self, verified: int) -> None:
-        """Set checkpoints aside that a reproducible fault may have changed."""
+        """Set aside the checkpoints that a reproducible fault may have changed."""
         context = self._context
         context.memory.forget_after(verified)
         paths = list_checkpoints(context.run.checkpoints)

@@ -160,11 +160,11 @@ def _train(
 def _build(
     job: RankJob, placement: Placement, reader: WindowReader, supervision: InlineSupervision
 ) -> "Trainer":
-    """Build the rank; its process group exists."""
+    """Build the rank, whose process group must already exist."""
     # Imported here because it imports DeepSpeed, which reads the environment.
     from trainer.assembly.run import build_rank
 
-    retain_freed_memory()  # as a rank does
+    retain_freed_memory()  # as in a rank's process
     slots = job.recipe.batching.micro_batches_per_step
     return build_rank(
         job,

@@ -23,7 +23,7 @@ from foundation.file_model import error_summary
 from foundation.location import without_credentials
 from run_store.start import MAX_CHARACTERS, MAX_PRIORITY, Claim, Code, Invocation, Start
 
-# In the environment of a job's driver: an `Invocation` as JSON.
+# Environment variables of a job's driver. The first one has an `Invocation` as JSON.
 VARIABLE = "TRANSLOOM_INVOCATION"
 JOB_VARIABLE = "TRANSLOOM_JOB"  # the job's id
 CLAIM_VARIABLE = "TRANSLOOM_CLAIM"  # a `Claim` as JSON

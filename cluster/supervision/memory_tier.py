@@ -19,8 +19,8 @@ from run_store.checkpoints.format import CheckpointHeader
 from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
 from run_store.errors import CheckpointError
 
-# Starts from a memory checkpoint after which the ranks were lost before they trained a step. Then
-# the run restarts from the disk.
+# Number of consecutive starts from memory checkpoints after which the ranks were lost before they
+# trained a step. The next start is from the disk.
 MAX_FAILED_STARTS = 2
 
 
@@ -52,18 +52,18 @@ class MemoryTier:
         self._supply = supply
         self._notice = notice
         self._attempt = ""
-        self._nodes: list[str] = []  # of each rank of the attempt
+        self._nodes: list[str] = []  # node of each rank of the attempt
         self._steps: dict[int, _Step] = {}
         self._reported = MemorySteps()
         self._failed_starts = 0
         self._copy_failure_reported = False
 
     def newest(self, after: int, alive: Callable[[set[str]], set[str]]) -> MemoryCheckpoint | None:
-        """Return the newest step that files on living nodes cover, or None.
+        """Return the newest step whose files are all available on living nodes, or None.
 
         Args:
             after: the step of the newest checkpoint on disk; only later steps are returned.
-            alive: returns those of the given nodes that live.
+            alive: returns those of the given nodes that are alive.
         """
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._notice("the ranks do not start from memory: the checkpoint on disk is used")

@@ -3,7 +3,7 @@
 For a run in an object store, this includes the mirror and the ranks' nodes. Nodes that share the
 driver's folder, such as the driver's node, need nothing. Each other node pulls the run before an
 attempt. During the attempt, it uploads the files that the ranks write there. The driver collects
-the names of their objects, and the mirror names them in the run's head:
+the names of their objects, and the mirror enters them in the run's head:
 
     rank ──file──▶ node's folder ──agent──▶ object store ──mirror──▶ driver's folder
 
@@ -40,7 +40,7 @@ from run_store.lease import RENEW_SECONDS, Lease
 if TYPE_CHECKING:
     from run_store.remote.mirror import RunMirror
 
-COLLECT_SECONDS = 1.0  # if a checkpoint waits for it
+COLLECT_SECONDS = 1.0  # between collections while a checkpoint waits to be published
 # Longest wait for the object store and the nodes at the beginning and end of an attempt.
 FLUSH_SECONDS = 60.0
 LAST_COLLECTION_SECONDS = 15.0
@@ -54,7 +54,7 @@ class RemoteRun:
         self.mirror = mirror
         self._supply = supply
         self._separate: set[str] = set()  # nodes with separate folders
-        self._first_node = ""  # of rank 0
+        self._first_node = ""  # the node of rank 0
         self._answers: dict[str, Any] = {}
         self._began = 0.0  # when the current collection began
         self._is_partial = False  # whether a node has not answered the current collection
@@ -88,7 +88,7 @@ class RemoteRun:
         return problems
 
     def poll(self) -> None:
-        """Take the files that nodes have uploaded, and request the next ones."""
+        """Record the files that nodes have uploaded, and request the next uploads."""
         for node, answer in list(self._answers.items()):
             if ray.wait([answer], timeout=0)[0]:
                 del self._answers[node]
@@ -220,7 +220,7 @@ def own_run(
         StopRequests(run) as stop,
         Lease(run.path, listener.notice) as lease,
         mirror_of(run, lease, listener.notice) as mirror,
-        StatusWriter(run, lease, listener) as status,  # writes last, when the log has the end
+        StatusWriter(run, lease, listener) as status,  # exits last, when the log is complete
         listener.logging(),
     ):
         status.stop_reason = lambda: stop.reason

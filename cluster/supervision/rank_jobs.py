@@ -45,7 +45,7 @@ class RankStart:
 
 @dataclass(frozen=True)
 class RankJobs:
-    """Maker of the jobs of a session's ranks.
+    """Factory of the jobs of a session's ranks.
 
     Attributes:
         run: the run's folder, by a path that the ranks can use.

@@ -3,7 +3,7 @@
 Each attempt uses as many ranks as the cluster has capacity for, and resumes from the newest intact
 checkpoint. An attempt ends early when a rank is lost, when a node leaves, or when there is capacity
 for more ranks. It passes through the states of `run_states`, for each of which `RestartLoop` has a
-method. A state that waits also asks whether the run must leave.
+method. A state that waits also checks whether the run must leave.
 
 The run must leave the cluster after a stop request, when the node of this process is drained, or
 when too few nodes remain after others have left.
@@ -52,7 +52,7 @@ from run_store.record.log import DETAIL
 from trainer.job.rank_job import Outcome, ReplayOptions
 
 WAIT_SECONDS = 0.5
-# Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.
+# Seconds to wait for data workers that reserve CPUs, because they must reserve before the ranks do.
 WORKERS_SECONDS = 10.0
 NODES_ASKED_AGAIN = "No rank starts there until it answers; meanwhile the run waits for capacity"
 
@@ -74,8 +74,8 @@ class RestartLoop:
         self._ranks = 0  # the number of ranks that started last
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
-        self._hang: HangFinding | None = None  # until ranks have recorded it
-        self._resize_reason: str | None = None  # of the last attempt, which left for it
+        self._hang: HangFinding | None = None  # kept until ranks have recorded it
+        self._resize_reason: str | None = None  # why the last attempt was resized, if so
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.
@@ -97,7 +97,7 @@ class RestartLoop:
         return state.outcome
 
     def _next(self, state: RunState) -> RunState | Ended:
-        """Do the work of a state, and return the state after it."""
+        """Do the work of a state, and return the next state."""
         if isinstance(state, EndAttempt):
             return self._end_attempt(state)
         try:

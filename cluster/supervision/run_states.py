@@ -25,8 +25,8 @@ class WaitForCapacity:
     """No ranks exist: wait until the cluster has capacity for enough ranks.
 
     Attributes:
-        nodes_left: whether nodes left at the end of the last ranks. If too few nodes remain, the
-            run then leaves, too.
+        nodes_left: whether nodes left during the last attempt. If too few nodes remain, the run
+            leaves, too.
         damage_found: whether the last ranks found a damaged checkpoint. Ranks hash a checkpoint
             while they start; after damage, the supervisor hashes all files before the next start.
     """

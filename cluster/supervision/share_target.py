@@ -29,8 +29,8 @@ class ShareTarget(FileModel):
 
     Attributes:
         ranks: number of ranks that the job should have.
-        grows_at_once: whether free ranks can be taken without waiting whether they stay free.
-        reason: why the number has changed last, as a clause that names jobs and owners.
+        grows_at_once: whether to take free ranks at once, without a check that they stay free.
+        reason: why the number last changed, as a clause that names jobs and owners.
     """
 
     ranks: Count

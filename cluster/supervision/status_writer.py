@@ -67,7 +67,7 @@ class _Worker(NamedTuple):
 
 
 class StatusWriter(PeriodicThread):
-    """Thread that writes the status of a run while the context lasts; only its owner enters it.
+    """Thread that writes the status of a run while the context lasts; for the run's owner only.
 
     Attributes:
         unfit: nodes that the run does not use.
@@ -100,8 +100,8 @@ class StatusWriter(PeriodicThread):
         self._last_written = 0  # step of the last checkpoint written or given up
         self._memory_checkpoint: int | None = None
         self._restarts: tuple[Restart, ...] = ()
-        self._price: float | None = None  # of a rank for an hour
-        self._counted_at = time.monotonic()  # until when the rank hours are counted
+        self._price: float | None = None  # price of one rank for an hour
+        self._counted_at = time.monotonic()  # time up to which rank hours are counted
         self._cause: str | None = None  # reason for the next start of ranks, if it is a restart
 
     def __enter__(self) -> Self:
@@ -200,7 +200,7 @@ class StatusWriter(PeriodicThread):
             status = self._with_cost(self._recorded())
             if over and status.state == "stopped":
                 status = status.model_copy(update={"reason": self.stop_reason()})
-            vitals = status.vitals  # before this owner has processes, those of the previous one
+            vitals = status.vitals  # of the previous owner, until this one has processes
             if self._state or self._attempt or self._cause not in (None, STARTED_AGAIN):
                 vitals = self._vitals(over)
                 self._listener.vitals(vitals)
@@ -211,12 +211,12 @@ class StatusWriter(PeriodicThread):
                 write_status(self._run, status, self._lease.work, is_final=over)
 
     def _recorded(self) -> RunStatus:
-        """Return what the run's folder says."""
+        """Return the status according to the run's folder."""
         update, before, size = dict(self._started), self._recorded_bytes, 0
         with suppress(OSError):
             size = self._run.metrics.stat().st_size
         most = LAST_BYTES + size - (before or 0)
-        if before is None or size < before:  # the first time, or a restart has cut the record back
+        if before is None or size < before:  # first call, or a restart has truncated the record
             update |= {"best": {}, "best_since_step": None, "scores": {}, "scores_step": None}
             update["numbers"], most = {}, MANY_BYTES
         self._recorded_bytes = size

@@ -74,9 +74,10 @@ class StopRequests:
         return f"{self._run.stop_request} was created" if self._file_taken else None
 
     def late_order(self) -> str | None:
-        """Wait until it is known who has stopped this process's job by a signal, which has no name.
+        """Wait for the name of the person who has stopped this process's job by a signal.
 
-        The job's runner writes the name into the request file, perhaps after the ranks have left.
+        A signal has no name. The job's runner writes the name into the request file, perhaps after
+        the ranks have left.
 
         Returns:
             The order as text, also if it was known before; None without a signal or a name.
@@ -152,7 +153,7 @@ class JobStopRequest:
             self._run.ask_to_stop(order)
 
     def clear(self) -> None:
-        """Remove a forwarded request that the driver has not taken."""
+        """Remove a forwarded request that the driver has not processed."""
         if self._forwarded:
             self._run.take_stop_request()
 

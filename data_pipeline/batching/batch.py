@@ -19,7 +19,7 @@ class MicroBatch:
     row may contain several parts, each cut from an example.
     """
 
-    pair_ids: Int64Array  # [parts], number of each part's example in the manifest
+    pair_ids: Int64Array  # [parts], index of each part's example in the manifest's order
     fields: dict[str, FieldArrays]
     starts: Int64Array | None = None  # [parts], offset of each part in its example
     rows: Int32Array | None = None  # [parts], each part's row, ascending from 0

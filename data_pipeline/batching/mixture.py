@@ -23,11 +23,11 @@ from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 from foundation.wording import counted
 
 # If a corpus has at least this many shards per window, its windows begin at shard boundaries, so
-# that fewer shards are read for two windows. The corpus's number of pairs in a window then deviates
-# from its exact share by less than one shard, which is at most a quarter of that number.
+# that fewer shards are read for two windows. The corpus then has up to one shard more or less than
+# its exact share in a window, a difference of at most a quarter.
 SHARDS_PER_WINDOW_TO_ALIGN = 4
 
-PASSES_KEPT = 2  # cached orders of shards; few windows span more passes than this
+PASSES_KEPT = 2  # passes whose order of shards is cached; few windows span more passes
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def cut_documents(
 
 
 def pack(parts: Sequence[Part], context_length: int, *, fills: bool = True) -> list[Row]:
-    """Pack parts into rows of at most `context_length` tokens that contain each token once."""
+    """Pack parts into rows of at most `context_length` tokens, with each token in one row."""
     rows = _best_fit(_longest_first(parts), context_length)
     return _fill(rows, context_length) if fills else rows
 

@@ -58,7 +58,7 @@ class RankStep:
 
     @property
     def units(self) -> int:
-        """Loss units of the whole step; the loss is divided by them."""
+        """Number of loss units of the whole step, by which the loss is divided."""
         return sum(self.slot_units)
 
 

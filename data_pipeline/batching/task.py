@@ -127,10 +127,10 @@ class DataTask(ABC):
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:
-        """Return a mask [examples] for each reason to drop examples because of their lengths.
+        """Return a mask, [examples], for each reason to drop an example because of its lengths.
 
-        The result contains every reason, in the order in which they are tried, even if nothing is
-        dropped.
+        The result contains every reason, in the order in which the reasons are tried, even if
+        nothing is dropped.
 
         Args:
             lengths: by field: [examples], in tokens.
@@ -210,12 +210,12 @@ class DataTask(ABC):
 
     @abstractmethod
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """Return a constant, minimal micro-batch for a rank that has one slot fewer than others."""
+        """Return a constant, minimal micro-batch for a rank with one slot fewer than others."""
 
 
 def rules_by_corpus(manifest: ManifestHeader) -> list[dict[str, SequenceRules]]:
     """Return, for each corpus, the rules that its shards' sequences must satisfy, by field."""
-    known = manifest.task in DATA_TASKS  # an extension's task may not be loaded
+    known = manifest.task in DATA_TASKS  # False if an extension with the task is not loaded
     task = DATA_TASKS[manifest.task] if known else None
     return [_rules(manifest, task, corpus) for corpus in manifest.corpora]
 

@@ -39,7 +39,7 @@ class WindowLayout:
 
     windows_per_epoch: int
     units: Int64Array  # [micro-batches], see `DataTask.units`
-    bytes: Int64Array  # [micro-batches], sizes of all their arrays
+    bytes: Int64Array  # [micro-batches], total size of a micro-batch's arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class WindowReader:
         self._texts_read = self._task.texts_read(settings)
         self._realises = self._task.realises(settings)
         self._rules = rules_by_corpus(self.manifest)
-        self._checked: set[int] = set()  # shards whose sequences satisfy the rules
+        self._checked: set[int] = set()  # shards that were checked against the rules
         self._left_out = self.manifest.left_out
         self._mixture = open_mixture(self.manifest, settings)
 
@@ -143,7 +143,7 @@ class WindowReader:
         The fields are those of the dataset, or the fields that the task derives from them.
         """
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
-        if part.shard not in self._checked:  # once per shard, because its sha256 pins its bytes
+        if part.shard not in self._checked:  # check a shard once: its sha256 fixes its content
             for block in blocks:
                 check_sequences(shard.name, block, self._rules[shard.corpus])
             self._checked.add(part.shard)

@@ -27,7 +27,7 @@ LOCATION = (
     ".{fr,en}; the content may be plain or compressed with gz, bz2, xz or zst"
 )
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-# Suffixes of compressed archives, and the suffix of the archive.
+# Suffixes of compressed archives, each with the suffix of the same archive without compression.
 _ARCHIVES = {".tgz": ".tar", ".tbz2": ".tar", ".txz": ".tar", ".tzst": ".tar"}
 
 READERS = Registry[Callable[..., Iterable[Any]]]("format", "format")
@@ -103,7 +103,7 @@ class CorpusConfig(_Weight, FilesConfig):
     noun: ClassVar[str] = "example"  # the word for an example in reports
     has_documents: ClassVar[bool] = False  # whether a text may be long and contain line ends
     own_formats: ClassVar[tuple[str, ...]] = ()  # formats in addition to those in READERS
-    formats_by_name: ClassVar[Mapping[str, str]] = {}  # formats by the suffixes of files' names
+    formats_by_name: ClassVar[Mapping[str, str]] = {}  # format for each suffix of file names
     _hash_keys: ClassVar[str] = "files_sha256"
 
     @property

@@ -21,7 +21,7 @@ from foundation.wording import format_value, join_items
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
-# Fields of every kind of dataset, each with its own kind of corpora.
+# Settings that every kind of dataset declares, each with its class of corpora as the type.
 TRAIN: Any = identity(REQUIRED, "training corpora; each is shuffled once, globally", min_length=1)
 TESTS: Any = identity({}, "held-out sets for `transloom evaluate`, by name")
 

@@ -8,11 +8,11 @@ from data_pipeline.config.data import BatchingConfig
 from data_pipeline.config.pair import PairDataConfig, require_joint_text
 from foundation.section import REQUIRED, identity
 
-BOS_TOKENS = 1  # before each sentence; `data.max_source_length` does not include them
+BOS_TOKENS = 1  # BOS before each sentence; `data.max_source_length` does not include it
 
 
 class EmbeddingBatchingConfig(BatchingConfig):
-    """Batching of contrasted pairs: every micro-batch has the same number of them."""
+    """Batching of contrasted pairs, with the same number of pairs in every micro-batch."""
 
     pairs_per_micro_batch: int = identity(
         REQUIRED,

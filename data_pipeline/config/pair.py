@@ -234,11 +234,11 @@ class TranslationDataConfig(PairDataConfig):
 
 
 def require_joint_text(recipe: Any, why: str) -> None:
-    """Check a recipe in which sentences of both languages are read alike.
+    """Check that a recipe encodes sentences of both languages in the same way.
 
     Args:
         recipe: the recipe of a task on pairs.
-        why: the reason, for the message.
+        why: the reason for this requirement, which the message quotes.
 
     Raises:
         ValueError: the languages have separate tokenizers, or a corpus has a tag.

@@ -30,7 +30,7 @@ class Rule(NamedTuple):
     """Reason to drop an example because of its text or its score."""
 
     reason: str
-    applies: Callable[[Example], bool]  # takes an example whose texts are normalised
+    applies: Callable[[Example], bool]  # called with an example whose texts are normalised
 
 
 class NumberedExample(NamedTuple):
@@ -151,7 +151,7 @@ class HeldOutTexts:
         return bool(self._exact) and _hash(example.texts) in self._exact
 
     def matches(self, texts: Sequence[str]) -> frozenset[bytes]:
-        """Return the hashes of a training example that are those of a held-out one.
+        """Return the hashes of a training example that a held-out example also has.
 
         Returns:
             Both hashes if the examples are equal, one if they differ only in case, white space or
@@ -193,7 +193,7 @@ def _is_empty(example: Example) -> bool:
 
 
 def _score_rules(min_score: float | None) -> list[Rule]:
-    """Return a rule that drops examples with a score below `min_score`, if it is not None."""
+    """Return the rule that drops examples with a score below `min_score`; none if it is None."""
     if min_score is None:
         return []
     return [Rule("score", lambda example: example.score is not None and example.score < min_score)]

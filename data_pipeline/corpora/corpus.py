@@ -29,7 +29,7 @@ from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import LocationStream, open_location
 
 EXAMPLES_PER_CHUNK = 20_000
-# A held-out set stays in memory and is scored many times.
+# Limits for a held-out set, which stays in memory and is scored many times.
 _FEWER = "Use fewer examples, which give about the same scores"
 HELD_OUT_EXAMPLES = Budget("examples in a held-out set", 2_000_000, _FEWER)
 HELD_OUT_CHARACTERS = Budget("characters in a held-out set", 400_000_000, _FEWER)
@@ -150,14 +150,14 @@ class CorpusReader:
                     yield self._whole_texts(number, part)
 
     def _sized_files(self) -> Iterator[tuple[Content, int]]:
-        """Yield each file as one document, and the number of its bytes."""
+        """Yield each file as one document, with the file's number of bytes."""
         for number, location in enumerate(self._locations):
             with self._opened([location]) as (stream,):
                 file = read_file(stream, self._span(*location))
             yield self._whole_texts(number, file), len(file.lines.data)
 
     def _whole_texts(self, file: int, part: Content) -> Content:
-        """Return a part of a file with the constant or derived texts of its examples added."""
+        """Return a part of a file, with constant or derived texts added to its examples."""
         if isinstance(self._corpus, TaggedCorpusConfig) and self._corpus.derived:
             return CasedWords(part)
         more = self._corpus.texts_of_files

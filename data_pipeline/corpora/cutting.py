@@ -144,7 +144,7 @@ def cut_file(
     if file_format == "tsv":
         named = any(isinstance(c, str) for c in (*columns.texts, columns.of_score))
         numbers = TsvColumns.resolve(columns, reader.take(1) if named else None)
-        # Without other columns, a blank line is an empty value.
+        # If only column 0 is used, a blank line is an example with an empty value.
         blank = BLANK if max(*numbers.texts, numbers.score or 0) else b""
         for lines in _records(reader, examples_per_part, blank):
             yield TsvLines(lines, numbers)

@@ -114,7 +114,7 @@ def cut_paragraphs(
         begins = [begin for begin in begins if before + begin >= span.start]
         inside = [begin for begin in begins if before + begin < span.stop]
         is_last = len(inside) < len(begins)
-        whole = len(inside) - (not is_last) + bool(held)  # number of paragraphs that end here
+        whole = len(inside) - (not is_last) + bool(held)  # number of paragraphs that end in `lines`
         if begins and (held or inside):
             start, stop = 0 if held else inside[0], begins[len(inside) if is_last else -1]
             first = first if held else _line_at(lines, start)
@@ -163,6 +163,6 @@ def _too_long(location: str, line: int) -> CorpusError:
 
 
 def span_of(share: tuple[float, float], size: int) -> range:
-    """Return the byte range for a share of a file of `size` bytes; a stop of 1 means no limit."""
+    """Return the byte range of a share of a file; a share that ends at 1 has no upper limit."""
     start, stop = share
     return range(int(start * size), sys.maxsize if stop == 1 else int(stop * size))

@@ -255,7 +255,7 @@ class ReadExamples:
 
 
 class Content(Protocol):
-    """Raw part of a corpus, which `examples` parses."""
+    """Raw part of a corpus; `examples` parses it."""
 
     @property
     def count(self) -> int: ...
@@ -268,7 +268,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class DerivedContent:
-    """Base of parts of a corpus whose examples are made of those of another part."""
+    """Base of parts of a corpus whose examples are derived from the examples of another part."""
 
     content: Content
 
@@ -319,7 +319,7 @@ def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
 def in_parts(
     items: Iterable[T], most: int, most_size: int, size: Callable[[T], int]
 ) -> Iterator[list[T]]:
-    """Group consecutive items; a part ends at `most` items, or when it reaches `most_size`."""
+    """Group consecutive items; a group ends at `most` items or at a total of `most_size`."""
     part: list[T] = []
     total = 0
     for item in items:

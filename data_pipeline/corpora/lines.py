@@ -80,7 +80,7 @@ class LineReader:
                 break
             after = min(self._next + count, len(self._ends))
             if not parts:
-                first = self.lines + 1  # some lines may have been skipped
+                first = self.lines + 1  # `_fill` may have skipped lines
             start = self._ends[self._next - 1] if self._next else 0
             parts.append(self._block[start : self._ends[after - 1]])
             size += len(parts[-1])

@@ -37,8 +37,8 @@ ROWS_PER_BATCH = 256
 BATCH_BYTES = 16 * 1024**2
 SENT_CHARACTERS = 1024 * 1024
 BUFFER_BYTES = 1024 * 1024  # per column; without a buffer, pyarrow reads a column's whole row group
-# The footer describes each column of each row group. pyarrow needs about 150 times its size in
-# memory.
+# The footer describes each column of each row group. pyarrow needs about 150 times the footer's
+# size in memory.
 FOOTER = Budget(
     "bytes in the footer of a Parquet file",
     2 * 1024**2,
@@ -170,7 +170,7 @@ def _rows_per_batch(metadata: Any) -> int:
 
 
 def _check_columns(metadata: Any, wanted: Sequence[str]) -> None:
-    """Check that the wanted columns have one value per row: no lists and no nested columns."""
+    """Check that the requested columns have one value per row, not lists or nested columns."""
     leaves = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     for name in wanted:
         if name not in leaves:

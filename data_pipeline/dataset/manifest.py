@@ -89,7 +89,7 @@ class Manifest(ManifestHeader):
 
     shards: _ShardColumns
 
-    _table: ShardTable | None = PrivateAttr(default=None)  # the file that has the shards
+    _table: ShardTable | None = PrivateAttr(default=None)  # the file with the shards, if any
     _file_sha256: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
@@ -145,11 +145,11 @@ class Manifest(ManifestHeader):
 
     @property
     def file_sha256(self) -> str:
-        """Sha256 of the loaded file, which is not the identity if the shards are columns."""
+        """Sha256 of the loaded file; differs from the identity if the shards are columns."""
         return self._file_sha256
 
     def header(self) -> ManifestHeader:
-        """Return everything but the shards, with the identity of this manifest."""
+        """Return this manifest without its shards, but with its identity."""
         values = {name: getattr(self, name) for name in ManifestHeader.model_fields}
         header = ManifestHeader.model_construct(**values)  # already validated
         header._identity = self._identity
@@ -238,7 +238,7 @@ class Manifest(ManifestHeader):
         self.save(folder)
 
     def save(self, folder: Path) -> None:
-        """Replace `manifest.json` atomically, with the shards in the form that they have now."""
+        """Replace `manifest.json` atomically; the shards stay in JSON or in their file."""
         write_atomically(folder / MANIFEST_NAME, self._file_bytes())
 
     def _file_bytes(self) -> bytes:

@@ -28,7 +28,7 @@ FIELD_NAME = r"^[a-z][a-z0-9_]*$"
 MAX_SHARDS = 250_000
 
 T = TypeVar("T")
-Many = Annotated[tuple[T, ...], Field(fail_fast=True)]  # the first wrong item is reported alone
+Many = Annotated[tuple[T, ...], Field(fail_fast=True)]  # only the first wrong item is reported
 
 
 class FieldInfo(FileModel):
@@ -77,8 +77,8 @@ class HeldOutInfo(FileModel):
     pairs: Count
     tag: str | None  # tag before every source sentence, or None
     sha256s: Many[Sha256]  # of the decompressed corpus files
-    # Numbers of examples that the training data contain, too: all, which may differ in case, white
-    # space or forms of characters, and the equal ones. Without such examples, there is no entry.
+    # Numbers of this set's examples that are also in the training data. The first number includes
+    # examples that differ only in case, white space or forms of characters. 0 is not written.
     in_training: Count = Field(default=0, exclude_if=lambda count: not count)
     in_training_exactly: Count = Field(default=0, exclude_if=lambda count: not count)
 
@@ -118,10 +118,10 @@ class ShardInfo(FileModel):
 
 
 class ShardTable(FileInfo):
-    """File of the columns of all shards, whose layout shard_columns.py describes."""
+    """File with the columns of all shards; shard_columns.py describes its layout."""
 
     shards: Annotated[Count, Field(ge=1, le=MAX_SHARDS)]
-    name_bytes: Annotated[Count, Field(le=MAX_SHARDS * MAX_NAME_CHARACTERS)]  # of all names
+    name_bytes: Annotated[Count, Field(le=MAX_SHARDS * MAX_NAME_CHARACTERS)]  # total
     fields: Annotated[Many[Annotated[str, Field(pattern=FIELD_NAME)]], Field(max_length=64)]
 
     @property
@@ -152,8 +152,8 @@ class Tombstone(FileModel):
 class ManifestHeader(FileModel):
     """Contents and origin of a prepared dataset, without the list of its shards.
 
-    `Manifest` is the file format and checks these fields. `Manifest.header` makes the headers that
-    stand alone.
+    The subclass `Manifest` is the file format and checks these fields. `Manifest.header` returns a
+    header without shards.
     """
 
     format: Literal["transloom-dataset/2"] = FORMAT
@@ -173,7 +173,7 @@ class ManifestHeader(FileModel):
 
     @property
     def identity(self) -> str:
-        """Sha256 of the manifest file that this object comes from."""
+        """Sha256 of the manifest's JSON text with all shards, see manifest.py."""
         assert self._identity, "only a loaded manifest has an identity"
         return self._identity
 

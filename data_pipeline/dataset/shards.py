@@ -65,7 +65,7 @@ def pack_shard(blocks: list[ShardBlock]) -> bytes:
     As a check, the bytes are read back.
 
     Raises:
-        DatasetError: the bytes cannot be read back, or give other blocks.
+        DatasetError: the bytes cannot be read back, or contain different blocks.
     """
     packed = write_samples((block.key, _sample(block)) for block in blocks)
     SHARD.check(len(packed), lambda problem: DatasetError(f"A shard is too large: {problem}."))
@@ -121,7 +121,7 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[S
         texts: whether to extract and check the sentences; if False, `ShardBlock.texts` is empty.
 
     Raises:
-        DatasetFileError: some part does not have the form that `pack_shard` writes.
+        DatasetFileError: the shard does not have the form that `pack_shard` writes.
     """
     if len(data) != shard.bytes:
         raise DatasetFileError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")

@@ -35,7 +35,7 @@ class _Job:
     sha256: str
     shard: ShardInfo | None
     rules: Mapping[str, SequenceRules]  # for the shard's sequences, by field
-    heldout: tuple[FieldInfo, int] | None  # the field and the number of texts; None for other files
+    heldout: tuple[FieldInfo, int] | None  # of a held-out file: its field and number of texts
     fields: tuple[FieldInfo, ...]
 
 
@@ -61,7 +61,7 @@ def problems_of(
     problems = []
     lengths = {field.name: add_lengths(field, []) for field in manifest.fields}
     with (
-        # An empty cache, so that the files of a remote dataset are checked and not local copies.
+        # Use an empty cache, to check the files of a remote dataset instead of local copies.
         TemporaryDirectory(prefix="transloom-verify-") as empty,
         process_pool(processes, "compared files", DatasetError) as pool,
     ):

@@ -99,7 +99,7 @@ def count_matches(
     texts: dict[str, WholeText],
     corpora: Sequence[IngestedCorpus],
 ) -> dict[str, HeldOutInfo]:
-    """Return the records of held-out sets with the numbers of examples that training has, too."""
+    """Add to held-out records how many of their examples are also training examples."""
     seen = frozenset[bytes]().union(*(corpus.in_heldout for corpus in corpora))
     if not seen:
         return heldout
@@ -143,7 +143,7 @@ def check_heldout_lengths(
 
 
 def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:
-    """Write the number of dropped examples and the earliest ones, by corpus and reason."""
+    """Write, by corpus and reason, the number of dropped examples and the earliest of them."""
     content = {
         corpus.name: corpus.dropped.to_json(corpus.config.noun, corpus.config.columns.labels)
         for corpus in corpora

@@ -63,8 +63,8 @@ def ingest(
 
     Args:
         index: position of the corpus among the recipe's training corpora.
-        heldout: examples of the held-out sets, which are counted in the training text, and which
-            the recipe may drop from it.
+        heldout: hashes of the held-out examples. Training examples that match are recorded, and
+            dropped if the recipe requires it.
         folder: the new folder.
         report: called after every chunk.
 
@@ -101,9 +101,9 @@ def ingest(
 
 
 def _clean(job: _CleanJob) -> tuple[int, DropReport, PackedRows, frozenset[bytes]]:
-    """Return the number of a chunk's examples, the dropped ones, and the rows of the others.
+    """Clean a chunk; return its number of examples, the dropped ones, the kept rows, and matches.
 
-    The last value has the hashes of those kept that are also in a held-out set.
+    The matches are the hashes of the kept examples that are also in a held-out set.
     """
     examples = parse(job.chunk, job.settings.data.problem_of)
     cleaner = _cleaner(job.settings, job.corpus, job.heldout)

@@ -93,7 +93,7 @@ def prepare(
         if existing is not None:
             return existing
 
-    given = given_tokenizers(settings)  # checked first, before hours of reading
+    given = given_tokenizers(settings)  # check them before reading, which may take hours
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
@@ -138,7 +138,7 @@ class _Preparation:
         plain_texts = read_heldout(settings.data)
         texts = with_context(plain_texts, settings.data)
         heldout = write_heldout(new, settings.data, self.fields, texts)
-        if self.given:  # checked first, before hours of reading
+        if self.given:  # check lengths before reading, which may take hours
             self._check_lengths(texts, self.given)
         corpora = self._ingest(plain_texts)
         heldout = count_matches(heldout, settings.data, plain_texts, corpora)

@@ -68,8 +68,8 @@ def check_replaceable(dataset: Path) -> str | None:
     """Return the sha256 of the manifest of the dataset at this path, or None if there is none.
 
     Raises:
-        DatasetError: the path contains something other than a dataset, which must not be lost, or
-            it cannot be moved.
+        DatasetError: the path has content that is not a dataset and must not be lost, or it is
+            the root of a file system, which cannot be moved.
     """
     if not os.path.lexists(dataset) or (dataset.is_dir() and not any(dataset.iterdir())):
         problem = "is the root of a file system" if os.path.ismount(dataset) else ""

@@ -41,7 +41,7 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
             raise DatasetError(
                 f"{name} of {dataset} is already quarantined. Remove it from the command."
             )
-    # The archived file has its identity as its sha256, so its list of shards is always JSON.
+    # The sha256 of the archived file must be its identity, so the file lists the shards in JSON.
     current = (dataset / MANIFEST_NAME).read_bytes()
     archived = manifest.to_bytes() if manifest.columns_files() else current
     write_atomically(dataset / archived_name(manifest.identity), archived)

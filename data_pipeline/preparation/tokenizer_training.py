@@ -1,4 +1,4 @@
-"""Tokenizers of a dataset: existing ones, or ones trained on a random part of the cleaned text.
+"""Tokenizers of a dataset: existing models, or models trained on a random part of its text.
 
 The text is already shuffled, so the first examples of each corpus are a fair sample. Training has
 several copies of the sample in memory, so it runs in a separate process if there is a pool.
@@ -42,7 +42,7 @@ class _Sample(NamedTuple):
 
     partitions: list[Path]
     examples: int  # maximum number of examples
-    bytes: int | None  # maximum bytes of the examples, or None; at least one is used
+    bytes: int | None  # reading ends when the examples reach this size; None: no limit
 
 
 def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:

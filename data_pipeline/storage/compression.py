@@ -12,7 +12,7 @@ from backports import zstd
 from data_pipeline.errors import CorpusError
 
 BLOCK_BYTES = 1024 * 1024
-FIRST_FEED_BYTES = 4096  # first input of a frame; each further input is twice as long
+FIRST_FEED_BYTES = 4096  # size of a frame's first input; each further input is twice as long
 PLAIN = "plain"
 REFUSED = {  # unsupported compressions, by their first bytes
     b"PK\x03\x04": ("zip", "Unpack it"),
@@ -67,7 +67,7 @@ def _new_zstd() -> zstd.ZstdDecompressor:
     return zstd.ZstdDecompressor(options={window: ZSTD_WINDOW_BITS})
 
 
-# Decompressors of one frame, which have the same interface.
+# Decompressors of a single frame; all have the same interface.
 _Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor | zstd.ZstdDecompressor
 
 

@@ -1,8 +1,8 @@
 """Names of the folders directly below a URL in an object store.
 
-A client of an object store reads each response of a listing whole, and a server decides how long it
-is. A child process therefore makes the listing, with limited memory, and this process reads a
-limited number of names for a limited time.
+A client of an object store reads a whole response of a listing into memory, and the server decides
+how long the response is. A child process with limited memory therefore requests the listing, and
+this process reads a limited number of names from the child for a limited time.
 """
 
 import json
@@ -32,7 +32,7 @@ COMMAND = (
     "-c",
     "from data_pipeline.storage.folder_listing import main; main()",
 )
-# The first would reserve address space for each thread.
+# By default, malloc would reserve address space for each thread.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "TOKIO_WORKER_THREADS": "1"}
 
 

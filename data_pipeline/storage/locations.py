@@ -69,7 +69,7 @@ def private_cache(name: str) -> Path:
     folder = cache_folder(None) / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # as that of a link
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # also refuses links
         raise PermissionError(
             f"{folder} is not your folder of mode 700. Remove it, or run chmod 700 on it"
         )
@@ -234,7 +234,7 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
 
 
 def in_stored_form(path: Path) -> Path:
-    """Return the path in the Unicode form in which a file exists; unchanged if there is none.
+    """Return the path in the Unicode form in which the file exists, or unchanged if it is missing.
 
     Archives made on macOS may have names in NFD, where an accent is a separate character.
     """

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from foundation.location import credential_in, without_credentials
 from foundation.untrusted_text import visible_line
 
-# Settings of a profile that need a program, a browser or requests, and so are not supported.
+# Settings of a profile that are not supported, because they need a program, a browser or requests.
 _UNSUPPORTED = ("role_arn", "credential_process", "sso_session", "sso_start_url")
 _AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")  # of variables for obstore
+_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")  # of obstore's variables
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET_VARIABLES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "SAS")
 MISSING = {
@@ -98,7 +98,7 @@ def _require_plain_values(environment: Mapping[str, str]) -> None:
 
     Raises:
         AccessError: a value has a control character, such as the line end of a secret made with
-            `echo`, or begins or ends with a blank, or has one in a URL.
+            `echo`, begins or ends with a blank, or is a URL that contains a blank.
     """
     for name, value in environment.items():
         if name.upper().startswith(_PREFIXES):
@@ -118,10 +118,10 @@ def _require_endpoint(address: str, origin: str) -> None:
     """Check the URL of an endpoint.
 
     Args:
-        origin: the variable or setting that has it.
+        origin: the variable or setting that contains the address.
 
     Raises:
-        AccessError: it is no URL of a server, or it has a credential.
+        AccessError: the address is not the URL of a server, or it contains a credential.
     """
     if found := credential_in(address):
         raise AccessError(
@@ -189,7 +189,7 @@ def _first(environment: Mapping[str, str], *names: str) -> str:
 
 
 def _uses_environment(environment: Mapping[str, str]) -> bool:
-    """Return True if obstore finds credentials in the environment, which come before a profile."""
+    """Return whether obstore uses credentials of the environment, in preference to a profile."""
     pair = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     named = [name for name in pair if environment.get(name)]
     if len(named) == 1:
@@ -208,7 +208,7 @@ def _uses_environment(environment: Mapping[str, str]) -> bool:
 
 
 def _profile(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the name and settings of the profile; those of the credentials file come first.
+    """Return the profile's name and settings; the credentials file overrides the config file.
 
     Raises:
         AccessError: a file cannot be read, or the profile that AWS_PROFILE names does not exist.

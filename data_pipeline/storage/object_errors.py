@@ -16,10 +16,10 @@ _ROLE_REQUEST = re.compile(
     r"Error performing \w+ (?:REDACTED|http://169\.254\.1(?:69\.254|70\.2)|http://metadata\.google\.|"
     r"\S+/(?:latest/(?:api/token|meta-data)|computeMetadata|metadata/identity)\b)"
 )
-# Why there was no response: from the operating system, or by kind, such as Timeout.
+# Reason why there was no response: the operating system's text, or a kind, such as Timeout.
 _CAUSE = re.compile(r'\bmessage: "([^"\n]{1,100})"')
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
-# Where requests go without an endpoint in the environment; the host decides about proxies.
+# Default endpoints; the host of an endpoint determines whether a proxy is used.
 _ENDPOINTS = {
     "s3": "https://s3.amazonaws.com",
     "gs": "https://storage.googleapis.com",
@@ -117,7 +117,7 @@ def failure_of(text: str, shown: str, scheme: str, access: ObjectAccess) -> Obje
         return ObjectAccessError(f"{reason}. Check the credentials and their permissions")
     if status == 412 or code == "BlobAlreadyExists":
         return ObjectConflictError(reason)
-    if text.startswith("Request precondition failure") and status == 404:  # an update of nothing
+    if text.startswith("Request precondition failure") and status == 404:  # no such object
         return ObjectConflictError(reason)
     if status == 404:
         return ObjectMissingError(reason)

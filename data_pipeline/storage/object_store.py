@@ -10,10 +10,10 @@ server that does not respond leads to an error after the connect and stall timeo
 with the defaults (`ObjectStore` has the details). Every failure is an `ObjectStoreError`, whose
 text has the object's URL and the reason, but no credential.
 
-A conditional write may be applied although its caller sees an error. If a server applies the write
-and its response is lost, or is a 5xx, then a timeout is an `ObjectStoreError`, and a repeated
-request an `ObjectConflictError`: the object has changed, by the caller's own write. So after either
-error, read the object again and compare its content with what was to be written.
+A conditional write may be applied although its caller sees an error. If a server applies the write,
+but its response is lost or is a 5xx, the caller gets an `ObjectStoreError` after a timeout, or an
+`ObjectConflictError` after a retry, because the caller's own write has changed the object. After
+either error, read the object again and compare its content with the intended content.
 """
 
 import os
@@ -43,7 +43,7 @@ OBJECT_SCHEMES = ("s3", "gs", "az")
 CONNECT_TIMEOUT_SECONDS = 10.0
 STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 MAX_PUT_BYTES = 64 * 1024**2  # of one object; there are no multipart uploads
-# Limits of a listing, which may be that of another user's bucket.
+# Limits of a listing, because the bucket may belong to another user.
 MAX_LISTED = 100_000
 MAX_LIST_SECONDS = 60.0
 # Slower transfers fail.
@@ -53,12 +53,12 @@ _SMALL_PUT_BYTES = 1024**2
 _CONFLICT_DELAYS_SECONDS = (0.2, 0.5, 1.0)
 _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.1, 1.0
-_LONG_SECONDS = 24 * 3600.0  # for reads, whose pace is checked here
+_LONG_SECONDS = 24 * 3600.0  # total time of reads; their speed is checked here
 
 _BUCKET = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _T = TypeVar("_T")
-# The process in which obstore has started its threads, which do not exist after a fork.
+# Id of the process in which obstore has started its threads. A forked process lacks these threads.
 _user_of_obstore: int | None = None
 
 
@@ -93,7 +93,8 @@ class ObjectStore:
         CONNECT_TIMEOUT_SECONDS: limit for connecting. Errors 5xx, refused connections and 409 are
             retried within this time after the first attempt.
         STALL_TIMEOUT_SECONDS: longest wait for the next byte of a response. A put has this time
-            plus 1 s for each 500 kB above 1 MiB; a read must have 100 kB/s on average after it.
+            plus 1 s for each 500 kB above 1 MiB; a read has this time plus 1 s for each 100 kB
+        received.
 
     A server that stops responding therefore leads to an error after at most three connect timeouts
     plus the stall timeout, 60 s.
@@ -121,7 +122,7 @@ class ObjectStore:
             )
         self._access: ObjectAccess | None = None
         self._clients: dict[int, Any] = {}
-        self._pid: int | None = None  # the process of the clients
+        self._pid: int | None = None  # the process that created the clients
 
     @classmethod
     def of_object(cls, url: str) -> tuple[Self, str]:
@@ -181,14 +182,14 @@ class ObjectStore:
         self._request(name, read)
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop` (exclusive) of an object, all of them.
+        """Return exactly the bytes `start` to `stop` (exclusive) of an object.
 
         Raises:
             ObjectMissingError: there is no such object.
             ObjectStoreError: the object cannot be read, or is shorter than `stop`.
         """
         assert 0 <= start <= stop, (start, stop)
-        self._key(name)  # refuses other names, even if no bytes are read
+        self._key(name)  # check the name, even if no bytes are read
         if start == stop:
             return b""
         try:
@@ -234,14 +235,14 @@ class ObjectStore:
     def list(
         self, prefix: str = "", *, most: int = MAX_LISTED, seconds: float = MAX_LIST_SECONDS
     ) -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, which is relative to the URL like their names.
+        """Yield the objects below the folder `prefix`; all names are relative to the URL.
 
         Args:
             most: maximum number of objects.
             seconds: maximum time between the first request and the last object.
 
         Raises:
-            ObjectStoreError: a request has failed, or there are more objects, or the time is over.
+            ObjectStoreError: a request has failed, or a limit is exceeded.
         """
         import obstore
 
@@ -261,7 +262,7 @@ class ObjectStore:
                 )
             for meta in chunk:
                 key = meta["path"]
-                if key.startswith(folder) and key != folder:  # not the marker of a folder
+                if key.startswith(folder) and key != folder:  # skip the folder's marker
                     name = key[len(self._prefix) :]
                     yield ObjectInfo(name, meta["size"], meta["last_modified"].timestamp())
             # No retry: after an error, the iterator would end as if the listing were complete.
@@ -289,10 +290,10 @@ class ObjectStore:
         }
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; missing ones are ignored.
+        """Delete objects; ignore missing objects.
 
         Raises:
-            ObjectStoreError: an object cannot be deleted; others may have been.
+            ObjectStoreError: an object cannot be deleted; other objects may have been deleted.
         """
         import obstore
 
@@ -347,7 +348,7 @@ class ObjectStore:
         """Return the key of a name.
 
         Raises:
-            ObjectStoreError: the name leads out of the prefix, or is none that all stores accept.
+            ObjectStoreError: the name leads out of the prefix, or some stores do not accept it.
         """
         if not name or name.endswith("/") or _is_odd(name) or path_escape(name):
             raise ObjectStoreError(
@@ -382,13 +383,14 @@ class ObjectStore:
             raise
         except ObjectStoreError as error:
             failure: ObjectStoreError = type(error)(f"{shown}: {error}")
-        except BaseException as error:  # obstore raises its own, FileNotFoundError and ValueError
+        except BaseException as error:  # obstore's classes, FileNotFoundError and ValueError
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the file that a download writes
+                raise  # an error of the file that a download writes
             if not isinstance(error, Exception) and not _is_panic(error):
                 raise
             failure = failure_of(str(error), shown, self._scheme, access)
-        # Outside of the handlers: a traceback would show the library's error as the context.
+        # Raise it outside of the handlers, because a traceback would otherwise show the library's
+        # error as the context.
         raise failure
 
     def _client(self, size: int, shown: str) -> tuple[Any, ObjectAccess]:
@@ -425,7 +427,7 @@ class ObjectStore:
                     **{name: timedelta(seconds=limit) for name, limit in limits.items()},
                     **access.client,
                 },
-                # Timeouts are not retried: they take longer than this.
+                # Timeouts are not retried, because they take at least as long as `retry_timeout`.
                 retry_config={
                     "max_retries": _MAX_RETRIES,
                     "retry_timeout": timedelta(seconds=min(connect, stall)),
@@ -478,7 +480,7 @@ def _is_odd(path: str) -> bool:
 
 
 def _require_threads(shown: str) -> None:
-    """Check that obstore's threads, which its first request starts, are those of this process."""
+    """Check that obstore's threads, which its first request starts, run in this process."""
     global _user_of_obstore
     if _user_of_obstore is None:
         _user_of_obstore = os.getpid()

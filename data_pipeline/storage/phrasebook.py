@@ -13,7 +13,7 @@ from data_pipeline.errors import CorpusError
 
 Pair = tuple[str, str]  # French, English
 SPLITS = ("train", "validation", "test")
-FILE = Path(__file__).with_name("phrasebook.tsv.bz2")  # lines of split, French, English
+FILE = Path(__file__).with_name("phrasebook.tsv.bz2")  # columns: split, French, English
 
 
 def phrasebook_pairs(split: str) -> list[Pair]:

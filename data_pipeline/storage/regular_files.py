@@ -49,8 +49,8 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = b""
         if size <= max_bytes:
-            data = file.read(size + 1)  # no more, because `read` allocates what is requested
-            if len(data) > size:  # the file grows, or reports no size, as in /proc
+            data = file.read(size + 1)  # not `max_bytes`: `read` allocates the requested size
+            if len(data) > size:  # the file has grown, or reports size 0, as in /proc
                 data += file.read(max_bytes + 1 - len(data))
             size = max(size, len(data))
         if size > max_bytes:
@@ -86,10 +86,10 @@ def publish_folder(new: Path, target: Path, former: Path | None = None) -> None:
     """Rename a complete folder, so that the target is complete even after a power loss.
 
     Args:
-        former: where a folder is moved that the target replaces.
+        former: path to which an existing target is moved before it is replaced.
 
     Raises:
-        OSError: the target exists, is not an empty folder, and `former` is None.
+        OSError: `former` is None, and the target exists and is not an empty folder.
     """
     for path in [*new.rglob("*"), new]:
         sync_to_disk(path)

@@ -89,7 +89,7 @@ def check_netrc() -> None:
     try:
         if not named and not path.is_file():
             return
-    except OSError:  # a home that this user cannot enter
+    except OSError:  # the home folder is not accessible
         return
     try:
         netrc.netrc(named)  # if `named` is None, this also checks owner and mode
@@ -154,7 +154,7 @@ def _web(url: Location) -> Any:
     bypass_proxies(url)
     client = {
         "timeout": timeout,
-        "trust_env": True,  # for proxies and the netrc file
+        "trust_env": True,  # use proxies and the netrc file
         "middlewares": (SameOriginPassword(origin_of(url)),),
         # Without these two options, a body of some kilobytes may expand to gigabytes in memory.
         "headers": {"Accept-Encoding": "identity"},

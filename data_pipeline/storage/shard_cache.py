@@ -7,9 +7,10 @@
 All processes of a node share a folder, regardless of their datasets, and any of them may be killed
 at any time. A copy is therefore renamed into place only when it is complete, and evictions happen
 under a file lock. The lock file has the total size of the copies, so an add lists the folder only
-if the cache is full. An eviction leaves a tenth free, so this is seldom. The total is removed
-before a change and written after it; without one, as after a kill, the folder is listed. The cache
-is optional: if it cannot be read or written, the run continues without it.
+if the cache is full. An eviction leaves a tenth free, so the cache is seldom full. The total is
+removed before a change and written after it. If there is no total, for example after a kill, the
+folder is listed. The cache is optional: if it cannot be read or written, the run continues without
+it.
 """
 
 import contextlib
@@ -30,9 +31,10 @@ FREE_AFTER_EVICTION = 0.1  # share of `max_bytes`
 SHA256_NAME = re.compile("[0-9a-f]{64}")
 PARTIAL_PREFIX = ".partial-"
 PARTIAL_LIFETIME_SECONDS = 3600
-FETCHES_NAME = ".fetches"  # folder of the locks of fetches, by the first digits of a sha256
+FETCHES_NAME = ".fetches"  # folder of locks, named by the first digits of a file's sha256
 FETCH_LOCK_DIGITS = 3  # different files rarely share a lock
-# Time after which a process fetches a file that another one is fetching, which may be stopped.
+# A process waits this long for another process to fetch a file, which may be stopped meanwhile, and
+# then fetches the file itself.
 FETCH_WAIT_SECONDS = 120.0
 FETCH_POLL_SECONDS = 0.01
 
@@ -51,7 +53,7 @@ class ShardCache:
         """Return the verified content of a file, or None if there is no intact copy.
 
         Args:
-            most: maximum size of the file; a larger copy is damaged and is not read.
+            most: maximum size of the file; a larger copy is treated as damaged and is not read.
         """
         path = self.folder / sha256
         try:
@@ -71,10 +73,10 @@ class ShardCache:
 
     @contextlib.contextmanager
     def fetching(self, sha256: str) -> Iterator[None]:
-        """Wait until no other process or thread of this node fetches a file, then exclude others.
+        """Wait until no other process or thread of this node fetches the file, then lock it.
 
-        The lock ends with its process. There is no lock if the folder cannot be written, or the
-        cache keeps no files.
+        The lock ends with its process. After `FETCH_WAIT_SECONDS`, continue without the lock. There
+        is no lock if the folder cannot be written, or the cache keeps no files.
         """
         lock = None
         with contextlib.suppress(OSError):
@@ -121,12 +123,12 @@ class ShardCache:
         os.pwrite(lock, b"%d" % (total + new), 0)
 
     def _evict(self, most_bytes: int) -> int:
-        """Remove the least recently used copies if all have more than `most_bytes`.
+        """Remove the least recently used copies if the copies exceed `most_bytes` in total.
 
-        What killed processes have left is removed, too.
+        Partial files of killed processes are removed, too.
 
         Returns:
-            The size of the copies that stay.
+            Total size of the remaining copies.
         """
         copies: list[tuple[int, int, Path]] = []
         for path in self.folder.iterdir():
@@ -176,7 +178,7 @@ def _open_lock(path: Path) -> int:
 
 
 def _is_locked_elsewhere(lock: int) -> bool:
-    """Acquire a lock, and return True if another process or thread holds it."""
+    """Try to acquire a lock; return True if another process or thread holds it."""
     with contextlib.suppress(OSError):  # some file systems have no locks
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,8 +10,7 @@
 All failures are retried, including missing files and wrong hashes: a network file system or an
 object store may briefly show an old state. A URL gets one request per file and node, however many
 processes need the file, as long as the cache keeps it. Stores can be pickled and shared by threads.
-A forked process can use those of folders and web servers; `ObjectStore` says when it can use the
-others.
+A forked process can use stores of folders and web servers; for object stores, see `ObjectStore`.
 """
 
 import hashlib
@@ -53,8 +52,8 @@ SHARD = Budget(
     "Prepare the dataset with a lower data.blocks_per_shard or data.pairs_per_block",
 )
 SMALL_FILE = Budget("bytes in a file other than a shard", 1024**3, "Restore it from a copy")
-FETCHES_AT_ONCE = 16  # of one process
-MAX_BYTES_AHEAD = 64_000_000  # of shards that are fetched while an earlier one is used
+FETCHES_AT_ONCE = 16  # per process
+MAX_BYTES_AHEAD = 64_000_000  # of the shards fetched in advance, while an earlier shard is used
 MANIFEST = Budget("bytes in a manifest", MAX_MANIFEST_BYTES, "Use larger shards")
 
 
@@ -122,7 +121,7 @@ class DatasetStore(ABC):
         return (self.read(*file) for file in files)
 
     def read_parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
-        """Return the result of `parse` for the content of a file, whose hash is not known.
+        """Return the result of `parse` for the content of a file whose hash is not known.
 
         Raises:
             DatasetFileError: the file cannot be read, or `parse` raises this error, even after the
@@ -217,7 +216,7 @@ class DatasetStore(ABC):
 
 
 class LocalStore(DatasetStore):
-    """Folder that this process can read."""
+    """Dataset in a folder that this process can read."""
 
     def __init__(
         self, folder: Path, retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS
@@ -242,7 +241,7 @@ class LocalStore(DatasetStore):
 
 
 class RemoteStore(DatasetStore):
-    """URL prefix with a cache of verified files, which are verified again when read."""
+    """Dataset below a URL, with a cache of verified files, which are verified again when read."""
 
     _after_preparing = " and copy the folder there"
 

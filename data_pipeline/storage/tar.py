@@ -44,7 +44,7 @@ HEADERS = Budget("headers of members in one archive", 100_000_000, "Split the ar
 NAME_SHOWN = 200
 PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
 
-_REGULAR, _DIRECTORY = (b"0", b"\0", b"7"), b"5"  # 7: contiguous, which is read as regular (POSIX)
+_REGULAR, _DIRECTORY = (b"0", b"\0", b"7"), b"5"  # 7: contiguous file, read as regular (POSIX)
 _HIDDEN = re.compile(r"(?:^|/)(?:__MACOSX/|\.[^/]*$)")  # AppleDouble files, .DS_Store and others
 _GNU_LONG_NAME, _PAX, _PAX_GLOBAL = b"L", b"x", b"g"
 _REFUSED = {
@@ -180,7 +180,7 @@ class TarReader:
             if kind not in (*_REGULAR, _DIRECTORY):
                 found = _REFUSED.get(kind, "member")
                 raise self._error(f"expected a regular file, found a {found} of type {kind!r}")
-            if extended:  # other names have at most 256 bytes
+            if extended:  # names in plain headers have at most 256 bytes
                 NAME.check(len(name), self._error)
             if self._foreign:
                 name = self.name = name.replace("\\", "/")
@@ -264,7 +264,7 @@ class TarReader:
 
     def _take(self, count: int, what: str) -> bytes:
         data = self._file.read(count)
-        if len(data) < count:  # the end, or a stream that returns only the available bytes
+        if len(data) < count:  # at the end, or if the stream returns only available bytes
             buffer = bytearray(data)
             while len(buffer) < count and (more := self._file.read(count - len(buffer))):
                 buffer += more
@@ -275,7 +275,7 @@ class TarReader:
         return data
 
     def _skip(self, count: int) -> None:
-        if isinstance(self._file, io.BytesIO):  # in memory: no copy is needed
+        if isinstance(self._file, io.BytesIO):  # skip data in memory without a copy
             left = self._file.getbuffer().nbytes - self._file.tell()
             if count > left:
                 raise self._truncated(count, "data", left)

@@ -74,7 +74,7 @@ class CausalLanguageModelData(DataTask):
         """Accept every dataset, because any document can be cut to any context length."""
 
     def planned_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
-        """Return the number of tokens of each text that are divided into rows: [texts].
+        """Return how many tokens of each text are divided into rows: [texts].
 
         Args:
             lengths: [texts], in tokens.

@@ -100,7 +100,7 @@ class LabelledData(MaskedLanguageModelData):
 
 
 def numbers_of(field: FieldInfo) -> dict[str, int]:
-    """Return the numbers, from 1, by which a field's labels are stored in shards."""
+    """Return the number, from 1, that represents each label of a field in shards."""
     return {label: number for number, label in enumerate(field.labels, start=1)}
 
 

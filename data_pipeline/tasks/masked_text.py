@@ -49,7 +49,7 @@ def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def masked_pair_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Return the text of a pair's ids, or of some of them; each side begins with BOS."""
+    """Return the text of all or some ids of a pair, in which each side begins with BOS."""
     begins = [place for place, token in enumerate(ids) if token == tokenizer.bos_id and place]
     sides = [ids[start:stop] for start, stop in pairwise([0, *begins, len(ids)])]
     return f" {BETWEEN_SIDES} ".join(masked_text(tokenizer, side) for side in sides)

@@ -105,7 +105,7 @@ def mask_tokens(
 def _bounds(
     drawn: Float64Array, is_ordinary: BoolArray, lengths: Int32Array, share: float
 ) -> Float64Array:
-    """Return a threshold for each token: [tokens]; a token is predicted if its draw is not larger.
+    """Return thresholds: [tokens]; a token is predicted if its draw is at most its threshold.
 
     The threshold is just below the share of tokens to predict. If all draws of a text are larger,
     it is the smallest of them, so that at least one token is predicted.

@@ -53,8 +53,8 @@ class SentenceEmbeddingData(TranslationData):
         pairs, budget = batching.pairs_per_micro_batch, batching.max_tokens_per_micro_batch
         shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])
         mixture = Mixture(manifest.shard_pairs(), shares, batching.window_shards, settings.seed)
-        # The largest window has at least this many pairs; with fewer, epochs might have no
-        # micro-batch.
+        # `of_window` is a lower bound of the largest window's pairs. If it were below `pairs`, an
+        # epoch might have no micro-batch.
         of_window = sum(mixture.pairs_per_epoch) // mixture.windows_per_epoch
         if of_window < pairs:
             raise BatchingError(

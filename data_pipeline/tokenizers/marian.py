@@ -42,7 +42,7 @@ SPACE = "▁"
 SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE = "source.spm", "target.spm", "vocab.json"
 FILES = (SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE)
 SECOND_VOCABULARY_FILE = "target_vocab.json"
-CONFIG_FILE = "config.json"  # of the network
+CONFIG_FILE = "config.json"  # the network's
 Format = Literal["transloom-marian-tokenizer/1", "transloom-marian-tokenizer/2"]
 FORMAT: Format = "transloom-marian-tokenizer/1"
 FORMAT_WITH_BOS: Format = "transloom-marian-tokenizer/2"
@@ -139,7 +139,7 @@ def _pieces(vocabulary: bytes, path: Path) -> list[str]:
 
 
 def _begin_of_targets(folder: Path, pieces: Sequence[str]) -> str | None:
-    """Return the piece that begins a target by config.json, or None if it is padding.
+    """Return the piece that begins a target according to config.json, or None for padding.
 
     Errors in config.json are left to the reader of the network.
     """
@@ -199,7 +199,7 @@ class MarianTokenizer(Tokenizer):
     def train(
         cls, texts: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
     ) -> Self:
-        """Refuse to train; a recipe without a model already causes an error when it is loaded."""
+        """Refuse to train; loading a recipe without a Marian model already raises an error."""
         raise TokenizerError(
             f"{name} is of type marian, which cannot be trained. Set tokenizer.model to the folder "
             "of a Marian model."

@@ -195,7 +195,7 @@ class _LastPieces(NamedTuple):
     `thresholds` has no entry for the last of these pieces.
     """
 
-    thresholds: list[int]  # ascending; the first one above a draw selects the piece at its index
+    thresholds: list[int]  # ascending; a draw selects the piece of the first larger threshold
     starts: list[int]
     ids: list[tuple[int, ...]]
 

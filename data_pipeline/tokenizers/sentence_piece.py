@@ -13,7 +13,7 @@ SentencePiece writes a space as "▁"; its training ignores line ends, and sente
 Text for a verbatim model is therefore first transformed by `escape`, also for training. The text is
 encoded line by line, because whole documents of megabytes need more time and memory. With BPE, 8 MB
 take 19 s and 370 MB of memory as one text, and 5 s and 165 MB line by line. In either kind of
-model, a character is lost if it has no piece and no byte pieces spell it.
+model, a character is lost if it has no piece and the model has no byte pieces for it.
 """
 
 import io
@@ -41,7 +41,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 LOG_ERRORS_ONLY = 2
 REMEDY = "Give a .model file that spm_train or `transloom prepare` wrote."
-LONGEST_SENTENCE_BYTES = 1024 * 1024  # no corpus has longer ones, see corpora/lines.py
+LONGEST_SENTENCE_BYTES = 1024 * 1024  # maximum line of a corpus, see corpora/lines.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
 # Mark of verbatim models. It is stored in a field that SentencePiece preserves and ignores.
 VERBATIM = "x-verbatim"
@@ -289,8 +289,8 @@ def _trained(
             bos_id=2,
             eos_id=3,
             control_symbols=list(dict.fromkeys(tags)),
-            max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default skips 4 kB or more
-            num_threads=1,  # several threads would add floating-point counts in another order
+            max_sentence_length=LONGEST_SENTENCE_BYTES,  # by default, texts over 4 kB are skipped
+            num_threads=1,  # with several threads, the order of floating-point sums would differ
             minloglevel=LOG_ERRORS_ONLY,
             **options,
         )

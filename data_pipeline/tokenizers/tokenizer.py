@@ -228,7 +228,7 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
 
 
 def shared_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> Tokenizer:
-    """Return the tokenizer that all fields share, for tasks that have only one."""
+    """Return the tokenizer that all fields share, for tasks with a single tokenizer."""
     return next(iter(tokenizers.values()))
 
 

@@ -45,7 +45,7 @@ class HeadClusterView:
 
 
 def has_begun(job: Job) -> bool:
-    """Return whether the record of a job shows that it has begun to train."""
+    """Return whether a job has begun to train, according to its record."""
     if RUNNER_KEY not in job.metadata:
         return False
     try:

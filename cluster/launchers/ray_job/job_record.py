@@ -38,7 +38,7 @@ RENEW_SECONDS = 5.0
 HEARTBEAT_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.25
 
-RUNNER_KEY = "runner"  # in a job's metadata: the job keeps a record in the run's folder
+RUNNER_KEY = "runner"  # metadata key of jobs that keep a record in the run's folder
 
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -98,7 +98,7 @@ class JobRequest(FileModel):
 
     @property
     def required_folders(self) -> list[str]:
-        """Folders at least one of which must exist before the run's folder is created.
+        """Folders of which at least one must exist before the run's folder is created.
 
         A run in an object store needs none of them.
         """
@@ -119,7 +119,7 @@ class Attempt(FileModel):
 
     Attributes:
         exit_code: as a shell reports it (137 after SIGKILL); None while the process runs.
-        why: last line that the process printed, after the signal that killed the process, if any.
+        why: the signal that killed the process, if any, and the last line that it printed.
         first_line, last_line: the range of the attempt's lines in log.txt, counted from 1.
         first_byte: start of the attempt's output in log.txt, in bytes from 0.
         step: last recorded step when the process ended.
@@ -174,7 +174,7 @@ class JobRecord(FileModel):
         since: time at which the current state began.
         has_owned_run: whether an attempt has been the owner of the run, so that it trained the run.
         ranks: number of ranks for which the job holds resources; None if it is unknown.
-        share: number of ranks that it should have, with the reason; None before it begins.
+        share: number of ranks that the job should have, with the reason; None before it begins.
     """
 
     format_version: Literal[1] = 1
@@ -234,7 +234,7 @@ class JobFolder:
         owners = [(folder, own) for folder, own in jobs if own and own.has_owned_run]
         if not owners:
             return newest
-        owner, owned = owners[-1]  # may be the newest itself
+        owner, owned = owners[-1]  # may be the newest job itself
         return owner if owner._has_refused(record, owned) else newest
 
     def _readable(self) -> JobRecord | None:
@@ -283,7 +283,7 @@ class JobFolder:
         write_atomically(self.record_file, record.model_dump_json(indent=1) + "\n")
 
     def renew(self) -> None:
-        """Update the heartbeat: the time of the record's file."""
+        """Update the heartbeat: the modification time of the record's file."""
         with suppress(OSError):
             os.utime(self.record_file)
 
@@ -315,7 +315,7 @@ class JobFolder:
 
 
 def exit_code_text(code: int | None) -> str:
-    """Return words about the exit code of a process, or of a job that may have ended without."""
+    """Describe the exit code of a process or job; a job may have none."""
     return "no exit code" if code is None else f"exit code {code}"
 
 

@@ -13,8 +13,9 @@ job's earlier decisions:
                  `cluster.rebalance_seconds`, if another job is below its target
     take ranks   at once; on new nodes after a minute
 
-A job that holds more than its target for `GIVE_SECONDS` does not give: its ranks are left to it,
-and the others share the rest. Ray decides who gets a free rank, so none is held twice.
+If a job exceeds its target for longer than `GIVE_SECONDS`, the other jobs assume that it keeps its
+ranks, and share the rest. Ray assigns the resources of free ranks, so no two jobs hold the same
+rank.
 """
 
 import math
@@ -28,9 +29,9 @@ from foundation.wording import counted, join_first
 from run_store.start import StopOrder
 
 GIVE_SECONDS = 600.0
-# Seconds for which a new node must last before ranks start on it, without losses meanwhile.
+# Free ranks are taken at once only if no node has been added for this many seconds.
 NODE_SECONDS = 60.0
-NAMED = 3  # jobs in a sentence
+NAMED = 3  # maximum number of jobs named in a sentence
 
 
 class SharesView(Protocol):
@@ -61,8 +62,8 @@ class JobShare:
         self._id = job_id
         self._rebalance_seconds = rebalance_seconds
         self._last = ShareTarget(ranks=0)
-        self._lower_since: float | None = None  # since the target is below the held ranks
-        self._above: dict[str, tuple[int, float]] = {}  # jobs above their targets: ranks, since
+        self._lower_since: float | None = None  # since when the target is below `held`
+        self._above: dict[str, tuple[int, float]] = {}  # jobs above targets: held, since when
         self._listed: dict[str, SharingJob] = {}
         self._nodes, self._nodes_since = 0, -math.inf
 
@@ -121,7 +122,8 @@ class JobShare:
         ranks, reason = computed, f"its share is {counted(computed, 'rank')}"
         if computed >= me.held or not receivers:
             self._lower_since = None
-            # A snapshot may be older than the last decision: it never raises the number.
+            # A snapshot may be older than the last decision, so its held ranks must not raise the
+            # number.
             ranks = max(computed, min(me.held, self._last.ranks))
             if ended := [before[name] for name in before.keys() - self._listed.keys()]:
                 reason = f"{_labels(ended)} {'has' if len(ended) == 1 else 'have'} ended"
@@ -145,7 +147,7 @@ class JobShare:
     def _targets(
         self, snapshot: ClusterSnapshot, now: float
     ) -> tuple[Sequence[SharingJob], dict[str, int]]:
-        """Return the jobs, of which some keep their ranks, and the targets of all."""
+        """Return the jobs, with those marked that keep their ranks, and the targets of all jobs."""
         jobs, nodes = snapshot.jobs, snapshot.nodes
         if len(nodes) > self._nodes:
             self._nodes_since = now if self._nodes else -math.inf

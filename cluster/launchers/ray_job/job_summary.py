@@ -56,7 +56,7 @@ class JobSummary:
 
     @property
     def status(self) -> str:
-        """PENDING, WAITING, STARTING, RUNNING, SUCCEEDED, FAILED, STOPPED or LOST."""
+        """State: PENDING, WAITING, STARTING, RUNNING, SUCCEEDED, FAILED, STOPPED or LOST."""
         if self.lost:
             return LOST
         if self.record is None:
@@ -146,13 +146,13 @@ class JobSummary:
 
 
 def status_with_job(path: Path) -> RunStatus:
-    """Return the status of a run; its state is "waiting" while its newest job is to train it."""
+    """Return the status of a run; its state is "waiting" if its newest job has yet to train it."""
     status = run_status_of(path)
     return status if status.state == "training" else with_job(status, newest_job_of(path))
 
 
 def with_job(status: RunStatus, job: JobSummary | None) -> RunStatus:
-    """Return the status of a run with the state "waiting" while a job is to train the run."""
+    """Return the status, with the state "waiting" if a job has yet to train the run."""
     if job is None or job.finished or status.state == "training":
         return status
     if status.state == "finished" and job.status == "RUNNING":  # the job is about to end
@@ -168,7 +168,7 @@ def with_job(status: RunStatus, job: JobSummary | None) -> RunStatus:
 
 
 def is_run_or_submitted(path: Path) -> bool:
-    """Return whether a folder is a run, or one that a job is to begin."""
+    """Return whether a folder is a run, or contains the record of a job for a new run."""
     return is_run(path) or any((path / "jobs").glob("*/job.json"))
 
 
@@ -181,7 +181,7 @@ def newest_job_of(run: Path) -> JobSummary | None:
 
 
 def recorded_job(folder: JobFolder) -> JobSummary:
-    """Return the state of a job by its record.
+    """Return the state of a job according to its record.
 
     Raises:
         ClusterError, OSError: the record cannot be read.

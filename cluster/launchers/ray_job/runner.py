@@ -58,7 +58,7 @@ UPLOAD_SECONDS = 30.0
 MAX_REASON_CHARACTERS = 500
 # Seconds for which Ray's head may fail to answer before a waiting job fails.
 HEAD_TIMEOUT_SECONDS = 120.0
-SIGNALLED = 128  # exit codes above represent signals
+SIGNALLED = 128  # higher exit codes represent signals
 
 
 class JobRunner:
@@ -126,7 +126,7 @@ class JobRunner:
         """Run attempts until the job ends; return its final state, exit code and message."""
         retries = self._request.retries
         budget = RetryBudget(retries + 1, recorded_step(self._run.metrics))
-        self._ready = self._ready or self._start_child()  # imports while the job waits
+        self._ready = self._ready or self._start_child()  # the child imports modules meanwhile
         view = self._make_view()
         while True:
             self._wait_for_room(view)
@@ -259,7 +259,7 @@ class JobRunner:
             CLAIM_VARIABLE: self._request.claim.model_dump_json(),
         }
         child.begin(argv_line(self._words, self._working_folder(), variables))
-        owns_run = False  # before the child owns the run, changes in the folder come from others
+        owns_run = False  # until the child owns the run, other processes change the folder
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
@@ -325,7 +325,7 @@ class JobRunner:
             self._upload()
 
     def _upload(self) -> None:
-        """Upload the job's files if its run is in an object store and no driver does it."""
+        """Upload the job's files if its run is in an object store and no driver uploads them."""
         if self._run.url is None:
             return
         from run_store.remote.changes import add_job_files  # imports obstore

@@ -63,7 +63,7 @@ def _with_record(address: str, job: Job) -> JobSummary:
     data = None
     with suppress(ClusterError):
         data = jobs.file_next_to_logs(address, job.node, record_link(job.id))
-    with suppress(ClusterError, RunError, DataError):  # damaged, or with the URL of no run
+    with suppress(ClusterError, RunError, DataError):  # damaged, or with an invalid URL
         if data:
             record = parse_record(data, record_link(job.id))
             return JobSummary(
@@ -105,7 +105,7 @@ def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
             text = file.read()
             yield text if lines is None else _last(text, lines)
             while follow:
-                local_copy(folder)  # refreshes a copy
+                local_copy(folder)  # refreshes the copy of a run in an object store
                 ended = job_summary_in(str(summary.folder)).finished
                 while piece := file.read(FOLLOW_BYTES):
                     yield piece

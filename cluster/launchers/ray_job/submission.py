@@ -108,7 +108,7 @@ class SubmissionListener(Protocol):
         """Show a warning, such as an open endpoint of the cluster or scarce memory."""
 
     def progress(self, text: str) -> None:
-        """Show the step of the submission that begins now, and that may take seconds."""
+        """Show the stage of the submission that begins now, which may take seconds."""
 
 
 def submit(
@@ -188,8 +188,8 @@ def send(
 
     Raises:
         ClusterError: the cluster cannot be reached or refuses the token; the cluster is open to
-            others and the request is strict; its head node lacks what the run needs; or another
-            job uses the run.
+            other users and the request is strict; its head node lacks what the run needs; or
+            another job uses the run.
     """
     # Wait for the check before any file is sent.
     address, seen = cluster_exposure.dashboard, cluster_exposure.wait()
@@ -201,7 +201,7 @@ def send(
         )
     check_head(seen, request, address, listener.warn)
     check_jobs(address, request.run)
-    # The check covers only the head: other nodes may have another transloom.
+    # The check covers only the head: other nodes may have a different transloom.
     with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
     files = sent_files(recipe, with_code=with_code)
     job_id = new_job_id(recipe.name)

@@ -79,7 +79,7 @@ def check_jobs(address: str, run: str) -> None:
             continue
         if job.metadata.get(RUN_KEY, "").rstrip("/") != run.rstrip("/"):
             continue
-        found = job_summary_of(address, job.id)  # shows the end before Ray does
+        found = job_summary_of(address, job.id)  # shows a job's end earlier than Ray
         if not found.finished:
             raise ClusterError(
                 f"The run {run} is in use by the job {job.id}{found.owner_text} ({found.status}). "
