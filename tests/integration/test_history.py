@@ -4,6 +4,7 @@
 piece by piece.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -111,6 +112,7 @@ def test_several_kills_leave_a_single_complete_history(run):
         train = steps[row["_step"]].model_dump(
             exclude={"version", "step", "kind"}, exclude_none=True
         )
+        train = {k: json.dumps(v) if isinstance(v, list) else v for k, v in train.items()}
         assert {k.removeprefix("train/"): row[k] for k in row if k.startswith("train/")} == train
     validations = [line for line in lines if isinstance(line, ValidationLine)]
     losses = {line.step: line.scores["loss"].value for line in validations}
