@@ -216,7 +216,10 @@ def test_a_sample_depends_on_the_seed_and_prefers_changed_lines(sums):
 
 
 def test_related_tests_are_mirrored_test_files_and_importers(sums):
-    assert related_tests(sums, "trainer/sums.py") == ["tests/trainer/test_sums.py"]
+    assert related_tests(sums, "trainer/sums.py") == [
+        "tests/trainer/test_sums.py",
+        "tests/trainer/test_user.py",
+    ]
     assert related_tests(sums, "trainer/page.js") == []
     (sums / "trainer" / "users.js").write_text('import { a } from "./page.js";\n')
     (sums / "tests" / "trainer" / "test_users.py").write_text('run_node("users.mjs")\n')

@@ -23,7 +23,7 @@ from support.quality.imported_files import PACKAGES
 
 CHANGED_WEIGHT = 5.0  # of a line that was changed since the commit
 LONGEST = ("tests/chaos/", "tests/lab/")
-TEST_FILES = 12  # at most: the mirrored one, and others that import the module
+TEST_FILES = 8  # at most: the mirrored one, and others that import the module
 TELLS = re.compile(r"(?:[\w.]+\.)?_?(?:warn|note|notice|print_line|announce|add_note)\(|logger\.")
 # Keywords that are only shown.
 SHOWN = {"help", "metavar", "description", "doc", "title", "caption"}
@@ -243,22 +243,22 @@ def _is_python(content: str) -> bool:
 def related_tests(root: Path, file: str, target: str = "make test") -> list[str]:
     """Return the test files that should see a bug in a file: the mirrored one, then importers.
 
-    A module that no test imports is tested through the modules that import it, by way of others.
+    Tests of modules that import the file, or import such modules, follow if there are few.
 
     Args:
         target: the files have tests of this target.
     """
     sources = _texts(root, *PACKAGES, "tests/support")
     modules, found = {file}, _importers(root, file, target)
-    while not found:
+    while len(found) < TEST_FILES:
         mentions = [_mention(module) for module in modules]
         users = {
             path for path, text in sources.items() if any(each.search(text) for each in mentions)
-        }
-        if users <= modules:
+        } - modules
+        if not users:
             break
-        found = sorted({test for user in users for test in _importers(root, user, target)})
-        found.sort(key=lambda test: -len(os.path.commonpath([test, f"tests/{file}"])))
+        further = {test for user in users for test in _importers(root, user, target)} - {*found}
+        found += sorted(further, key=lambda test: -len(os.path.commonpath([test, f"tests/{file}"])))
         modules |= users
     return found[:TEST_FILES]
 
@@ -272,13 +272,14 @@ def _importers(root: Path, file: str, target: str) -> list[str]:
 
 
 def _mention(file: str) -> re.Pattern[str]:
-    """Return the pattern of a text that imports a file."""
+    """Return the pattern of a text that imports a file, or runs the command in a file."""
     path = Path(file)
     if path.suffix == ".js":
         return re.compile(rf"[\"'/]{re.escape(path.name)}\b")
     module = re.escape(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
     parent, _, name = module.rpartition(r"\.")
-    return re.compile(rf"\b{module}\b|from {parent} import .*\b{name}\b")
+    command = rf"|transloom\(\s*\"{name.replace('_', '-')}\"" if parent == r"transloom\.cli" else ""
+    return re.compile(rf"\b{module}\b|from {parent} import .*\b{name}\b{command}")
 
 
 @cache
