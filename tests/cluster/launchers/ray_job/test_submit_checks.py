@@ -6,6 +6,8 @@ Runs in use by jobs of a real cluster: tests/integration/test_jobs.py.
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.launchers.job_records import a_record
@@ -16,6 +18,7 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job import submit_checks
 from cluster.launchers.ray_job.job_record import RUNNER_KEY, JobFolder, JobRequest
 from cluster.launchers.ray_job.job_summary import JobSummary
+from cluster.launchers.ray_job.submission import send
 from cluster.launchers.ray_job.submit_checks import (
     PYTHONS,
     check_folder,
@@ -67,6 +70,16 @@ def test_packages_missing_on_the_head_are_named() -> None:
     lacks = replace(SEEN, versions={**SEEN.versions, "torch": None, "deepspeed": None})
     with pytest.raises(ClusterError, match=f"{HEAD} has no torch and no deepspeed"):
         told(lacks)
+
+
+def test_no_job_is_sent_to_a_head_that_lacks_a_package() -> None:
+    exposure: Any = SimpleNamespace(
+        dashboard=HEAD, wait=lambda: replace(SEEN, versions={**SEEN.versions, "torch": None})
+    )
+    listener: Any = SimpleNamespace(warn=pytest.fail, progress=pytest.fail)
+    recipe: Any = None  # read only afterwards
+    with pytest.raises(ClusterError, match=f"{HEAD} has no torch"):
+        send(recipe, REQUEST, exposure, listener, "transloom.cli.entry")
 
 
 def test_a_different_package_version_is_reported_with_both_versions() -> None:
