@@ -1,7 +1,7 @@
 """What compiled layers cost and save: steps of the engine with and without `engine.compile`.
 
 One process with one thread; the engines are built in turns on synthetic micro-batches, two a step.
-The figures are CPU time, because others on the machine change it little: of the median step, and of
+The figures are CPU seconds, which depend little on other processes: of the median step, and of
 compiling with an empty cache (of the compiler's processes, too) and with a filled one. The ledger
 of `benchmarks.launches` cannot count launches of compiled code, so kernels are counted in the code.
 

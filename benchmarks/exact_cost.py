@@ -35,7 +35,7 @@ Numerics = Literal["fast", "exact"]
 
 
 def clock(placement: Placement) -> float:
-    """Return CPU seconds, or of a GPU the time when its work is done."""
+    """Return the CPU time in seconds or, on a GPU, the time when its work is done."""
     if placement.device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -59,7 +59,7 @@ def measured(
     steps: int,
     placement: Placement = PLACEMENT,
 ) -> float:
-    """Return the seconds of the median step of an engine that is built for this measurement."""
+    """Build an engine, and return the seconds of its median step."""
     engine = transformer_engine(config, VOCABULARY, settings, SLOTS, placement)
     batch = micro_batch(tokens)
     taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + steps)]

@@ -31,7 +31,7 @@ VALIDATIONS = 16
 
 
 def train(folder: Path, name: str, settings: list[str]) -> list[ValidationLine]:
-    """Trains a run to its end and returns the validation lines of its record."""
+    """Train a run to its end, and return the validation lines of its record."""
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")
     complete(train_command(RECIPE, settings, run))
@@ -46,7 +46,7 @@ def loss_of(line: ValidationLine) -> float:
 
 
 def table(validations: dict[str, list[ValidationLine]]) -> str:
-    """Each run's losses, and how far apart they are."""
+    """Return each run's losses, and the differences between them."""
     lines = ["| step | " + " | ".join(validations) + " |", "|---" * (len(validations) + 1) + "|"]
     for row in zip(*validations.values(), strict=True):
         losses = " | ".join(f"{loss_of(line):.4f}" for line in row)

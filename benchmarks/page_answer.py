@@ -37,7 +37,7 @@ FORMS = {
     ),
 }
 PIECES = 20
-# The first sentences warm the compiler of a browser, too.
+# The first sentences warm the compiler, as they do in a browser.
 WARM_UP = 5
 PROGRAM = """
 const fs = require("node:fs");

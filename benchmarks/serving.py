@@ -28,7 +28,7 @@ from transloom.inference.translator import Translator
 
 @dataclass(frozen=True)
 class Served:
-    """What so many clients saw."""
+    """Measurements of a number of clients."""
 
     clients: int
     p50_milliseconds: float
@@ -45,7 +45,7 @@ def server(run: Path, replicas: int) -> Iterator[str]:
 
 
 def serve(address: str, sentences: list[str], clients: int) -> Served:
-    """Send each sentence in a request of its own."""
+    """Send each sentence in a separate request."""
     client = ServedTranslator(address, patience_seconds=600)
 
     def ask(sentence: str) -> float:
@@ -62,7 +62,7 @@ def serve(address: str, sentences: list[str], clients: int) -> Served:
 
 
 def translate(translator: Translator, sentences: list[str]) -> float:
-    """Sentences per second of one call."""
+    """Return the sentences per second of one call."""
     began = time.perf_counter()
     translator.translate(sentences)
     return len(sentences) / (time.perf_counter() - began)

@@ -20,12 +20,13 @@ from trainer.training import step_exchange
 from trainer.training.slow_ranks import WINDOW, SlowRankDetector, time_fields
 
 PASSES = 4
-COLLECTIVES = {"stage 1": 4, "stage 3": 400}  # of a step; a base model has about 100 in a pass
+# collectives of a step; a base model has about 100 in a pass
+COLLECTIVES = {"stage 1": 4, "stage 3": 400}
 
 
 def microseconds(work: Callable[[], object], steps: int) -> float:
     """Return the CPU time of one call, in microseconds."""
-    for _ in range(WINDOW + 1):  # fills the window of the detector
+    for _ in range(WINDOW + 1):  # a warm-up that fills the detector's window
         work()
     started = time.process_time()
     for _ in range(steps):
@@ -34,7 +35,7 @@ def microseconds(work: Callable[[], object], steps: int) -> float:
 
 
 def time_step(timer: StepTimer, collectives: int) -> None:
-    """Do what a timer does in a step."""
+    """Call a timer as in a step."""
     with timer.step():
         for _ in range(PASSES):
             with timer.compute():

@@ -22,7 +22,7 @@ WINDOW = 2000
 
 
 def draw(model: bytes, sides: list[list[str]], alpha: float) -> float:
-    """Return the CPU seconds of one pass with a new tokenizer, which has kept no words yet."""
+    """Return the CPU seconds of one pass with a new tokenizer, whose cache of words is empty."""
     tokenizer = SentencePieceTokenizer(model, "benchmark")
     seeds = splitmix64(1, len(sides[0]))
     started = time.process_time()

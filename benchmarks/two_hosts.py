@@ -34,7 +34,7 @@ from run_store.folder import RunFolder
 from run_store.record.metrics_file import train_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-# The cores of each host.
+# Cores of each host.
 ONE_HOST, TWO_HOSTS = ((0, 1),), ((0,), (1,))
 GOAL = 0.85
 START_SECONDS = 600.0
@@ -53,7 +53,7 @@ SETTINGS = [
 def tokens_a_second(
     cores: Sequence[Sequence[int]], arguments: argparse.Namespace, settings: list[str], folder: Path
 ) -> float:
-    """Return the speed of one turn, on hosts that have these cores."""
+    """Return the speed of one turn on hosts with these cores."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.cluster.hosts import Hosts, Names
     from support.cluster.ray_on_hosts import join, start_head
@@ -62,7 +62,7 @@ def tokens_a_second(
         **os.environ,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_worker_niceness": "0",  # as with an embedded Ray
+        "RAY_worker_niceness": "0",  # as for an embedded Ray
     }
     run = folder / "run"
     with Hosts(len(cores), Names.GOOD, shared=folder.parent) as hosts:
@@ -82,7 +82,7 @@ def tokens_a_second(
 
 
 def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None:
-    """Wait until the run has trained that long after its first step."""
+    """Wait until the run has trained for this time after its first step."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and driver.poll() is None:
         lines = train_lines(run / "metrics.jsonl")

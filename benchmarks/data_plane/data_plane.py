@@ -66,7 +66,7 @@ Measurement = dict[str, float]
 
 
 def read_micro_batches(recipe: Recipe) -> Measurement:
-    """Measures pairs that are read into micro-batches."""
+    """Measure the pairs per second that are read into micro-batches."""
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
     epochs = count()
@@ -84,7 +84,7 @@ def read_micro_batches(recipe: Recipe) -> Measurement:
 
 
 def encode_text(recipe: Recipe) -> Measurement:
-    """Measures pairs whose sentences are read and encoded, in blocks, and put into no batch."""
+    """Measure the pairs per second that are read and encoded in blocks, without batching."""
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
 
@@ -98,7 +98,7 @@ def encode_text(recipe: Recipe) -> Measurement:
 
 
 def read_through_ray(recipe: Recipe) -> Measurement:
-    """Measures target tokens in the steps of a run's only rank, which this process is."""
+    """Measure the target tokens per second in the steps of a single rank, which is this process."""
     _, manifest = open_dataset(recipe.data)
     config = recipe.cluster
     with ray_session(None):
@@ -124,7 +124,7 @@ def read_through_ray(recipe: Recipe) -> Measurement:
 
 
 def _tokens_of_epoch(steps: Iterator[RankStep]) -> int:
-    """Target tokens of the steps up to the one that ends in the next epoch."""
+    """Count the target tokens of the steps up to the first step of the next epoch."""
     tokens = 0
     for step in steps:
         tokens += sum(micro_batch.tokens("tgt") for micro_batch in step.micro_batches)
@@ -147,7 +147,7 @@ OURS: dict[str, tuple[Callable[[Recipe], Measurement], list[str]]] = {
 
 
 def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> None:
-    """Repeat the corpus, prepare it, and write the prepared pairs once more for the peers."""
+    """Repeat the corpus, prepare it, and write the prepared pairs in the formats of the peers."""
     data = load_recipe(find_recipe(RECIPE), corpus_overrides(RECIPE, mirror)).data
     text = read_whole(data.train[0], mirror=data.mirror, cache=cache_folder(data.cache))
     for field, sentences in zip(FIELDS, zip(*text.texts, strict=True), strict=True):
@@ -169,7 +169,7 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> N
 def run_measurement(
     name: str, folder: Path, pieces: int, core: int, python: Path | None
 ) -> Measurement:
-    """Run one measurement in a process of its own."""
+    """Run one measurement in a separate process."""
     if name in PEERS:
         command = [str(python), str(HERE / "peers.py"), "read", name, str(folder)]
     else:
@@ -193,7 +193,7 @@ def measure_here(name: str, folder: Path, pieces: int, core: int) -> None:
 
 
 def goals_of(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Quantities that have a goal: what was found, and the goal."""
+    """Return the quantities that have a goal, each with its value and its goal."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     prepared = min(medians["transloom 1,024"], medians["transloom 4,096"])
     through_ray = medians["through Ray 4,096"]

@@ -19,7 +19,7 @@ UNDISTURBED, OTHER, BOUND = "#9cc3e6", "#1f3b57", "#c0392b"
 
 
 def mark_ranks(axes: Axes, parts: list[dict[str, int]], *, named: bool) -> None:
-    """A band behind each part of a run, with its number of ranks at the top."""
+    """Draw a band behind each part of a run, with its number of ranks at the top."""
     for part in parts:
         left, right = part["first"] - 0.5, part["last"] + 0.5
         axes.axvspan(left, right, color=BANDS[part["ranks"]], linewidth=0)

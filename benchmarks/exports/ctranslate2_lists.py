@@ -26,7 +26,7 @@ from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.translation import Translation
 from transloom.inference.translator import Translator
 
-TIE = 1e-3  # nats; CTranslate2's log-probabilities add up to ours within this
+TIE = 1e-3  # in nats; CTranslate2's log-probabilities equal ours within this bound
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def _compared(
 def _explained(
     mine: list[Translation], other: list[Translation], alpha: float, exponent: float
 ) -> dict[str, Any]:
-    """Why two lists differ, with what each has alone."""
+    """Return the reason why two lists differ, and the hypotheses that only one of them has."""
     only_mine = _without(mine, other)
     only_other = _without(other, mine)
     pairs = list(product(only_mine, only_other))
@@ -108,7 +108,7 @@ def _without(these: list[Translation], those: list[Translation]) -> list[Transla
 
 
 def _their_score(found: Translation, alpha: float, exponent: float) -> float:
-    length = len(found.ids) + 1  # with EOS
+    length = len(found.ids) + 1  # EOS included
     return found.score * length_penalty(length, alpha) / length**exponent
 
 

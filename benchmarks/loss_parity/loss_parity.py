@@ -36,17 +36,17 @@ from trainer.tasks.translation import vocabulary_of
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
-ANOTHER_SEED = 1000  # so that the plain loop draws other numbers than transloom
-Curves = list[list[float]]  # by seed, by step
+ANOTHER_SEED = 1000  # makes the plain loop draw different random numbers
+Curves = list[list[float]]  # losses by seed, then by step
 
 
 @dataclass(frozen=True)
 class Row:
-    """Consecutive steps of all curves."""
+    """Range of consecutive steps, in all curves."""
 
     first: int
     last: int
-    transloom: list[float]  # mean loss, by seed
+    transloom: list[float]  # mean loss of these steps, by seed
     plain: list[float]
 
     @property
@@ -78,7 +78,7 @@ def overrides_of(arguments: argparse.Namespace, folder: Path, seed: int) -> list
 
 
 def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[str]:
-    """Writes the micro-batches of a run and its settings; returns the loop's arguments."""
+    """Write the micro-batches of a run and its settings; return the loop's arguments."""
     store, manifest = open_dataset(recipe.data)
     micro_batches = [one for step in first_steps(recipe, steps) for one in step.micro_batches]
     arrays = {"pairs": np.array([len(one.pair_ids) for one in micro_batches])}
@@ -109,7 +109,7 @@ def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[
 
 
 def train_both(arguments: argparse.Namespace, folder: Path, seed: int) -> tuple[list[float], ...]:
-    """Trains both with one seed, at the same time, with a thread each; returns their losses."""
+    """Train both with one seed, at the same time, with one thread each; return their losses."""
     overrides = overrides_of(arguments, folder, seed)
     recipe = load_recipe(find_recipe(RECIPE), overrides)
     place = folder / f"seed-{seed}"

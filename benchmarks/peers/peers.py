@@ -45,13 +45,13 @@ GOALS = {"Eole": 1.5, "Hugging Face": 4.0}
 
 @dataclass(frozen=True)
 class Duel:
-    """One comparison: a size of the network, and the speeds of all contestants by their names."""
+    """Comparison for one size of the network: the speeds of all contestants, by name."""
 
     model: str
     speeds: Speeds
 
     def best(self, who: str, kind: int) -> float | None:
-        """The best precision's median of a contestant, if it took part; `kind` as in `ratios`."""
+        """Return a contestant's median speed with its best precision; None if it is missing."""
         medians = [
             statistics.median(speed[kind] for speed in found)
             for name, found in self.speeds.items()
@@ -60,11 +60,7 @@ class Duel:
         return max(medians, default=None)
 
     def ratios(self, kind: int) -> dict[str, tuple[float, float]]:
-        """By peer: how many times as fast transloom is, best against best, and the goal.
-
-        Args:
-            kind: index of the field of `Speed` that is compared.
-        """
+        """Return, by peer, the ratio of transloom's best speed to the peer's, and its goal."""
         ours = self.best("transloom", kind)
         assert ours is not None
         peers = {peer: self.best(peer, kind) for peer in GOALS}
@@ -78,7 +74,7 @@ def contestants_of(
     corpus: Corpus,
     arguments: argparse.Namespace,
 ) -> dict[str, Contestant]:
-    """The contestants with a network, by name, in the order of their turns."""
+    """Return the contestants for a network, by name, in the order of their turns."""
     size = SIZES[model]
     threads = arguments.threads
     found: dict[str, Contestant] = {

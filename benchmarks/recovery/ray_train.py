@@ -36,7 +36,7 @@ STATE = "state.pt"
 def random_micro_batch(
     shape: tuple[int, int, int], vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Source, target input and target output of `pairs` random sentences without padding."""
+    """Return source, target input and target output of random sentences without padding."""
     pairs, source_length, target_length = shape
     first = max(vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id) + 1
     source = torch.randint(first, vocabulary.source_size, (pairs, source_length))
@@ -45,7 +45,7 @@ def random_micro_batch(
 
 
 def train_loop(settings: dict[str, Any]) -> None:
-    """What each of Ray Train's workers runs."""
+    """Train in each of Ray Train's workers."""
     folder = Path(settings["folder"])
     rank = ray.train.get_context().get_world_rank()
     ranks = ray.train.get_context().get_world_size()
@@ -71,7 +71,8 @@ def train_loop(settings: dict[str, Any]) -> None:
         for number, shape in enumerate(mine):
             model.require_backward_grad_sync = number == len(mine) - 1
             sums = model(*random_micro_batch(shape, vocabulary), settings["label_smoothing"])
-            (sums.smoothed * ranks / target_tokens).backward()  # DDP averages over the ranks
+            # multiply, because DDP averages over the ranks
+            (sums.smoothed * ranks / target_tokens).backward()
         optimizer.step()
         optimizer.zero_grad()
         step += 1
@@ -89,7 +90,7 @@ def train_loop(settings: dict[str, Any]) -> None:
 
 
 def _report(state: dict[str, Any] | None, step: int) -> None:
-    """Reports a step, with a checkpoint of the state that one rank holds for all."""
+    """Report a step, with a checkpoint of the state, which each rank has completely."""
     if state is None:
         ray.train.report({"step": step})
         return

@@ -79,7 +79,7 @@ class Start:
 
 
 def train_offline_instead(run: RunFolder) -> None:
-    """Check that a start without access to the server tells how to upload the offline data."""
+    """Check that a start without access to the server names the command to upload its data."""
     start = Start(run)
     (notice,) = start.notices
     assert "cannot be reached" in notice

@@ -68,7 +68,7 @@ class S3Server:
         else:
             self._process.wait()
             raise AssertionError(f"{command} has ended: {''.join(lines)}")
-        # If nobody reads the log, the pipe fills and the server blocks.
+        # If no process reads the log, the pipe fills and the server blocks.
         self._log = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=subprocess.DEVNULL)
         self._process.stdout.close()
         address = found[1].rstrip("/")
