@@ -1,13 +1,12 @@
 """`transloom dashboard` on a record of a million steps, and on 200 such runs: bytes, time, memory.
 
-    generated record ──▶ parsed whole, line by line, in a process of its own      ─┐
+    generated record ──▶ parsed completely, line by line, in a separate process   ─┐
                      ──▶ curve file, written as during training: CPU for each step │
-                     ──▶ a dashboard; what its page asks for, first opening included ┴▶ ratio, p95
+                     ──▶ a dashboard; requests of its page, including the first   ─┴▶ ratio, p95
 
-Bytes are counted by the kernel (`rchar` of the dashboard's process), and memory is the highest
-resident size of the process. Parsing and first pictures alternate. The 200 runs are links to one
-record and its curve file, so that they take no room; each has a card, a recipe and a checkpoint of
-its own.
+The kernel counts bytes (`rchar` of the dashboard's process); memory is the maximum resident size of
+the process. Parsing and first pictures alternate. The 200 runs are links to one record and its
+curve file, so that they need little disk space; each has its own card, recipe and checkpoint.
 
     .venv/bin/python benchmarks/dashboard_scale.py [--steps N] [--runs N] [--pairs N] [--json]
 

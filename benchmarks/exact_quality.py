@@ -1,13 +1,13 @@
-"""Do exact numerics train as well as fast ones?
+"""Compare the training quality of exact and fast numerics.
 
-The recipe multi30k-ende on one rank, the same number of steps for each run: fast and exact numerics
-with the recipe's seed, and fast ones with another seed. Rounding gradients to grids must
-change the validation loss by no more than another seed does.
+The recipe multi30k-ende on one rank, with the same number of steps for each run: fast and exact
+numerics with the recipe's seed, and fast numerics with a different seed. The change of the
+validation loss by rounding gradients to grids must not exceed that by a different seed.
 
     .venv/bin/python benchmarks/exact_quality.py [--mirror FOLDER] [--steps N] [--at-once N]
 
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
-The runs are kept under --folder, so that the same command goes on after an interruption.
+The runs are kept under --folder, so that the same command continues after an interruption.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Cost of checking every gradient for finite values: steps of the engine with and without checks.
 
 One process with the environment of a rank and one thread; the tiny and the base model on synthetic
-micro-batches of equal sentences, four a step. Two engines take steps in turn; the figure is the
-median of the pairs' ratios of CPU time, which others on the machine hardly change. The goal is at
+micro-batches of equal sentences, four per step. Two engines take steps in turn; the figure is the
+median of the pairs' ratios of CPU time, which depends little on other processes. The goal is at
 most 2 %.
 
     .venv/bin/python benchmarks/finite_flag.py [--pairs N]

@@ -1,17 +1,17 @@
 """Cost of a run in an object store: stall of a checkpoint, restore of a checkpoint, requests.
 
 Stall: one rank with SIZE GB of state saves with an interval, in turns to a folder, and to a folder
-and then to the object store. The figure is the time that training stands still; the goal is that of
+and then to the object store. The figure is the time for which training waits; the goal is that of
 the folder plus 10 %.
 
 Restore: a checkpoint of two ranks is read as a restart reads it, in turns from the disk and from
-the object store, where each chunk is compared with its hash. The disk's pages are in memory. All
-bytes go through one process; a run's ranks read at the same time.
+the object store, whose chunks are compared with their hashes. The disk's pages are in memory. All
+bytes are read by one process, whereas the ranks of a run read at the same time.
 
 Requests: those of a driver that idles for some time, and those of one checkpoint with two ranks.
 
 The server is the one of AWS_ENDPOINT_URL, with credentials in the environment; the bucket of --url
-must exist. What is written there is removed. Without --url, a moto server on this machine is used,
+must exist. Written objects are removed. Without --url, a moto server on this machine is used,
 which keeps objects in memory and takes part of the CPU time.
 
     .venv/bin/python benchmarks/object_store.py [--url URL] [--gigabytes N] [--rounds N]

@@ -1,7 +1,7 @@
 """Cost of the whole path: `transloom train` against a bare loop over the same micro-batches.
 
 Both train the same model on the same steps of a prepared dataset with one CPU thread. The bare
-loop holds all micro-batches in memory and does forward, backward and torch's fused AdamW, and
+loop holds all micro-batches in memory and computes forward, backward and torch's fused AdamW, and
 nothing else: no Ray, no data worker, no DeepSpeed, no digest, no record. Runs alternate, so that
 a machine whose speed drifts slows both; the figure is the median of the pairs' ratios.
 

@@ -1,16 +1,16 @@
-"""`transloom prepare` on many pairs: how fast each stage is, and how much memory all of it takes.
+"""`transloom prepare` on many pairs: the speed of each stage, and the memory of all processes.
 
-    generated pairs as two text files ──prepare, in a process of its own──▶ dataset
+    generated pairs as two text files ──prepare, in a separate process──▶ dataset
     process tree ──PSS of every process, 5 times a second──▶ maximum of the sum, and of one process
 
 The pairs are generated but similar to real ones: 5 to 40 words of a Zipf vocabulary of 100,000; the
-target has a word of another language for each word of the source, in reverse order. The same
-seed gives the same text. PSS counts a page that n processes share as 1/n in each, so the sum is
-what the machine has to have; pages of the file cache that no process maps are not in it.
+target has a word of another language for each word of the source, in reverse order. The same seed
+gives the same text. PSS counts a page that n processes share as 1/n in each, so the sum is the
+memory that the machine needs, without pages of the file cache that no process maps.
 
     .venv/bin/python benchmarks/prepare_scale.py [--pairs N] [--folder FOLDER] [--json]
 
-It runs what the command runs, with BPE of 32,000 pieces and the recipes' defaults otherwise. Ten
+It runs the code of the command, with BPE of 32,000 pieces and otherwise the recipes' defaults. Ten
 million pairs take 12 GB in the folder, which is empty again at the end.
 """
 

@@ -1,9 +1,9 @@
-"""Measure what the comparison of ranks costs in a step: timers, times of the table, detector, line.
+"""Cost per step of comparing ranks: timers, times in the exchanged table, detector, line.
 
-Each part runs alone in this process, as often as a step of that many ranks with four passes each
-needs it. The figure is CPU time, which other processes on the machine hardly change. Rank 0 has all
-parts, the other ranks only the first two. Nothing is sent: the times travel in an exchange that
-there is anyway, in three further columns of its table.
+Each part runs alone in this process, as often as a step of this number of ranks with four passes
+each needs it. The figure is CPU time, which depends little on other processes. Rank 0 has all
+parts, the other ranks only the first two. Nothing is sent: in a run, the times are three additional
+columns in the table of an existing exchange.
 
     .venv/bin/python benchmarks/slow_ranks_cost.py [--ranks 2,8,64,1024] [--steps N]
 """

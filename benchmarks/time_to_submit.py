@@ -1,12 +1,11 @@
-"""How long a run takes from `transloom submit` to its first step, and from `train --address`.
+"""Time from `transloom submit`, and from `train --address`, to a run's first step.
 
 A Ray head is started on this machine, and new runs of a tiny model on the phrase book are trained
-on it for two steps, in turn by either command. The clock runs from the start of the command to the
-time of the first step that the run records. With `submit`, this includes the check of the head, the
-job's
-start by Ray and the look for room in it; and in a third case the code, which travels because the
-client has another one than the head. The goal: the median of `submit` is at most 1.5 times that of
-`train`.
+on it for two steps, by both commands in turn. The measured time is from the start of the command to
+the time of the first step in the run's record. With `submit`, it includes the check of the head,
+the job's start by Ray, and the search for free resources. In a third case, it includes the upload
+of the code, because the client has a different version than the head. The goal: the median of
+`submit` is at most 1.5 times that of `train`.
 
     .venv/bin/python benchmarks/time_to_submit.py [--runs N] [--json]
 """

@@ -1,17 +1,17 @@
-r"""The price of a network between ranks: two hosts of one core against one host of two.
+r"""Cost of a network between ranks: two hosts of one core against one host of two.
 
 Hosts are namespaces on this machine (root, Linux): each has its own address on a bridge, and its
-processes are bound to its cores. On either cluster the same command trains the same recipe on two
-ranks of one thread, joined to a Ray head on the first host; there run head, driver and, usually,
-the data worker, too. The two clusters alternate, booted anew for each turn; a turn's speed is the
-target tokens per second of its steady state, from 10 s after the first step, and the figure is the
-median of the ratios of the pairs. The goal is at least 0.85.
+processes are bound to its cores. On both clusters, the same command trains the same recipe on two
+ranks of one thread. Head, driver and, usually, the data worker run on the first host. The two
+clusters alternate, and start again for each turn. A turn's speed is the target tokens per second of
+its steady state, from 10 s after the first step, and the figure is the median of the ratios of the
+pairs. The goal is at least 0.85.
 
     .venv/bin/python benchmarks/two_hosts.py [--pairs 5] [--seconds 30] [--recipe RECIPE]
         [KEY=VALUE …]
 
-RECIPE's dataset is prepared where it is missing. On a machine that others use too, the ratio says
-what they left to each turn.
+RECIPE's dataset is prepared if it is missing. On a machine with other users, the ratio also
+depends on the cores that they use in each turn.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""What checks for silent data corruption cost: steps with a check and without, on two ranks.
+"""Cost of checks for silent data corruption: steps with and without a check, on two ranks.
 
 Two processes of one thread each, with the environment of a rank; the tiny and the base model on
-synthetic micro-batches of equal sentences. The ranks divide 8 slots evenly, so a check is one more
-pass; of 7 slots, it uses the pass of a dummy. The checksums of `engine.verify_reductions` are
-measured with 8 slots, too. Steps with a check and without follow each other by turns in one engine.
-The figure is the ratio of their CPU time on rank 0, median of the pairs, as others on the machine
-hardly change it.
+synthetic micro-batches of equal sentences. The ranks divide 8 slots evenly, so a check needs an
+additional pass; with 7 slots, it uses the pass of a dummy. The checksums of
+`engine.verify_reductions` are measured with 8 slots, too. Steps with and without a check alternate
+in one engine. The figure is the ratio of their CPU time on rank 0, the median of the pairs, which
+depends little on other processes.
 
 `passes` is the cost in passes of one slot, (ratio - 1) × slots of a rank: 1.1 is expected for a
-check with a pass more, and 0 for one that uses a dummy. A run that checks every N steps pays
-passes / (slots of a rank × N) of its time. Checksums are made in every step.
+check with an additional pass, and 0 for a check that uses a dummy. A run that checks every N steps
+spends passes / (slots of a rank × N) of its time on checks. Checksums are computed in every step.
 
     .venv/bin/python benchmarks/verify_cost.py [--pairs N] [--sums]
 """

@@ -1,17 +1,18 @@
-"""How fast pairs come from the disk into micro-batches, beside WebDataset and LitData.
+"""How fast pairs are read from the disk into micro-batches, compared with WebDataset and LitData.
 
-One run, the same pairs: Multi30k, repeated. Each measurement is a process of its own on one core,
-and they alternate, so that a machine whose speed drifts slows all. A measurement reads whole
-epochs for at least 2 seconds, after a warm-up; files are in the page cache, windows in none.
+One run, the same pairs: Multi30k, repeated. Each measurement is a separate process on one core.
+Measurements alternate, so that a drift of the machine's speed affects all of them. A measurement
+reads whole epochs for at least 2 seconds, after a warm-up; files are in the page cache, but no
+cache contains windows.
 
     transloom N       prepared shards → verified → windows → micro-batches of N tokens
     … sampled         the same with another segmentation of every sentence, alpha 0.1
-    … encoded         the sentences of the shards → best segmentation; what prepare saves
+    … encoded         the sentences of the shards → best segmentation, which `prepare` stores
     webdataset, litdata    pairs one by one: decoded, neither batched nor sorted
     through Ray N     a data worker → a rank's steps of 8 micro-batches of N tokens; all cores;
-                      target tokens, in arrays that the rank may use, and has not copied
+                      target tokens, in arrays that the rank uses without copying them
 
-The others run in an environment of their own, which is made when it is missing.
+The peers run in a separate environment, which is created if it is missing.
 
     .venv/bin/python benchmarks/data_plane/data_plane.py [--mirror FOLDER] [--json]
 

@@ -1,4 +1,4 @@
-"""The other formats of data_plane.py, which runs this in an environment of their own.
+"""The peers' formats of data_plane.py, which runs this script in a separate environment.
 
     pairs ──write──▶ WebDataset: one pair a sample; LitData: one pair an item of optimised chunks
     files ──read──▶ lists of decoded pairs ──▶ their number and the seconds, as JSON

@@ -1,18 +1,18 @@
-"""Beam search of a trained run, beside CTranslate2 and Hugging Face's `generate`, same weights.
+"""Beam search with the same weights in transloom, CTranslate2 and Hugging Face's `generate`.
 
 One run of this script: the same sentences of the test sets and validation, beam size, cores and
-weights, which go to a MarianMTModel in an environment of its own. The contestants alternate; the
-clock runs while all sentences are translated, after some sentences to warm up. Hugging Face gets
-ids sorted by length, in batches of 64, and gives ids; transloom does all that `transloom translate`
-does between reading and writing lines. Hugging Face stops when as many hypotheses are finished as
-the beam is wide (early_stopping=True), as transloom does. CTranslate2 is what
-`transloom translate --engine ctranslate2` does, from texts to texts; its model is converted and
-loaded before the clock runs.
+weights, which a MarianMTModel in a separate environment loads, too. The contestants alternate; the
+measured time is that of the translation of all sentences, after some sentences as a warm-up.
+Hugging Face receives ids sorted by length, in batches of 64, and returns ids; transloom does
+everything that `transloom translate` does between reading and writing lines. Hugging Face stops
+when the number of finished hypotheses reaches the beam size (early_stopping=True), as transloom
+does. CTranslate2 does what `transloom translate --engine ctranslate2` does, from texts to texts;
+its model is converted and loaded before the measurement.
 
-All use one core, and all cores in two ways: one process with a thread for each, and a process for
-each (CTranslate2: a translating thread), which `transloom translate` has of its own, and Hugging
-Face not: there the sentences are dealt out to as many runs of it at once, and their rates are added
-up. A model that was not trained never ends its sentences, so a run of base has to be trained, too.
+All use one core, and all cores in two ways: one process with a thread per core, or a process per
+core (CTranslate2: a translating thread per core). `transloom translate` can start these processes
+itself. For Hugging Face, the script divides the sentences among several processes, and adds up
+their rates. An untrained model never ends its sentences, so even a run of base must be trained.
 
 The first 600 steps of multi30k-ende are enough for that:
 
@@ -20,8 +20,8 @@ The first 600 steps of multi30k-ende are enough for that:
     .venv/bin/transloom train multi30k-ende trainer.max_steps=600 --run RUN
     .venv/bin/python benchmarks/decoding/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
 
-`--python PATH` names an environment that has transformers; without it one of its own is made.
-`--precisions fp32` leaves bf16 out, which a CPU without AVX-512 computes several times as slowly.
+`--python PATH` names an environment that has transformers; without it, the script creates one.
+`--precisions fp32` leaves out bf16, which is several times slower on a CPU without AVX-512.
 """
 
 import argparse

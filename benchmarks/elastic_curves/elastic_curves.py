@@ -1,15 +1,15 @@
-r"""One recipe, one curve: a run that changes its number of ranks, laid over one that does not.
+r"""One recipe, one curve: a run that changes its number of ranks, compared with one that does not.
 
-Multi30k in fp32, the recipe's settings but for larger micro-batches, 60 steps, three runs:
+Multi30k in fp32, the recipe's settings except for larger micro-batches, 60 steps, three runs:
 
     undisturbed    2 ranks from the first step to the last
     continued      stopped and continued with another cluster.ranks: 2, 1, 3, 2
-    elastic        cluster.ranks={min: 1, max: 3}, in one go, while nodes of its Ray cluster are
-                   killed and added: 2, 1, 3, 2 ranks again
+    elastic        cluster.ranks={min: 1, max: 3}, without a stop, while nodes of its Ray cluster
+                   are killed and added: 2, 1, 3, 2 ranks again
 
 Data digests must be equal at every step, losses within the bound of 1e-5, or with --numerics exact
-equal to the last bit. The picture is drawn in an environment of its own, where matplotlib is put
-when it is missing.
+equal to the last bit. The picture is drawn in a separate environment, in which matplotlib is
+installed if it is missing.
 
     .venv/bin/python benchmarks/elastic_curves/elastic_curves.py \
         [--mirror FOLDER] [--numerics exact]

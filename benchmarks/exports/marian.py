@@ -1,12 +1,12 @@
-"""A run against its export in the transformers library, on all lines of a file.
+"""Compare a run with its export in the transformers library, on all lines of a file.
 
     python benchmarks/exports/marian.py RUN FOLDER SOURCES [--lines N] [--beam 5]
 
-FOLDER is what `transloom export RUN FOLDER` has written, SOURCES a file with a sentence a line.
+FOLDER was written by `transloom export RUN FOLDER`; SOURCES is a file with a sentence per line.
 Compared are the ids of every line, the logits of every line's greedy translation, greedy
 translations, and the best hypotheses of a beam without length penalty, where both scores are
 log-probabilities. A beam's hypotheses that differ are shown with both scores; they must be ties.
-Both limits are those of the run, and lines of one length are a batch: `generate` has one limit.
+Both limits are those of the run. Lines of equal length are a batch: `generate` has one limit.
 """
 
 import argparse

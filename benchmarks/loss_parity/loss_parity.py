@@ -1,7 +1,7 @@
-r"""The loss curve of transloom beside that of a plain loop over torch.nn.Transformer.
+r"""Compare the loss curves of transloom and of a plain loop over torch.nn.Transformer.
 
 Both train the network of multi30k-ende in fp32 on the same micro-batches, with the same loss and
-schedule; plain_loop.py shares no code with transloom. What differs is the numbers drawn for weights
+schedule; plain_loop.py shares no code with transloom. Only the random numbers differ, for weights
 and dropout. Each trains with several seeds. The curves, in means over 50 steps, agree if the
 difference of the two means over seeds is nowhere larger than the spread of the seeds, which is
 the larger of the two ranges.

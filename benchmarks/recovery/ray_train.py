@@ -1,13 +1,13 @@
-r"""Ray Train's part of recovery.py, which runs this in an environment of its own.
+r"""Ray Train's part of recovery.py, which runs this script in a separate environment.
 
     settings.json ──▶ TorchTrainer: two CPU workers, gloo, DDP ──▶ steps.jsonl, rank-N.pid
 
-A minimal loop as Ray Train's documentation has it: prepare_model, forward, backward, AdamW, every
-so many steps a checkpoint through ray.train.report; after a failure it goes on from
+A minimal loop as in Ray Train's documentation: prepare_model, forward, backward, AdamW, and a
+checkpoint by ray.train.report after a number of steps; after a failure, it continues from
 ray.train.get_checkpoint. Model, loss and the shapes of the micro-batches are transloom's; the
-tokens are random numbers, made in place. There is no reading of data, record, validation or
-tracking. Rank 0 writes a line after each optimizer step, with its process id: another process is
-another start of the workers.
+tokens are random numbers. There is no reading of data, no record, validation or tracking. Rank 0
+writes a line after each optimizer step, with its process id, which changes when the workers are
+restarted.
 
     PYTHONPATH=.bench-peers/imports PYTHONSAFEPATH=1 .bench-peers/ray-train/bin/python \
         benchmarks/recovery/ray_train.py FOLDER

@@ -1,17 +1,17 @@
-"""From kill -9 of a rank to the next new optimizer step, beside Ray Train V2.
+"""From kill -9 of a rank to the next new optimizer step, compared with Ray Train V2.
 
 One run of this script, two CPU ranks, the same model, batches of the same shapes, a checkpoint
 every few steps. The contestants alternate; each trains for a while, loses a rank to kill -9,
-recovers, trains for a while, and loses the next one. The clock runs from the kill to the end of
-the first step that had not been done before, so it holds all there is: noticing, starting again,
-loading the checkpoint, and repeating the steps since.
+recovers, trains for a while, and loses the next one. The measured time is from the kill to the end
+of the first step that had not been trained before. It includes detection, restart, loading the
+checkpoint, and repeating the later steps.
 
     transloom                   `transloom train`, as the recipe has it
     … without warm spares       the same with cluster.warm_spares=false
     Ray Train V2                a minimal loop: ray_train.py
     … polling every 0.1 s       the same with RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1 (default: 2)
 
-Ray Train runs in an environment of its own, into which its packages are put when they are missing.
+Ray Train runs in a separate environment, which is created if it is missing.
 
     .venv/bin/python benchmarks/recovery/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
 """
