@@ -1,14 +1,15 @@
-"""How long training stands for a checkpoint: written behind it, against written before it goes on.
+"""How long a checkpoint stalls training: written in the background, or before training continues.
 
-One run: a model of 60 million parameters in fp32 with Adam's moments, 720 MB of state, held by one
-rank, and by two processes of which each has half. Saves alternate: one that is written behind the
-training, and, when that is on the disk, one that is waited for. Of two ranks the slower one counts.
-A row has the median and the range over the repetitions; the goal is a stall of at most 0.2 s.
+One run: a model of 60 million parameters in fp32 with Adam's moments, 720 MB of state, owned by one
+rank, or by two processes that own half of it each. Saves of both kinds alternate: one is written in
+the background; when it is on the disk, the next one blocks until it is written. With two ranks, the
+slower one determines the stall. A row has the median and the range over the repetitions; the goal
+is a stall of at most 0.2 s.
 
     .venv/bin/python benchmarks/checkpoint_stall.py [--repetitions N] [--folder FOLDER] [--json]
 
-folder: where the checkpoints are written, and removed again; by default the system's for temporary
-files. It should be a disk, not memory.
+folder: where the checkpoints are written, and removed again; by default the system's folder for
+temporary files. It should be on a disk, not in memory.
 """
 
 import json
@@ -36,7 +37,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.records.checkpoints import Listener, make_header
 
 GOAL_SECONDS = 0.2
-NETWORKS = {  # with the size of the vocabulary
+NETWORKS = {  # each with the size of its vocabulary
     "base": (ModelConfig(), 31_000),  # the paper's base model: 60 million parameters in all
     "tiny": (ModelConfig(encoder_layers=1, decoder_layers=1, width=64, heads=4), 1000),
 }
@@ -63,7 +64,7 @@ def share(network: str, rank: int, world_size: int) -> Iterator[Fragment]:
 
 
 def be_a_rank(pipe: Connection, work: Path, network: str, rank: int, world_size: int) -> None:
-    """Save on request, and answer with the stall in seconds."""
+    """Save on request, and send the stall in seconds."""
     torch.set_num_threads(1)
     owned, heard = list(share(network, rank, world_size)), Listener()
     writer = CheckpointWriter(
@@ -86,7 +87,7 @@ def be_a_rank(pipe: Connection, work: Path, network: str, rank: int, world_size:
 def stalls(
     folder: Path, network: str, world_size: int, repetitions: int
 ) -> tuple[int, dict[str, list[float]]]:
-    """Return the bytes of the state, and the slowest stalls of the repetitions after a warm-up."""
+    """Return the state's size in bytes, and the slowest rank's stalls after a warm-up."""
     work = Path(tempfile.mkdtemp(prefix="checkpoint-stall-", dir=folder))
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []

@@ -1,9 +1,10 @@
-"""What compiled layers cost and save: steps of the engine with and without `engine.compile`.
+"""Cost and benefit of compiled layers: steps of the engine with and without `engine.compile`.
 
-One process with one thread; the engines are built in turns on synthetic micro-batches, two a step.
-The figures are CPU time, because others on the machine change it little: of the median step, and of
-compiling with an empty cache (of the compiler's processes, too) and with a filled one. The ledger
-of `benchmarks.launches` cannot count launches of compiled code, so kernels are counted in the code.
+One process with one thread; engines with and without compiled layers are built in turn, on
+synthetic micro-batches, two per step. The figures are CPU seconds, which depend little on other
+processes: of the median step, and of compiling with an empty cache (including the compiler's
+processes) and with a filled one. The ledger of `benchmarks.launches` cannot count launches of
+compiled code, so the script counts the kernels in that code.
 
     .venv/bin/python benchmarks/compiled_layers.py [--rounds N]
 """

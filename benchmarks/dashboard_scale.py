@@ -1,13 +1,12 @@
 """`transloom dashboard` on a record of a million steps, and on 200 such runs: bytes, time, memory.
 
-    generated record ──▶ parsed whole, line by line, in a process of its own      ─┐
+    generated record ──▶ parsed completely, line by line, in a separate process   ─┐
                      ──▶ curve file, written as during training: CPU for each step │
-                     ──▶ a dashboard; what its page asks for, first opening included ┴▶ ratio, p95
+                     ──▶ a dashboard; requests of its page, including the first   ─┴▶ ratio, p95
 
-Bytes are counted by the kernel (`rchar` of the dashboard's process), and memory is the highest
-resident size of the process. Parsing and first pictures alternate. The 200 runs are links to one
-record and its curve file, so that they take no room; each has a card, a recipe and a checkpoint of
-its own.
+The kernel counts bytes (`rchar` of the dashboard's process); memory is the maximum resident size of
+the process. Parsing and first pictures alternate. The 200 runs are links to one record and its
+curve file, so that they need little disk space; each has its own card, recipe and checkpoint.
 
     .venv/bin/python benchmarks/dashboard_scale.py [--steps N] [--runs N] [--pairs N] [--json]
 
@@ -48,9 +47,9 @@ PAIRS = 3
 # The limits of CPU seconds are for a record of a million steps.
 GOAL_BYTES, GOAL_RATIO, GOAL_MEMORY = 20_000_000, 20, 300_000_000
 GOAL_CURVES, GOAL_TABLE = 0.15, 0.02
-OPENINGS = 10  # of the curves of one dashboard
+OPENINGS = 10  # number of times that the curves are opened in one dashboard
 POINTS = 2000
-FEW_POINTS = 100  # of each of many runs
+FEW_POINTS = 100  # number of points for each run, if there are many runs
 PARSE = """
 import os, sys, time
 from transloom.observe.dashboard.serving import NICENESS
@@ -66,7 +65,7 @@ print(time.monotonic() - started, time.process_time() - began)
 
 @dataclass
 class Picture:
-    """What the answers for a first picture took."""
+    """Cost of the responses for the first picture."""
 
     seconds: float
     cpu_seconds: float
@@ -74,7 +73,7 @@ class Picture:
 
 
 def make_run(path: Path, record: Path, steps: int) -> None:
-    """A run's folder around a record and its curve file, which are linked."""
+    """Create a run's folder with links to a record and its curve file."""
     checkpoint = path / "checkpoints" / folder_name(steps)
     checkpoint.mkdir(parents=True)
     os.link(record, path / "metrics.jsonl")
@@ -89,7 +88,7 @@ def make_run(path: Path, record: Path, steps: int) -> None:
 
 
 class Dashboard:
-    """The command's process, and its page's requests."""
+    """Process of the command, and requests like those of its page."""
 
     def __init__(self, pid: int, port: str, token: str) -> None:
         self._pid = pid
@@ -99,7 +98,7 @@ class Dashboard:
         self._headers = {"Cookie": str(entered.getheader("Set-Cookie")).split(";")[0]}
 
     def picture(self, *paths: str) -> Picture:
-        """Ask for these, one after another."""
+        """Send these requests, one after another."""
         before, cpu_before, started = self._bytes(), cpu_seconds(self._pid), time.monotonic()
         for path in paths:
             self.get(path)
@@ -131,7 +130,7 @@ class Dashboard:
 
 @contextmanager
 def dashboard(folder: Path, cache: Path) -> Iterator[Dashboard]:
-    """Run the command on a folder while the context is open."""
+    """Run the command on a folder during the context."""
     environment = {**os.environ, "TRANSLOOM_CACHE": str(cache)}
     command, address = [*TRANSLOOM, "dashboard", str(folder)], r":(\d+)/\?token=(\S+)"
     with (
@@ -142,12 +141,12 @@ def dashboard(folder: Path, cache: Path) -> Iterator[Dashboard]:
 
 
 def first_picture(run: str) -> tuple[str, ...]:
-    """What the page asks for: the table, the curves of a run, and its details."""
+    """Return the paths that the page requests: the table, the curves of a run, and its details."""
     return "/api/runs", f"/api/runs/{run}/curves?points={POINTS}", f"/api/runs/{run}"
 
 
 def parse_whole(record: Path) -> tuple[float, float]:
-    """Seconds and CPU seconds, at the dashboard's priority."""
+    """Return the seconds and CPU seconds of a call at the dashboard's priority."""
     result = subprocess.run(
         [sys.executable, "-P", "-c", PARSE, str(record)], check=True, capture_output=True, text=True
     )
@@ -163,7 +162,7 @@ def write_curves(record: Path) -> float:
 
 
 def openings(running: Dashboard, steps: int) -> list[float]:
-    """CPU seconds of the curves: the whole run, and ever shorter ranges of its steps."""
+    """Return the CPU seconds of the curves of the whole run, and of shorter and shorter ranges."""
     ranges = [(1 + steps // 3, steps // 3 + steps // 2**n) for n in range(OPENINGS)]
     paths = [f"/api/runs/run/curves?points={POINTS}"]
     paths += [f"{paths[0]}&from={first}&to={last}" for first, last in ranges[1:]]
@@ -226,7 +225,7 @@ def main() -> None:
         for name, value in found.items():
             print(f"{name:>34}  {value}")
     if given.smoke:
-        return  # so short a record is read whole
+        return  # such a short record is read whole
     worst = max(picture["bytes_read"] for picture in found["first_pictures"])
     assert worst < GOAL_BYTES, f"{worst:,} bytes read, at most {GOAL_BYTES:,} are allowed"
     for name in ("ratios", "cpu_ratios"):

@@ -1,10 +1,10 @@
-"""What exact numerics cost: steps of the engine with `numerics: exact` and `fast`.
+"""Cost of exact numerics: steps of the engine with `numerics: exact` and `fast`.
 
 One process with the environment of a rank and one thread; the tiny and the base model on synthetic
-micro-batches of equal sentences, four a step, in fp32 and bf16. Engines of both kinds are built by
-turns, since exact numerics change torch's settings process-wide; each warms up and takes a few
-steps. The figure is the ratio of the medians of CPU time, which others on the machine hardly
-change; its range is that of the rounds. The goal is at most 1.15.
+micro-batches of equal sentences, four per step, in fp32 and bf16. Engines of both kinds are built
+in turn, because exact numerics change torch's settings process-wide; each takes some steps after a
+warm-up. The figure is the ratio of the medians of CPU time, which depends little on other
+processes, with its range over the rounds. The goal is at most 1.15.
 
     .venv/bin/python benchmarks/exact_cost.py [--rounds N]
 """
@@ -35,7 +35,7 @@ Numerics = Literal["fast", "exact"]
 
 
 def clock(placement: Placement) -> float:
-    """Return CPU seconds, or of a GPU the time when its work is done."""
+    """Return the CPU time in seconds or, on a GPU, the time when its work is done."""
     if placement.device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -59,7 +59,7 @@ def measured(
     steps: int,
     placement: Placement = PLACEMENT,
 ) -> float:
-    """Return the seconds of the median step of an engine that is built for this measurement."""
+    """Build an engine, and return the seconds of its median step."""
     engine = transformer_engine(config, VOCABULARY, settings, SLOTS, placement)
     batch = micro_batch(tokens)
     taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + steps)]

@@ -1,13 +1,13 @@
-"""Do exact numerics train as well as fast ones?
+"""Compare the training quality of exact and fast numerics.
 
-The recipe multi30k-ende on one rank, the same number of steps for each run: fast and exact numerics
-with the recipe's seed, and fast ones with another seed. Rounding gradients to grids must
-change the validation loss by no more than another seed does.
+The recipe multi30k-ende on one rank, with the same number of steps for each run: fast and exact
+numerics with the recipe's seed, and fast numerics with a different seed. The change of the
+validation loss by rounding gradients to grids must not exceed that by a different seed.
 
     .venv/bin/python benchmarks/exact_quality.py [--mirror FOLDER] [--steps N] [--at-once N]
 
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
-The runs are kept under --folder, so that the same command goes on after an interruption.
+The runs are kept under --folder, so that the same command continues after an interruption.
 """
 
 import json
@@ -31,7 +31,7 @@ VALIDATIONS = 16
 
 
 def train(folder: Path, name: str, settings: list[str]) -> list[ValidationLine]:
-    """Trains a run to its end and returns the validation lines of its record."""
+    """Train a run to its end, and return the validation lines of its record."""
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")
     complete(train_command(RECIPE, settings, run))
@@ -46,7 +46,7 @@ def loss_of(line: ValidationLine) -> float:
 
 
 def table(validations: dict[str, list[ValidationLine]]) -> str:
-    """Each run's losses, and how far apart they are."""
+    """Return each run's losses, and the differences between them."""
     lines = ["| step | " + " | ".join(validations) + " |", "|---" * (len(validations) + 1) + "|"]
     for row in zip(*validations.values(), strict=True):
         losses = " | ".join(f"{loss_of(line):.4f}" for line in row)

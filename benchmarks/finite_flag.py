@@ -1,8 +1,8 @@
-"""What it costs to look at every gradient: steps of the engine with and without that.
+"""Cost of checking every gradient for finite values: steps of the engine with and without checks.
 
 One process with the environment of a rank and one thread; the tiny and the base model on synthetic
-micro-batches of equal sentences, four a step. Two engines take steps in turn; the figure is the
-median of the pairs' ratios of CPU time, which others on the machine hardly change. The goal is at
+micro-batches of equal sentences, four per step. Two engines take steps in turn; the figure is the
+median of the pairs' ratios of CPU time, which depends little on other processes. The goal is at
 most 2 %.
 
     .venv/bin/python benchmarks/finite_flag.py [--pairs N]
@@ -29,13 +29,14 @@ VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)
 TINY = ModelConfig(
     encoder_layers=4, decoder_layers=4, width=128, feed_forward_width=256, heads=4, dropout=0.3
 )
-MODELS = {"tiny": (TINY, 1024), "base": (ModelConfig(), 512)}  # with tokens of a micro-batch
+# each with the number of tokens of a micro-batch
+MODELS = {"tiny": (TINY, 1024), "base": (ModelConfig(), 512)}
 LENGTH = 25
 SLOTS = 4
 
 
 class Unwatched(TrainingEngine):
-    """An engine that does not look at gradients."""
+    """Engine that does not check gradients."""
 
     def _to_watch(self, gradients: list[torch.Tensor]) -> list[torch.Tensor]:
         return [gradients[0].new_zeros(1)] * len(gradients)
@@ -75,7 +76,7 @@ def main() -> None:
                     watched, unwatched = (
                         cpu_seconds_of_step(engine, batch, VOCABULARY, SLOTS) for engine in engines
                     )
-                    if pair >= 2:  # warm by now
+                    if pair >= 2:  # the engines are warm after this
                         ratios.append(watched / unwatched)
                         ours.append(watched)
                 print(

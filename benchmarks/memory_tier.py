@@ -56,10 +56,10 @@ GOAL_SHARE_OF_COPY = 0.5
 
 
 class Supervisor(Listener):
-    """Confirms every step as soon as it is written.
+    """Supervision that confirms every step as soon as it is written.
 
     Attributes:
-        is_written: set at each file that is complete.
+        is_written: set when a file is complete.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ def saves(
     found = []
     for step in range(1, repetitions + 2):
         supervisor.is_written.clear()
-        time.sleep(0.05)  # for the thread of the save before
+        time.sleep(0.05)  # wait for the thread of the previous save
         cpu, started = time.process_time(), time.monotonic()
         stall = save(header_of(step, state))
         supervisor.is_written.wait()
@@ -160,7 +160,8 @@ def measure(megabytes: int, repetitions: int, agents: Sequence[object]) -> dict[
     writer = MemoryWriter(
         lambda: iter(state), folder=attempt, placement=Placement(), supervision=supervisor
     )
-    while len(list(attempt.iterdir())) < 2:  # the slots are allocated behind the training
+    # wait, because the slots are allocated in the background
+    while len(list(attempt.iterdir())) < 2:
         time.sleep(0.05)
     time.sleep(gigabytes)
     row["stall"], cpu, row["written"] = saves(writer.save, supervisor, state, repetitions)

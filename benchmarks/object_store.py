@@ -1,17 +1,17 @@
 """Cost of a run in an object store: stall of a checkpoint, restore of a checkpoint, requests.
 
 Stall: one rank with SIZE GB of state saves with an interval, in turns to a folder, and to a folder
-and then to the object store. The figure is the time that training stands still; the goal is that of
+and then to the object store. The figure is the time for which training waits; the goal is that of
 the folder plus 10 %.
 
 Restore: a checkpoint of two ranks is read as a restart reads it, in turns from the disk and from
-the object store, where each chunk is compared with its hash. The disk's pages are in memory. All
-bytes go through one process; a run's ranks read at the same time.
+the object store, whose chunks are compared with their hashes. The disk's pages are in memory. All
+bytes are read by one process, whereas the ranks of a run read at the same time.
 
 Requests: those of a driver that idles for some time, and those of one checkpoint with two ranks.
 
 The server is the one of AWS_ENDPOINT_URL, with credentials in the environment; the bucket of --url
-must exist. What is written there is removed. Without --url, a moto server on this machine is used,
+must exist. Written objects are removed. Without --url, a moto server on this machine is used,
 which keeps objects in memory and takes part of the CPU time.
 
     .venv/bin/python benchmarks/object_store.py [--url URL] [--gigabytes N] [--rounds N]
@@ -83,7 +83,7 @@ def moto() -> Iterator[str]:
 
 
 def share(gigabytes: float, rank: int, ranks: int) -> list[Fragment]:
-    """Return a rank's part of the state, which is split within each parameter."""
+    """Return a rank's share of the state, which contains a part of each parameter."""
     numel = int(gigabytes * 1e9 / 4 / PARAMETERS / ranks)
     return [
         Fragment(MASTER, f"parameter.{n}", rank * numel, torch.randn(numel))
@@ -97,7 +97,7 @@ def header_of(step: int, fragments: list[Fragment], ranks: int) -> CheckpointHea
 
 
 def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> None:
-    """Print the stall of a save to a folder, and that of a save that is uploaded afterwards."""
+    """Print the stalls of a save to a folder, and of a save that is also uploaded."""
     fragments = share(gigabytes, 0, 1)
     found: dict[str, list[float]] = {}
     writers: dict[str, CheckpointWriter] = {}
@@ -117,7 +117,7 @@ def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> Non
     for step in range(rounds + 1):
         for name, writer in writers.items():
             stall = writer.save(header_of(step, fragments, 1), final=False)
-            if step:  # after a warm-up
+            if step:  # the first round is a warm-up
                 found[name].append(stall)
             writer.finish()
             assert not heard.failed, heard.failed
@@ -144,7 +144,7 @@ def run_driver(url: str, folder: Path, gigabytes: float, idle: float) -> Path:
         calls.clear()
         deadline = time.monotonic() + idle
         while time.monotonic() < deadline:
-            with run.metrics.open("a") as record:  # as a run that records steps does
+            with run.metrics.open("a") as record:  # like a run that records steps
                 record.write("a step\n")
             time.sleep(1.0)
         hourly = {name: round(count * 3600 / idle) for name, count in calls.items()}

@@ -1,8 +1,8 @@
 """CPU time from a typed sentence to all numbers of the explain page, for 1 and 5 million weights.
 
 The page's own scripts run in Node: pieces, greedy translation and every tensor, for sentences of
-the phrase book. The networks are untrained, so that each translation takes as many pieces as it
-may: 20. The goals are 0.1 and 0.3 s. Drawing is left out.
+the phrase book. The networks are untrained, so that each translation has the maximum number of
+pieces, 20. The goals are 0.1 and 0.3 s. Drawing is not included.
 
     .venv/bin/python benchmarks/page_answer.py [--sentences N]
 """
@@ -37,7 +37,7 @@ FORMS = {
     ),
 }
 PIECES = 20
-# The first sentences warm the compiler of a browser, too.
+# The first sentences warm the compiler, as they do in a browser.
 WARM_UP = 5
 PROGRAM = """
 const fs = require("node:fs");

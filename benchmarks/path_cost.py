@@ -1,7 +1,7 @@
-"""What the whole path costs: `transloom train` against a bare loop over the same micro-batches.
+"""Cost of the whole path: `transloom train` against a bare loop over the same micro-batches.
 
 Both train the same model on the same steps of a prepared dataset with one CPU thread. The bare
-loop holds all micro-batches in memory and does forward, backward and torch's fused AdamW, and
+loop holds all micro-batches in memory and computes forward, backward and torch's fused AdamW, and
 nothing else: no Ray, no data worker, no DeepSpeed, no digest, no record. Runs alternate, so that
 a machine whose speed drifts slows both; the figure is the median of the pairs' ratios.
 
@@ -34,7 +34,7 @@ WARM_UP_STEPS = 10
 
 
 def bare_loop(recipe: Recipe, steps: int) -> float:
-    """Target tokens per second of the loop without transloom around it."""
+    """Return the target tokens per second of the bare loop."""
     torch.set_num_threads(recipe.cluster.threads_per_rank)
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
@@ -61,7 +61,7 @@ def bare_loop(recipe: Recipe, steps: int) -> float:
 
 
 def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> float:
-    """Target tokens per second of `transloom train`, by the clock between two lines."""
+    """Return the target tokens per second of `transloom train`, from the times of two lines."""
     run = folder / "run"
     complete(train_command(recipe, overrides, run))
     lines = train_lines(run / "metrics.jsonl")

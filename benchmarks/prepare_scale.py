@@ -1,16 +1,16 @@
-"""`transloom prepare` on many pairs: how fast each stage is, and how much memory all of it takes.
+"""`transloom prepare` on many pairs: the speed of each stage, and the memory of all processes.
 
-    generated pairs as two text files ──prepare, in a process of its own──▶ dataset
-    process tree ──PSS of every process, 5 times a second──▶ highest sum, highest single process
+    generated pairs as two text files ──prepare, in a separate process──▶ dataset
+    process tree ──PSS of every process, 5 times a second──▶ maximum of the sum, and of one process
 
-The pairs are made up but alike to real ones: 5 to 40 words of a Zipf vocabulary of 100,000; the
-target has a word of another language for each word of the source, in reverse order. The same
-seed gives the same text. PSS counts a page that n processes share as 1/n in each, so the sum is
-what the machine has to have; pages of the file cache that no process maps are not in it.
+The pairs are generated but similar to real ones: 5 to 40 words of a Zipf vocabulary of 100,000; the
+target has a word of another language for each word of the source, in reverse order. The same seed
+gives the same text. PSS counts a page that n processes share as 1/n in each, so the sum is the
+memory that the machine needs, without pages of the file cache that no process maps.
 
     .venv/bin/python benchmarks/prepare_scale.py [--pairs N] [--folder FOLDER] [--json]
 
-It runs what the command runs, with BPE of 32,000 pieces and the recipes' defaults otherwise. Ten
+It runs the code of the command, with BPE of 32,000 pieces and otherwise the recipes' defaults. Ten
 million pairs take 12 GB in the folder, which is empty again at the end.
 """
 
@@ -41,14 +41,14 @@ SAMPLES_PER_SECOND = 5
 
 PAIRS_PER_CHUNK = 100_000
 WORDS = 100_000
-SYLLABLES_GROW_AT = [50, 1_000, 20_000]  # the number of the first word with 2, 3, 4 syllables
-SHORTEST, LONGEST = 5, 40  # words of a sentence
+SYLLABLES_GROW_AT = [50, 1_000, 20_000]  # numbers of the first words with 2, 3 and 4 syllables
+SHORTEST, LONGEST = 5, 40  # minimum and maximum words of a sentence
 CONSONANTS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "tr"]
 VOWELS = {"src": ["a", "e", "i", "o", "u", "ea"], "tgt": ["a", "ä", "e", "ö", "ü", "ei"]}
 
 
 def make_words(side: str, rng: np.random.Generator) -> list[str]:
-    """Different words of 1 to 4 syllables; the first ones are frequent and short."""
+    """Return different words of 1 to 4 syllables; the first ones are frequent and short."""
     syllables = [c + v for c in CONSONANTS for v in VOWELS[side]]
     words: dict[str, None] = {}
     while len(words) < WORDS:
@@ -58,20 +58,21 @@ def make_words(side: str, rng: np.random.Generator) -> list[str]:
 
 
 def line_parts(words: list[str]) -> np.ndarray:
-    """Bytes of words: at n, word n within a line; at n + WORDS, the same word at a line's end."""
+    """Return words as bytes: at n, word n within a line; at n + WORDS, word n at a line's end."""
     parts = [f"{word} ".encode() for word in words] + [f"{word}\n".encode() for word in words]
     return np.array(parts, dtype=object)
 
 
 def write_corpus(folder: Path, pairs: int, seed: int) -> None:
-    """Writes corpus.src and corpus.tgt."""
+    """Write corpus.src and corpus.tgt."""
     rng = np.random.default_rng(seed)
     parts = {side: line_parts(make_words(side, rng)) for side in VOWELS}
     with (folder / "corpus.src").open("wb") as source, (folder / "corpus.tgt").open("wb") as target:
         for first in range(0, pairs, PAIRS_PER_CHUNK):
             lengths = rng.integers(SHORTEST, LONGEST + 1, min(PAIRS_PER_CHUNK, pairs - first))
             ends = np.cumsum(lengths)
-            # exp of an even draw: word n has a share proportional to 1/n, which is Zipf's law.
+            # The exponential of a uniform draw: word n has a share proportional to 1/n, which is
+            # Zipf's law.
             words = np.exp(rng.random(ends[-1]) * np.log(WORDS)).astype(np.int64) - 1
             reversed_order = np.repeat(2 * ends - lengths - 1, lengths) - np.arange(ends[-1])
             for file, side, order in (
@@ -84,7 +85,7 @@ def write_corpus(folder: Path, pairs: int, seed: int) -> None:
 
 
 def prepare_here(folder: Path, pieces: int, started: float) -> None:
-    """Prepare, and print when each stage had done its first and its last part."""
+    """Prepare, and print the times when each stage completed its first and its last part."""
     seen: set[tuple[str, bool]] = set()
 
     def report(progress: PrepareProgress) -> None:
@@ -101,24 +102,24 @@ def prepare_here(folder: Path, pieces: int, started: float) -> None:
 
 @dataclass(frozen=True)
 class MemorySample:
-    """What a process tree held at one moment."""
+    """Memory of a process tree at one time."""
 
-    seconds: float  # since the start
+    seconds: float  # seconds since the start
     tree_bytes: int
     largest_bytes: int
 
 
 def sample_memory(process: psutil.Process, started: float) -> MemorySample:
-    """Samples the PSS of the process and all below it."""
+    """Sample the PSS of the process and its descendants."""
     sizes = [0]
     for member in (process, *process.children(recursive=True)):
-        with suppress(psutil.Error):  # it has just ended
+        with suppress(psutil.Error):  # the process has ended
             sizes.append(member.memory_full_info().pss)
     return MemorySample(time.monotonic() - started, sum(sizes), max(sizes))
 
 
 def prepare_and_watch(folder: Path, pieces: int) -> tuple[dict[str, float], list[MemorySample]]:
-    """Prepare in another process; return when each stage ended, and samples of its memory."""
+    """Prepare in a separate process; return the end of each stage, and samples of its memory."""
     started = time.monotonic()
     command = [sys.executable, __file__, "--folder", str(folder), "--pieces", str(pieces)]
     command += ["--prepare-since", str(started)]
@@ -139,7 +140,7 @@ def prepare_and_watch(folder: Path, pieces: int) -> tuple[dict[str, float], list
 def summary(
     pairs: int, ends: dict[str, float], samples: list[MemorySample]
 ) -> dict[str, dict[str, float]]:
-    """Seconds, pairs per second and highest memory of each stage, and of the whole."""
+    """Return seconds, pairs per second and maximum memory of each stage, and of the whole."""
     result = {}
     begin = 0.0
     for stage, end in [*ends.items(), ("whole", max(ends.values()))]:

@@ -1,9 +1,9 @@
-"""How long `transloom serve` takes to answer, and how much it translates, beside the batch command.
+"""Response times and throughput of `transloom serve`, compared with the batch command.
 
-The sentences of a file go to one server, each in a request of its own, from so many clients at
-once; in turn with them, `transloom translate`'s own translator gets all of them in one call, with
-as many processes as the server has replicas. The server stands idle meanwhile. Starting either is
-not measured. A round is one of each; figures are the median of the rounds.
+The sentences of a file are sent to one server, each in a separate request, from a number of
+concurrent clients. In turn with this, the translator of `transloom translate` gets all of them in
+one call, with as many processes as the server has replicas, while the server is idle. The start of
+either is not measured. A round has one measurement of each; figures are the median of the rounds.
 
     .venv/bin/python benchmarks/serving.py RUN FILE [--sentences N] [--clients 1 8 64]
         [--replicas N] [--rounds N] [--json]
@@ -28,7 +28,7 @@ from transloom.inference.translator import Translator
 
 @dataclass(frozen=True)
 class Served:
-    """What so many clients saw."""
+    """Measurements of a number of clients."""
 
     clients: int
     p50_milliseconds: float
@@ -45,7 +45,7 @@ def server(run: Path, replicas: int) -> Iterator[str]:
 
 
 def serve(address: str, sentences: list[str], clients: int) -> Served:
-    """Send each sentence in a request of its own."""
+    """Send each sentence in a separate request."""
     client = ServedTranslator(address, patience_seconds=600)
 
     def ask(sentence: str) -> float:
@@ -62,7 +62,7 @@ def serve(address: str, sentences: list[str], clients: int) -> Served:
 
 
 def translate(translator: Translator, sentences: list[str]) -> float:
-    """Sentences per second of one call."""
+    """Return the sentences per second of one call."""
     began = time.perf_counter()
     translator.translate(sentences)
     return len(sentences) / (time.perf_counter() - began)

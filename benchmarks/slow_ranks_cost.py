@@ -1,9 +1,9 @@
-"""Measure what the comparison of ranks costs in a step: timers, times of the table, detector, line.
+"""Cost per step of comparing ranks: timers, times in the exchanged table, detector, line.
 
-Each part runs alone in this process, as often as a step of that many ranks with four passes each
-needs it. The figure is CPU time, which other processes on the machine hardly change. Rank 0 has all
-parts, the other ranks only the first two. Nothing is sent: the times travel in an exchange that
-there is anyway, in three further columns of its table.
+Each part runs alone in this process, as often as a step of this number of ranks with four passes
+each needs it. The figure is CPU time, which depends little on other processes. Rank 0 has all
+parts, the other ranks only the first two. Nothing is sent: in a run, the times are three additional
+columns in the table of an existing exchange.
 
     .venv/bin/python benchmarks/slow_ranks_cost.py [--ranks 2,8,64,1024] [--steps N]
 """
@@ -20,12 +20,13 @@ from trainer.training import step_exchange
 from trainer.training.slow_ranks import WINDOW, SlowRankDetector, time_fields
 
 PASSES = 4
-COLLECTIVES = {"stage 1": 4, "stage 3": 400}  # of a step; a base model has about 100 in a pass
+# collectives of a step; a base model has about 100 in a pass
+COLLECTIVES = {"stage 1": 4, "stage 3": 400}
 
 
 def microseconds(work: Callable[[], object], steps: int) -> float:
     """Return the CPU time of one call, in microseconds."""
-    for _ in range(WINDOW + 1):  # fills the window of the detector
+    for _ in range(WINDOW + 1):  # a warm-up that fills the detector's window
         work()
     started = time.process_time()
     for _ in range(steps):
@@ -34,7 +35,7 @@ def microseconds(work: Callable[[], object], steps: int) -> float:
 
 
 def time_step(timer: StepTimer, collectives: int) -> None:
-    """Do what a timer does in a step."""
+    """Call a timer as in a step."""
     with timer.step():
         for _ in range(PASSES):
             with timer.compute():

@@ -1,8 +1,8 @@
-"""Pairs per second and core that subword sampling draws.
+"""Speed of subword sampling, in pairs per second and core.
 
 Both sides of Multi30k's training set in windows of 2,000 pairs, with a joint model of 8,000 pieces,
-as a data worker draws them: normalised, segmented at random, flat with EOS. CPU time is counted,
-which others on the machine hardly change.
+as a data worker samples them: normalised, segmented at random, and flat with EOS. The figure is CPU
+time, which depends little on other processes.
 
     .venv/bin/python benchmarks/subword_sampling.py DATA [--pairs N] [--rounds N]
 
@@ -22,7 +22,7 @@ WINDOW = 2000
 
 
 def draw(model: bytes, sides: list[list[str]], alpha: float) -> float:
-    """Return the CPU seconds of one pass with a new tokenizer, which has kept no words yet."""
+    """Return the CPU seconds of one pass with a new tokenizer, whose cache of words is empty."""
     tokenizer = SentencePieceTokenizer(model, "benchmark")
     seeds = splitmix64(1, len(sides[0]))
     started = time.process_time()

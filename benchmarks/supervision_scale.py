@@ -53,11 +53,11 @@ START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0
 DEATH_RANKS = 8
 URGENT_SECONDS = 0.2  # limit for an urgent report
-PAUSE_SECONDS = 1.0  # between stopping the head and killing a rank
+PAUSE_SECONDS = 1.0  # seconds between stopping the head and killing a rank
 
 
 def report_steps(mailboxes: Sequence[Mailbox]) -> None:
-    """Report steps of all ranks in turn, for ever, and the time in some of them."""
+    """Report steps of all ranks in turn, without an end, with timestamps in some of them."""
     for step in range(1, 10**9):
         for mailbox in mailboxes:
             mailbox.progress("data", step)
@@ -68,10 +68,10 @@ def report_steps(mailboxes: Sequence[Mailbox]) -> None:
 
 
 class Rank(ReportingMethods):
-    """A rank that reports steps without training."""
+    """Actor with a rank that reports steps without training."""
 
     def __init__(self) -> None:
-        # Not all ranks are supervised at once.
+        # Long, because the supervision of some ranks begins later than that of others.
         super().__init__(Watchdog(timeout_seconds=600.0).heartbeat)
 
     def train(self) -> None:
@@ -79,7 +79,7 @@ class Rank(ReportingMethods):
 
 
 class Host:
-    """Many ranks that report steps, in one process."""
+    """Actor with many ranks that report steps."""
 
     def __init__(self, ranks: int) -> None:
         self._mailboxes = [Mailbox() for _ in range(ranks)]
@@ -105,7 +105,7 @@ class Host:
 
 
 class BenchmarkProcess(RankProcess):
-    """A process of the pool, with another actor."""
+    """Process of the pool, with a different actor."""
 
     def __init__(self, actor: Any, name: ProcessName, result: Any) -> None:
         """Describe a rank that trains.
@@ -117,7 +117,7 @@ class BenchmarkProcess(RankProcess):
         self.rank_bundle = RankBundle(name.node)
         self._name = name
         self.result = result
-        self.reports = ReceivedReports()  # by all groups of the benchmark
+        self.reports = ReceivedReports()  # shared by all groups of the benchmark
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def measure_ranks(node: str, sizes: list[int], seconds: float, deaths: int) -> N
     if len(shares) > 1:
         slope = statistics.linear_regression(list(shares), list(shares.values())).slope
         print(f"per rank: {slope:.4%} of a core for the driver")
-    kept = min(DEATH_RANKS, len(processes))  # fewer ranks keep the machine less busy
+    kept = min(DEATH_RANKS, len(processes))  # with fewer ranks, so that the machine is less busy
     kill_processes(agents, (process.name for process in processes[kept:] if process.name))
     measure_deaths(node, agents, processes[:kept], deaths)
     for agent in agents.by_node.values():

@@ -1,11 +1,11 @@
-"""How long a run takes from `transloom submit` to its first step, and from `train --address`.
+"""Time from `transloom submit`, and from `train --address`, to a run's first step.
 
 A Ray head is started on this machine, and new runs of a tiny model on the phrase book are trained
-on it for two steps, in turn by either command. The clock runs from the start of the command to the
-time of the first step that the run records. With `submit` that has the look at the head, the job's
-start by Ray and the look for room in it; and in a third case the code, which travels because the
-client has another one than the head. The goal: the median of `submit` is at most 1.5 times that of
-`train`.
+on it for two steps, by both commands in turn. The measured time is from the start of the command to
+the time of the first step in the run's record. With `submit`, it includes the check of the head,
+the job's start by Ray, and the search for free resources. In a third case, it includes the upload
+of the code, because the client has a different version than the head. The goal: the median of
+`submit` is at most 1.5 times that of `train`.
 
     .venv/bin/python benchmarks/time_to_submit.py [--runs N] [--json]
 """
@@ -45,7 +45,7 @@ SETTINGS = [
 
 
 def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command; `code` is that of another transloom than the head's, or None."""
+    """Return the command; `code` is a different transloom to upload, or None."""
     environment = {"RAY_AUTH_TOKEN": head.token}
     if code:
         environment["PYTHONPATH"] = str(code)
@@ -60,7 +60,7 @@ def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.Complet
 
 
 def another_code(folder: Path) -> Path:
-    """This transloom, but for a comment."""
+    """Return a copy of this transloom that differs in a comment."""
     for name, path in installed_sources().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
@@ -70,7 +70,7 @@ def another_code(folder: Path) -> Path:
 
 
 def first_step(run: Path) -> float:
-    """When the run has recorded its first step; waits for it."""
+    """Wait for the run's first recorded step, and return its time."""
     while True:
         if lines := train_lines(run / "metrics.jsonl"):
             return lines[0].time
@@ -78,12 +78,12 @@ def first_step(run: Path) -> float:
 
 
 def measure(runs: int) -> dict[str, list[float]]:
-    """Seconds from the command to the first step, by case."""
+    """Return the seconds from the command to the first step, by case."""
     seconds: dict[str, list[float]] = {"train": [], "submit": [], "submit with code": []}
     with tempfile.TemporaryDirectory(prefix="ray-") as name:
         folder = Path(name)
         settings = [*SETTINGS, f"data.dataset={folder / 'dataset'}"]
-        path = find_recipe("phrasebook").resolve()  # the other code has no recipes
+        path = find_recipe("phrasebook").resolve()  # the uploaded code contains no recipes
         recipe = load_recipe(path, settings)
         prepare_dataset(recipe, Terminal(stderr=True), overwrite=False, processes=None)
         head = RayHead(folder, cpus=2)
@@ -104,7 +104,7 @@ def measure(runs: int) -> dict[str, list[float]]:
                         took = time.time() - started
                         Terminal(stderr=True).print(f"{case}: the command took {took:.1f} s")
                     seconds[case].append(first_step(run) - started)
-                    if case != "train":  # the next one begins on a cluster that is free
+                    if case != "train":  # wait, so that the next run starts on a free cluster
                         same("jobs", "logs", answer["job"], "-f", "--address", head.dashboard)
         finally:
             head.stop()

@@ -1,17 +1,17 @@
-r"""The price of a network between ranks: two hosts of one core against one host of two.
+r"""Cost of a network between ranks: two hosts of one core against one host of two.
 
 Hosts are namespaces on this machine (root, Linux): each has its own address on a bridge, and its
-processes are bound to its cores. On either cluster the same command trains the same recipe on two
-ranks of one thread, joined to a Ray head on the first host; there run head, driver and, usually,
-the data worker, too. The two clusters alternate, booted anew for each turn; a turn's speed is the
-target tokens per second of its steady state, from 10 s after the first step, and the figure is the
-median of the ratios of the pairs. The goal is at least 0.85.
+processes are bound to its cores. On both clusters, the same command trains the same recipe on two
+ranks of one thread. Head, driver and, usually, the data worker run on the first host. The two
+clusters alternate, and start again for each turn. A turn's speed is the target tokens per second of
+its steady state, from 10 s after the first step, and the figure is the median of the ratios of the
+pairs. The goal is at least 0.85.
 
     .venv/bin/python benchmarks/two_hosts.py [--pairs 5] [--seconds 30] [--recipe RECIPE]
         [KEY=VALUE …]
 
-RECIPE's dataset is prepared where it is missing. On a machine that others use too, the ratio says
-what they left to each turn.
+RECIPE's dataset is prepared if it is missing. On a machine with other users, the ratio also
+depends on the cores that they use in each turn.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from run_store.folder import RunFolder
 from run_store.record.metrics_file import train_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-# The cores of each host.
+# Cores of each host.
 ONE_HOST, TWO_HOSTS = ((0, 1),), ((0,), (1,))
 GOAL = 0.85
 START_SECONDS = 600.0
@@ -53,7 +53,7 @@ SETTINGS = [
 def tokens_a_second(
     cores: Sequence[Sequence[int]], arguments: argparse.Namespace, settings: list[str], folder: Path
 ) -> float:
-    """Return the speed of one turn, on hosts that have these cores."""
+    """Return the speed of one turn on hosts with these cores."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.cluster.hosts import Hosts, Names
     from support.cluster.ray_on_hosts import join, start_head
@@ -62,7 +62,7 @@ def tokens_a_second(
         **os.environ,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_worker_niceness": "0",  # as with an embedded Ray
+        "RAY_worker_niceness": "0",  # as for an embedded Ray
     }
     run = folder / "run"
     with Hosts(len(cores), Names.GOOD, shared=folder.parent) as hosts:
@@ -82,7 +82,7 @@ def tokens_a_second(
 
 
 def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None:
-    """Wait until the run has trained that long after its first step."""
+    """Wait until the run has trained for this time after its first step."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and driver.poll() is None:
         lines = train_lines(run / "metrics.jsonl")

@@ -1,15 +1,15 @@
-"""What checks for silent data corruption cost: steps with a check and without, on two ranks.
+"""Cost of checks for silent data corruption: steps with and without a check, on two ranks.
 
 Two processes of one thread each, with the environment of a rank; the tiny and the base model on
-synthetic micro-batches of equal sentences. The ranks divide 8 slots evenly, so a check is one more
-pass; of 7 slots, it uses the pass of a dummy. The checksums of `engine.verify_reductions` are
-measured with 8 slots, too. Steps with a check and without follow each other by turns in one engine.
-The figure is the ratio of their CPU time on rank 0, median of the pairs, as others on the machine
-hardly change it.
+synthetic micro-batches of equal sentences. The ranks divide 8 slots evenly, so a check needs an
+additional pass; with 7 slots, it uses the pass of a dummy. The checksums of
+`engine.verify_reductions` are measured with 8 slots, too. Steps with and without a check alternate
+in one engine. The figure is the ratio of their CPU time on rank 0, the median of the pairs, which
+depends little on other processes.
 
 `passes` is the cost in passes of one slot, (ratio - 1) × slots of a rank: 1.1 is expected for a
-check with a pass more, and 0 for one that uses a dummy. A run that checks every N steps pays
-passes / (slots of a rank × N) of its time. Checksums are made in every step.
+check with an additional pass, and 0 for a check that uses a dummy. A run that checks every N steps
+spends passes / (slots of a rank × N) of its time on checks. Checksums are computed in every step.
 
     .venv/bin/python benchmarks/verify_cost.py [--pairs N] [--sums]
 """
@@ -41,13 +41,13 @@ from trainer.training.step_exchange import exchange
 from trainer.training.step_passes import StepPasses
 
 RANKS = 2
-WARM_UP = 2  # pairs of steps
-PASSES = 4  # of a rank in a step without a check, of 8 slots and of 7
-CASES = (("a slot", 8), ("a slot", 7), ("the sums", 8))  # what is checked, and the slots of a step
+WARM_UP = 2  # number of pairs of steps
+PASSES = 4  # passes of a rank in a step without a check, with 8 slots and with 7
+CASES = (("a slot", 8), ("a slot", 7), ("the sums", 8))  # kind of check, and slots of a step
 
 
 class OneBatch:
-    """The parts of a task that a pass needs."""
+    """Parts of a task that a pass needs."""
 
     def collate_for_training(self, batch: MicroBatch, device: torch.device) -> PairBatch:
         return to_device(batch, VOCABULARY, device)
@@ -57,7 +57,7 @@ class OneBatch:
 
 
 class Steps:
-    """Steps of one engine, of which every second one has a check."""
+    """Engine whose steps alternate: every second step has a check."""
 
     def __init__(
         self, model: str, precision: Any, check: str, slots: int, placement: Placement
@@ -81,7 +81,7 @@ class Steps:
         self._passes = StepPasses(self.engine, task, seed=1, placement=placement, checks=checks)
 
     def seconds_of(self, step: int) -> float:
-        """Return the CPU seconds of a step; its check must pass."""
+        """Return the CPU seconds of a step, and require that its check passes."""
         if not self._checks_slots:
             self._verify_sums(step % 2 == 0)
         started = time.process_time()
@@ -116,7 +116,7 @@ class Steps:
         return time.process_time() - started
 
     def _verify_sums(self, on: bool) -> None:
-        """Turn the checksums of the engine on or off."""
+        """Turn the engine's checksums on or off."""
         assert self.engine.grids
         self.engine._reductions, self.engine.grids.observe = self._checksums if on else (None, None)
 
@@ -130,7 +130,7 @@ def measure(
     pairs: int,
     results: Any,
 ) -> None:
-    """Run one rank; rank 0 puts the CPU seconds of pairs of steps into the queue."""
+    """Run one rank; rank 0 sends the CPU seconds of pairs of steps through the queue."""
     placement = Placement(
         rank=rank, world_size=RANKS, local_rank=rank, local_world_size=RANKS, rendezvous=rendezvous
     )
@@ -145,7 +145,7 @@ def measure(
 def pairs_of(
     model: str, precision: str, case: tuple[str, int], pairs: int
 ) -> list[tuple[float, float]]:
-    """Return CPU seconds of steps without and with a check, on two new processes."""
+    """Return CPU seconds of steps without and with a check, in two new processes."""
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     with tempfile.TemporaryDirectory() as folder:

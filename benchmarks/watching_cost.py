@@ -1,8 +1,8 @@
-"""What a watcher takes while somebody watches a run: its share of a core, and its start.
+"""Cost of `transloom watch` while a run trains: its share of a core, and the cost of its start.
 
-A training of the recipe goes on; `transloom watch` runs beside it several times, on a terminal of
-200 x 50. Its start is measured by itself, as somebody who watches starts once. What the run loses
-is less than the share: the watcher has a niceness of 10, and the run's speed varies by more.
+A training of the recipe runs; `transloom watch` runs several times at the same time, in a terminal
+of 200 x 50. Its start is measured separately, because a user starts it only once. The run loses
+less than this share: the watcher has a niceness of 10, and the run's speed varies by more.
 
     python benchmarks/watching_cost.py [--windows N] [--seconds S] [--inline] [KEY=VALUE …]
 """
@@ -37,7 +37,7 @@ from run_store.record.metrics_file import train_lines
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.terminal import Terminal
 
-# A watcher that has just started reads what it will not read again.
+# A new watcher first reads data that it does not read again.
 SETTLING_SECONDS = 8.0
 START_SECONDS = 300.0
 ROWS, COLUMNS = 50, 200
@@ -98,7 +98,8 @@ def main() -> None:
     )
     never = 10_000_000
     overrides = [
-        "batching.max_tokens_per_micro_batch=256",  # several steps a second, each with its line
+        # several steps a second, each with a line in the record
+        "batching.max_tokens_per_micro_batch=256",
         *arguments.overrides,
         f"trainer.max_steps={never}",
         f"trainer.validate_every_steps={never}",

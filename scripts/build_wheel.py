@@ -1,4 +1,4 @@
-"""Fill dist/ with a release: what an installation of transloom without a clone needs.
+"""Fill dist/ with a release: the files with which transloom can be installed without a clone.
 
     transloom-VERSION-….whl     transloom
     deepspeed-VERSION-….whl     DeepSpeed, which is published as source only, built from that source
@@ -41,7 +41,7 @@ def release_lock(title: str, lock: str, runtime: str, built: list[Path]) -> str:
     pins = read_pins(lock)
     blocks = {}
     for name, marker in re.findall(r"^([a-z0-9.-]+)==[^ \n]+( ; .+)?$", runtime, re.MULTILINE):
-        if name in pins:  # packages for CUDA are in one of the locks only
+        if name in pins:  # only one of the locks has packages for CUDA
             blocks[name] = _block(name, pins[name].version, sorted(pins[name].hashes), marker)
     for wheel in built:
         name, version, *_ = parse_wheel_filename(wheel.name)

@@ -17,11 +17,11 @@ from run_store.record.metrics_lines import Line, ReplayMismatch, Resumed, TrainL
 WIDTH, HEIGHT = 860, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 838, 50, 262  # edges of the plot
 STEP_SECONDS = 0.055
-PAUSE_SECONDS = 1.5  # after the start, and after each kill
-HOLD_SECONDS = 6.0  # with the finished picture
+PAUSE_SECONDS = 1.5  # seconds without movement after the start, and after each kill
+HOLD_SECONDS = 6.0  # seconds that show the finished picture
 REPETITIONS = 3
-BACK_SECONDS = 0.8  # in which the curve goes back to the checkpoint
-CLIP_WIDTH = RIGHT + 4  # as wide as the plot with half of the pen
+BACK_SECONDS = 0.8  # seconds in which the curve goes back to the checkpoint
+CLIP_WIDTH = RIGHT + 4  # width of the plot and half of the pen
 LABEL_LINE = 19  # pixels between two lines of a label
 # What happens after a kill, by the killed process.
 REMEDIES = {
@@ -29,7 +29,7 @@ REMEDIES = {
     "rank": "replaced, continues from step {}",
 }
 
-Keyframe = tuple[str, str]  # a percentage of the animation, and declarations
+Keyframe = tuple[str, str]  # percentage of the animation, and declarations
 
 STYLE = """\
 path, line { fill: none; stroke-linejoin: round; stroke-linecap: round }

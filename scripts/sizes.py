@@ -1,4 +1,4 @@
-"""Print what an installation downloads and how much disk it takes, before it starts.
+"""Print the download size and the disk space of an installation before it starts.
 
 scripts/sizes.py LOCK FOLDER    make setup with a lock, cpu or cuda, into a folder
 """
@@ -35,7 +35,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def setup_lines(lock: str, folder: Path) -> list[str]:
-    """Return what `make setup` needs, and what the disk lacks for it."""
+    """Return the sizes that `make setup` needs, and the space that the disk lacks."""
     size = SETUP[lock]
     lines = [f"  The lock {lock}: {size}. pip's cache takes the size of the download, too."]
     free = shutil.disk_usage(folder).free

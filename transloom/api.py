@@ -44,7 +44,7 @@ _LINES_KEPT = 50
 # Variables that request colours in a pipe. Jupyter sets them for the programs that a notebook
 # starts.
 _COLOUR_VARIABLES = {"FORCE_COLOR", "CLICOLOR_FORCE"}
-# First parts of the paths of runs in an object store, such as Path("s3://bucket/run").
+# First parts of a path in an object store, such as Path("s3://bucket/run").
 _URL_PARTS = [("s3:",), ("gs:",), ("az:",)]
 # HTTP statuses that ask the client to retry later.
 _RETRY_LATER = (429, 503, 504)
@@ -200,7 +200,7 @@ def submit(
         address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
         run: the run's folder, on storage that all nodes share.
         owner: the job's owner; by default this user.
-        priority: from 0 to 100; by default 50. Jobs with a higher one get ranks first.
+        priority: from 0 to 100; by default 50. Jobs with a higher priority get ranks first.
     """
     flags = _options(address=address, run=run, owner=owner, priority=priority)
     told = _call(["submit", *_recipe(recipe, overrides), *flags], quiet=True)
@@ -365,7 +365,7 @@ class _SentenceTranslator(ABC):
         """Return the best translation of each sentence.
 
         Args:
-            tag: tag to prepend to every sentence, which a corpus had in training.
+            tag: tag to prepend to every sentence; it must be the tag of a training corpus.
             prefixes: the required beginning of each translation; "" requires none.
 
         Raises:
@@ -451,7 +451,7 @@ class Translator(_SentenceTranslator):
         """Return the page of `transloom explain` for a sentence; notebooks display it in the cell.
 
         Args:
-            tag: tag to prepend to the sentence, which a corpus had in training.
+            tag: tag to prepend to the sentence; it must be the tag of a training corpus.
             live: include the model in the page, so that readers can type other sentences. A
                 notebook stores the page in its file: with the model of the phrase book, the page
                 has 5 MB; without the model, it has less than 1 MB.
@@ -515,7 +515,7 @@ class ServedTranslator(_SentenceTranslator):
 
         Args:
             address: URL of the server, such as `http://127.0.0.1:8644`.
-            run: the run's name on the server; None for the first one.
+            run: the run's name on the server; None for the server's first run.
             token: the bearer token of the server, if it requires one.
             patience_seconds: time for which a request is retried if the server is overloaded, has
                 no replica, or cannot be reached. Translation has no side effects, so retries are
@@ -527,7 +527,7 @@ class ServedTranslator(_SentenceTranslator):
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._patience_seconds = patience_seconds
-        # As in foundation/proxies.py, which programs of users do not import.
+        # Choose proxies like foundation/proxies.py, which is not importable in users' programs.
         url = urlsplit(self._url)
         host = url.hostname or ""
         is_local = host in ("localhost", "::1") or host.startswith("127.")

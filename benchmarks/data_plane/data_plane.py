@@ -1,17 +1,18 @@
-"""How fast pairs come from the disk into micro-batches, beside WebDataset and LitData.
+"""How fast pairs are read from the disk into micro-batches, compared with WebDataset and LitData.
 
-One run, the same pairs: Multi30k, repeated. Each measurement is a process of its own on one core,
-and they alternate, so that a machine whose speed drifts slows all. A measurement reads whole
-epochs for at least 2 seconds, after a warm-up; files are in the page cache, windows in none.
+One run, the same pairs: Multi30k, repeated. Each measurement is a separate process on one core.
+Measurements alternate, so that a drift of the machine's speed affects all of them. A measurement
+reads whole epochs for at least 2 seconds, after a warm-up; files are in the page cache, but no
+cache contains windows.
 
     transloom N       prepared shards → verified → windows → micro-batches of N tokens
     … sampled         the same with another segmentation of every sentence, alpha 0.1
-    … encoded         the sentences of the shards → best segmentation; what prepare saves
+    … encoded         the sentences of the shards → best segmentation, which `prepare` stores
     webdataset, litdata    pairs one by one: decoded, neither batched nor sorted
     through Ray N     a data worker → a rank's steps of 8 micro-batches of N tokens; all cores;
-                      target tokens, in arrays that the rank may use, and has not copied
+                      target tokens, in arrays that the rank uses without copying them
 
-The others run in an environment of their own, which is made when it is missing.
+The peers run in a separate environment, which is created if it is missing.
 
     .venv/bin/python benchmarks/data_plane/data_plane.py [--mirror FOLDER] [--json]
 
@@ -66,7 +67,7 @@ Measurement = dict[str, float]
 
 
 def read_micro_batches(recipe: Recipe) -> Measurement:
-    """Measures pairs that are read into micro-batches."""
+    """Measure the pairs per second that are read into micro-batches."""
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
     epochs = count()
@@ -84,7 +85,7 @@ def read_micro_batches(recipe: Recipe) -> Measurement:
 
 
 def encode_text(recipe: Recipe) -> Measurement:
-    """Measures pairs whose sentences are read and encoded, in blocks, and put into no batch."""
+    """Measure the pairs per second that are read and encoded in blocks, without batching."""
     store, manifest = open_dataset(recipe.data)
     tokenizers = load_tokenizers(store, manifest)
 
@@ -98,7 +99,7 @@ def encode_text(recipe: Recipe) -> Measurement:
 
 
 def read_through_ray(recipe: Recipe) -> Measurement:
-    """Measures target tokens in the steps of a run's only rank, which this process is."""
+    """Measure the target tokens per second in the steps of a single rank, which is this process."""
     _, manifest = open_dataset(recipe.data)
     config = recipe.cluster
     with ray_session(None):
@@ -124,7 +125,7 @@ def read_through_ray(recipe: Recipe) -> Measurement:
 
 
 def _tokens_of_epoch(steps: Iterator[RankStep]) -> int:
-    """Target tokens of the steps up to the one that ends in the next epoch."""
+    """Count the target tokens of the steps up to the first step of the next epoch."""
     tokens = 0
     for step in steps:
         tokens += sum(micro_batch.tokens("tgt") for micro_batch in step.micro_batches)
@@ -147,7 +148,7 @@ OURS: dict[str, tuple[Callable[[Recipe], Measurement], list[str]]] = {
 
 
 def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> None:
-    """Repeat the corpus, prepare it, and write the prepared pairs once more for the peers."""
+    """Repeat the corpus, prepare it, and write the prepared pairs in the formats of the peers."""
     data = load_recipe(find_recipe(RECIPE), corpus_overrides(RECIPE, mirror)).data
     text = read_whole(data.train[0], mirror=data.mirror, cache=cache_folder(data.cache))
     for field, sentences in zip(FIELDS, zip(*text.texts, strict=True), strict=True):
@@ -169,7 +170,7 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> N
 def run_measurement(
     name: str, folder: Path, pieces: int, core: int, python: Path | None
 ) -> Measurement:
-    """Run one measurement in a process of its own."""
+    """Run one measurement in a separate process."""
     if name in PEERS:
         command = [str(python), str(HERE / "peers.py"), "read", name, str(folder)]
     else:
@@ -193,7 +194,7 @@ def measure_here(name: str, folder: Path, pieces: int, core: int) -> None:
 
 
 def goals_of(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Quantities that have a goal: what was found, and the goal."""
+    """Return the quantities that have a goal, each with its value and its goal."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     prepared = min(medians["transloom 1,024"], medians["transloom 4,096"])
     through_ray = medians["through Ray 4,096"]

@@ -40,10 +40,10 @@ from support.files.faulty_server import Fault, FaultyServer
 
 LATENCY_SECONDS = 0.05
 ERROR_SHARE = 0.01
-SEED = 2  # of the failed requests
+SEED = 2  # determines the requests that fail
 WINDOWS = 20
 WINDOW_SHARDS = 16
-WINDOW_SECONDS = 0.5  # of training
+WINDOW_SECONDS = 0.5  # simulated training time of a window
 WORKERS = 4
 CACHED_FILES, ADDS = 50_000, 2_000
 Figures = dict[str, float]
@@ -58,7 +58,7 @@ class SlowServer(FaultyServer):
 
 
 def make_dataset(folder: Path, shards: int) -> Recipe:
-    """Write a dataset with a list of shards in JSON, of which those of some windows exist."""
+    """Write a dataset with a list of shards in JSON; only the shards of some windows exist."""
     overrides = [f"data.dataset={folder}", f"batching.window_shards={WINDOW_SHARDS}"]
     recipe = prepared_recipe("phrasebook", overrides)
     manifest = Manifest.load(open_store(folder))
@@ -116,7 +116,7 @@ def measure_manifest(folder: Path, recipe: Recipe, scratch: Path) -> dict[str, F
 
 
 def open_reader(server: FaultyServer, recipe: Recipe, cache: Path) -> WindowReader:
-    """Return the reader of a data worker, whose cache is that of its node."""
+    """Return the reader of a data worker with the shard cache of its node."""
     store = RemoteStore(server.url, ShardCache(cache, 10**10), (0.1,) * 5)
     return WindowReader(store, Manifest.load(open_store(server.folder)), recipe.data_settings)
 

@@ -1,4 +1,4 @@
-"""The other formats of data_plane.py, which runs this in an environment of their own.
+"""The peers' formats of data_plane.py, which runs this script in a separate environment.
 
     pairs ──write──▶ WebDataset: one pair a sample; LitData: one pair an item of optimised chunks
     files ──read──▶ lists of decoded pairs ──▶ their number and the seconds, as JSON
@@ -33,19 +33,20 @@ MINIMUM_SECONDS = 2.0
 
 
 def timed(one_pass: Callable[[], int]) -> dict[str, float]:
-    """Times whole passes until MINIMUM_SECONDS are over; a pass returns what it has counted."""
+    """Time complete passes for at least MINIMUM_SECONDS; a pass returns its number of pairs."""
     count, started, cpu_before = 0, time.perf_counter(), time.process_time()
     while (seconds := time.perf_counter() - started) < MINIMUM_SECONDS:
         count += one_pass()
     return {
         "count": count,
         "seconds": seconds,
-        "cpu_seconds": time.process_time() - cpu_before,  # fewer when others use the core
+        # lower than the wall time if other processes use the core
+        "cpu_seconds": time.process_time() - cpu_before,
     }
 
 
 def stored_pairs(folder: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Source, target and their ids, from the files that data_plane.py has written."""
+    """Return sources, targets and their ids from the files that data_plane.py has written."""
     columns: list[Iterable] = [
         (folder / f"{side}.txt").read_text().split("\n")[:-1] for side in ("src", "tgt")
     ]
@@ -120,8 +121,9 @@ def read_litdata_loader(folder: Path, name: str) -> Iterator[list]:
 
 
 def lists_of_pairs(samples: Iterable[Any]) -> Iterator[list]:
-    """Yields pairs in lists, by the shortest way."""
-    # No islice here: it would call iter() for each list, which rewinds a StreamingDataset.
+    """Yield lists of pairs with the least overhead."""
+    # Do not use islice, because it would call iter() for each list, which rewinds a
+    # StreamingDataset.
     pairs = []
     for pair in samples:
         pairs.append(pair)

@@ -1,18 +1,18 @@
-"""Beam search of a trained run, beside CTranslate2 and Hugging Face's `generate`, same weights.
+"""Beam search with the same weights in transloom, CTranslate2 and Hugging Face's `generate`.
 
 One run of this script: the same sentences of the test sets and validation, beam size, cores and
-weights, which go to a MarianMTModel in an environment of its own. The contestants alternate; the
-clock runs while all sentences are translated, after some sentences to warm up. Hugging Face gets
-ids sorted by length, in batches of 64, and gives ids; transloom does all that `transloom translate`
-does between reading and writing lines. Hugging Face stops when as many hypotheses are finished as
-the beam is wide (early_stopping=True), as transloom does. CTranslate2 is what
-`transloom translate --engine ctranslate2` does, from texts to texts; its model is converted and
-loaded before the clock runs.
+weights, which a MarianMTModel in a separate environment loads, too. The contestants alternate; the
+measured time is that of the translation of all sentences, after some sentences as a warm-up.
+Hugging Face receives ids sorted by length, in batches of 64, and returns ids; transloom does
+everything that `transloom translate` does between reading and writing lines. Hugging Face stops
+when the number of finished hypotheses reaches the beam size (early_stopping=True), as transloom
+does. CTranslate2 does what `transloom translate --engine ctranslate2` does, from texts to texts;
+its model is converted and loaded before the measurement.
 
-All use one core, and all cores in two ways: one process with a thread for each, and a process for
-each (CTranslate2: a translating thread), which `transloom translate` has of its own, and Hugging
-Face not: there the sentences are dealt out to as many runs of it at once, and their rates are added
-up. A model that was not trained never ends its sentences, so a run of base has to be trained, too.
+All use one core, and all cores in two ways: one process with a thread per core, or a process per
+core (CTranslate2: a translating thread per core). `transloom translate` can start these processes
+itself. For Hugging Face, the script divides the sentences among several processes, and adds up
+their rates. An untrained model never ends its sentences, so even a run of base must be trained.
 
 The first 600 steps of multi30k-ende are enough for that:
 
@@ -20,8 +20,8 @@ The first 600 steps of multi30k-ende are enough for that:
     .venv/bin/transloom train multi30k-ende trainer.max_steps=600 --run RUN
     .venv/bin/python benchmarks/decoding/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
 
-`--python PATH` names an environment that has transformers; without it one of its own is made.
-`--precisions fp32` leaves bf16 out, which a CPU without AVX-512 computes several times as slowly.
+`--python PATH` names an environment that has transformers; without it, the script creates one.
+`--precisions fp32` leaves out bf16, which is several times slower on a CPU without AVX-512.
 """
 
 import argparse
@@ -74,10 +74,10 @@ Ids = list[list[int]]
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the cores are used."""
+    """Use of the cores."""
 
     processes: int
-    threads: int  # of each process
+    threads: int  # threads of each process
 
     def __str__(self) -> str:
         return f"{self.processes} × {self.threads}"
@@ -85,14 +85,14 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Result:
-    """The translation of all sentences, once."""
+    """Translation of all sentences in one round."""
 
     sentences_per_second: float
-    translations: Ids  # each sentence's best
+    translations: Ids  # best translation of each sentence
 
     @property
     def tokens_per_second(self) -> float:
-        tokens = sum(len(ids) + 1 for ids in self.translations)  # with EOS
+        tokens = sum(len(ids) + 1 for ids in self.translations)  # EOS included
         return tokens / len(self.translations) * self.sentences_per_second
 
 
@@ -101,7 +101,7 @@ def dataset_of(run: str) -> tuple[DatasetStore, Manifest]:
 
 
 def sentences_of(run: str, count: int) -> HeldOut:
-    """The first sentences of the test sets and of validation, which have no tag."""
+    """Return the first sentences of the test sets and of the validation set, without a tag."""
     store, manifest = dataset_of(run)
     names = sorted(manifest.heldout, key=lambda name: name == "validation")
     sets = [load_heldout(store, manifest, name) for name in names]
@@ -111,9 +111,9 @@ def sentences_of(run: str, count: int) -> HeldOut:
 
 
 def translate_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
-    """Translates with transloom, or in it with CTranslate2, in this process."""
+    """Translate with transloom's search or with CTranslate2 in this process."""
     torch.set_num_threads(how.threads)
-    retain_freed_memory()  # as `transloom translate` does
+    retain_freed_memory()  # as in `transloom translate`
     if precision in COMPUTE_TYPES:
         translator = Translator.load(
             run, engine=Engine.CTRANSLATE2, compute_type=ComputeType(precision)
@@ -131,7 +131,7 @@ def translate_here(run: str, count: int, beam: int, how: Arrangement, precision:
 
 
 def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -> None:
-    """Writes the weights, the settings and the sentences."""
+    """Write the weights, the settings and the sentences."""
     translator = Translator.load(run)
     vocabulary, exported = translator.model.vocabulary, to_marian(translator.model)
     save_file(exported.weights, folder / "model.safetensors")
@@ -158,7 +158,7 @@ def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -
 
 
 def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
-    """Measures transloom or CTranslate2 in a process of its own, which may start others."""
+    """Measure transloom or CTranslate2 in a separate process, which may start more processes."""
     command = [sys.executable, __file__, run, "--sentences", str(count), "--beam", str(beam)]
     command += ["--measure", precision, str(how.processes), str(how.threads)]
     (output,) = outputs_of([command], how)
@@ -166,7 +166,7 @@ def measured_here(run: str, count: int, beam: int, how: Arrangement, precision: 
 
 
 def measured_there(python: Path, folder: Path, how: Arrangement, precision: str) -> Result:
-    """Measures as many runs of Hugging Face at once as there are processes."""
+    """Measure one process of Hugging Face per part, all at the same time."""
     script = str(HERE / "hugging_face.py")
     parts = [f"{part}/{how.processes}" for part in range(how.processes)]
     outputs = outputs_of(
@@ -182,14 +182,14 @@ def measured_there(python: Path, folder: Path, how: Arrangement, precision: str)
 def outputs_of(
     commands: list[list[str]], how: Arrangement, variables: dict[str, str] | None = None
 ) -> list[Any]:
-    """Run commands at the same time; return the JSON in the last line that each prints.
+    """Run commands at the same time; return the JSON in the last line of each output.
 
-    All of them together have a core for each thread, and no other.
+    Together they may use as many cores as they have threads.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(how.threads)} | (variables or {})
     allowed = sorted(os.sched_getaffinity(0))
     some = allowed[: how.processes * how.threads]
-    os.sched_setaffinity(0, some)  # which they inherit
+    os.sched_setaffinity(0, some)  # the commands inherit the cores
     try:
         running = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -1,9 +1,9 @@
-"""Hugging Face's turn in decoding.py: MarianMTModel with transloom's weights. Own environment.
+"""Hugging Face's part of decoding.py: MarianMTModel with transloom's weights, in its environment.
 
 python hugging_face.py FOLDER fp32|bf16 PART/PARTS
 
-Translates one of PARTS parts into which the sentences are dealt out. Prints the seconds, and the
-number of each sentence with its best translation, as ids without BOS and EOS.
+The sentences are divided into PARTS parts, of which this script translates one. It prints the
+seconds, and each sentence's number with its best translation, as ids without BOS and EOS.
 """
 
 import json

@@ -1,15 +1,15 @@
-r"""One recipe, one curve: a run that changes its number of ranks, laid over one that does not.
+r"""One recipe, one curve: a run that changes its number of ranks, compared with one that does not.
 
-Multi30k in fp32, the recipe's settings but for larger micro-batches, 60 steps, three runs:
+Multi30k in fp32, the recipe's settings except for larger micro-batches, 60 steps, three runs:
 
     undisturbed    2 ranks from the first step to the last
     continued      stopped and continued with another cluster.ranks: 2, 1, 3, 2
-    elastic        cluster.ranks={min: 1, max: 3}, in one go, while nodes of its Ray cluster are
-                   killed and added: 2, 1, 3, 2 ranks again
+    elastic        cluster.ranks={min: 1, max: 3}, without a stop, while nodes of its Ray cluster
+                   are killed and added: 2, 1, 3, 2 ranks again
 
 Data digests must be equal at every step, losses within the bound of 1e-5, or with --numerics exact
-equal to the last bit. The picture is drawn in an environment of its own, where matplotlib is put
-when it is missing.
+equal to the last bit. The picture is drawn in a separate environment, in which matplotlib is
+installed if it is missing.
 
     .venv/bin/python benchmarks/elastic_curves/elastic_curves.py \
         [--mirror FOLDER] [--numerics exact]
@@ -45,15 +45,15 @@ from run_store.record.metrics_lines import TrainLine
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
 RANKS = [2, 1, 3, 2]
-BOUNDS = {"fast": 1e-5, "exact": 0.0}  # largest relative differences between losses
+BOUNDS = {"fast": 1e-5, "exact": 0.0}  # maximum relative differences between losses
 TIMEOUT_SECONDS = 300.0
 SETTINGS = [
     "engine.precision=fp32",
-    # Large micro-batches: a run grows when there has been room for a minute, which shall be some 20
-    # of the 60 steps.
+    # Large micro-batches make the run slow enough: it grows when there has been room for a minute,
+    # which should be about 20 of the 60 steps.
     "batching.max_tokens_per_micro_batch=2048",
     "batching.micro_batches_per_step=8",
-    # A short validation, since it is not what is compared here.
+    # The validation is short, because it is not compared.
     "data.validation={source: 'builtin:phrasebook/validation.fr', "
     "target: 'builtin:phrasebook/validation.en'}",
     "data.tests={}",
@@ -64,8 +64,8 @@ SETTINGS = [
 
 
 def train(run: Path, overrides: list[str], parts: list[tuple[int, int]]) -> None:
-    """Trains in parts, each of so many ranks and up to a step."""
-    share = "cluster.cpus_per_rank=0.5"  # so that two cores have room for three ranks
+    """Train in parts, each with a number of ranks and a last step."""
+    share = "cluster.cpus_per_rank=0.5"  # so that two cores suffice for three ranks
     for ranks, step in parts:
         say(f"{run.name}: {ranks} ranks up to step {step}")
         settings = [f"cluster.ranks={ranks}", f"trainer.max_steps={step}", share]
@@ -75,7 +75,7 @@ def train(run: Path, overrides: list[str], parts: list[tuple[int, int]]) -> None
 def train_while_nodes_come_and_go(
     folder: Path, overrides: list[str], steps: int
 ) -> list[TrainLine]:
-    """Train in one go on nodes of one CPU each, which have room for one rank."""
+    """Train in one run on nodes with one CPU each, which have room for one rank."""
     sys.path.insert(0, str(HERE.parents[1] / "tests"))
     from support.cluster.ray_head import RayHead, RayNode
 
@@ -97,7 +97,7 @@ def train_while_nodes_come_and_go(
         driver = stack.enter_context(running(training))
 
         def wait_for_steps(count: int, *, ranks: int) -> None:
-            """Wait until the newest so many steps have been done by so many ranks."""
+            """Wait until the newest `steps` steps have been trained with this number of ranks."""
 
             def are_newest() -> bool:
                 newest = train_lines(training.run / "metrics.jsonl")[-count:]
@@ -121,7 +121,7 @@ def train_while_nodes_come_and_go(
 
 
 def compare(reference: list[TrainLine], lines: list[TrainLine]) -> dict[str, Any]:
-    """A run's curve beside the reference's: its parts, and by how much they differ."""
+    """Return a run's curve with the reference's: the parts, and the differences."""
     pairs = list(zip(reference, lines, strict=True))
     assert [a.step for a, _ in pairs] == [b.step for _, b in pairs]
     differences = [abs(b.loss / a.loss - 1) for a, b in pairs]

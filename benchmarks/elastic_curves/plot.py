@@ -1,7 +1,7 @@
-"""The picture of elastic_curves.py, which runs this in an environment with matplotlib.
+"""Draw the picture of elastic_curves.py, which runs this script in a matplotlib environment.
 
-Above, the loss of the undisturbed run as a broad line and the other run's as a thin one over it;
-below, by how much they differ. One column for each run; bands name the number of ranks.
+At the top, the loss of the undisturbed run is a broad line, under a thin one for the other run;
+at the bottom is their difference. Each run has a column; bands show the number of ranks.
 
     .venv/bin/python benchmarks/elastic_curves/elastic_curves.py --json | \
         .bench-peers/bin/python benchmarks/elastic_curves/plot.py FILE.png
@@ -19,7 +19,7 @@ UNDISTURBED, OTHER, BOUND = "#9cc3e6", "#1f3b57", "#c0392b"
 
 
 def mark_ranks(axes: Axes, parts: list[dict[str, int]], *, named: bool) -> None:
-    """A band behind each part of a run, with its number of ranks at the top."""
+    """Draw a band behind each part of a run, with its number of ranks at the top."""
     for part in parts:
         left, right = part["first"] - 0.5, part["last"] + 0.5
         axes.axvspan(left, right, color=BANDS[part["ranks"]], linewidth=0)

@@ -1,16 +1,17 @@
-"""A run in CTranslate2 beside its own search, on all lines of a file, each difference explained.
+"""Compare a run in CTranslate2 with its own search on all lines of a file; explain each difference.
 
     python benchmarks/exports/ctranslate2_lists.py RUN SOURCES [--lines N] [--beam 5] [--alpha A …]
 
 Compared are greedy translations, the best translations of a beam, and whole n-best lists, all as
-`transloom translate RUN --engine ctranslate2` has them, in float32, a line at a time. A list that
-differs is put down to one of these, or to none:
+`transloom translate RUN --engine ctranslate2` returns them, in float32, a line at a time. A list
+that differs has one of these reasons, or no known one:
 
-- tie: the hypotheses that differ, or that stand in another order, have scores within 1e-3.
-- order: each hypothesis that only transloom gives is better than each that only CTranslate2 gives
-  by transloom's penalty, and worse by CTranslate2's. More hypotheses than the beam is wide ended in
-  the last step, and each keeps the best by its own order. Without a penalty (--alpha 0) both orders
-  are one, so nothing can be put down to it.
+- tie: the hypotheses that differ, or whose order differs, have scores within 1e-3.
+- order: the two length penalties order hypotheses differently. By transloom's penalty, each
+  hypothesis that only transloom returns is better than each that only CTranslate2 returns; by
+  CTranslate2's penalty, each is worse. More hypotheses than the beam size ended in the last step,
+  and each search keeps the best by its order. Without a penalty (--alpha 0), both orders are equal,
+  so this reason is impossible.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.translation import Translation
 from transloom.inference.translator import Translator
 
-TIE = 1e-3  # nats; CTranslate2's log-probabilities add up to ours within this
+TIE = 1e-3  # in nats; CTranslate2's log-probabilities equal ours within this bound
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def _compared(
 def _explained(
     mine: list[Translation], other: list[Translation], alpha: float, exponent: float
 ) -> dict[str, Any]:
-    """Why two lists differ, with what each has alone."""
+    """Return the reason why two lists differ, and the hypotheses that only one of them has."""
     only_mine = _without(mine, other)
     only_other = _without(other, mine)
     pairs = list(product(only_mine, only_other))
@@ -108,7 +109,7 @@ def _without(these: list[Translation], those: list[Translation]) -> list[Transla
 
 
 def _their_score(found: Translation, alpha: float, exponent: float) -> float:
-    length = len(found.ids) + 1  # with EOS
+    length = len(found.ids) + 1  # EOS included
     return found.score * length_penalty(length, alpha) / length**exponent
 
 

@@ -1,12 +1,12 @@
-"""A run against its export in the transformers library, on all lines of a file.
+"""Compare a run with its export in the transformers library, on all lines of a file.
 
     python benchmarks/exports/marian.py RUN FOLDER SOURCES [--lines N] [--beam 5]
 
-FOLDER is what `transloom export RUN FOLDER` has written, SOURCES a file with a sentence a line.
+FOLDER was written by `transloom export RUN FOLDER`; SOURCES is a file with a sentence per line.
 Compared are the ids of every line, the logits of every line's greedy translation, greedy
 translations, and the best hypotheses of a beam without length penalty, where both scores are
 log-probabilities. A beam's hypotheses that differ are shown with both scores; they must be ties.
-Both limits are those of the run, and lines of one length are a batch: `generate` has one limit.
+Both limits are those of the run. Lines of equal length are a batch: `generate` has one limit.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from transloom.inference.translator import Translator
 
 BATCH = 64
 TIE = 1e-4  # nats
-LOGITS = 1e-5  # of the largest logit
+LOGITS = 1e-5  # relative to the largest logit
 
-# Strings that tokenizers trip over; none begins with >>…<<, which MarianTokenizer takes away.
+# Strings that are difficult for tokenizers; none begins with >>…<<, which MarianTokenizer removes.
 NASTY = (
     "", " ", "  two  spaces ", "\t\n", "</s>", "<pad> <s> <unk>", "a</s>b", "▁ ▁▁", "<0x41>",
     "<<>>", ">> not a code", "İstanbul ﬁne ½ ①", "e\u0301 \u00e9", "\u200b\ufeff", "漢字かな🙂",
@@ -88,7 +88,7 @@ def _same_translations(
         other = _generated(ours, theirs, source, limit, num_beams=beam, early_stopping=True)
         for own, (ids, score) in zip(best, other, strict=True):
             if max(len(own.ids), len(ids)) == limit - 1:
-                found["at_a_limit"] += 1  # whose scores are not comparable
+                found["at_a_limit"] += 1  # only counted, because the scores are not comparable
             elif list(own.ids) != ids:
                 found["beam_differ"].append(_told(ours, own, ids, score))
     ties = sum(abs(each["score"] - each["their_score"]) < TIE for each in found["beam_differ"])
@@ -109,7 +109,7 @@ def _told(ours: Translator, own: Hypothesis, ids: list[int], score: float) -> di
 
 
 def _batches(ours: Translator, lines: list[str]) -> Iterator[tuple[torch.Tensor, int]]:
-    """Sources of one length, with the tokens that their translations may have, EOS included."""
+    """Yield batches of sources of one length, with the maximum tokens of their translations."""
     by_length: dict[int, list[list[int]]] = defaultdict(list)
     for line in lines:
         ids = ours.source_ids(line)
@@ -125,7 +125,7 @@ def _batches(ours: Translator, lines: list[str]) -> Iterator[tuple[torch.Tensor,
 def _generated(
     ours: Translator, theirs: MarianMTModel, source: torch.Tensor, limit: int, **settings: Any
 ) -> list[tuple[list[int], float]]:
-    """The tokens of each translation without BOS and EOS, and its log-probability if searched."""
+    """Return the tokens of each translation without BOS and EOS; after a search, also its score."""
     made = theirs.generate(
         source,
         attention_mask=torch.ones_like(source),
@@ -146,7 +146,7 @@ def _generated(
 def _difference_of_logits(
     ours: Translator, theirs: MarianMTModel, source: torch.Tensor, mine: list[Hypothesis]
 ) -> float:
-    """The largest difference of logits along our translations, by their largest logit."""
+    """Return the largest difference of logits along our translations, divided by the largest."""
     vocabulary = ours.model.vocabulary
     longest = max(len(own.ids) for own in mine)
     rows = [

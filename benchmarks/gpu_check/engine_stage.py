@@ -33,7 +33,8 @@ from trainer.zero import fragments
 from trainer.zero.fragments import STEP
 
 BOUNDS = {"fp32": 1e-4, "bf16": 5e-2}
-REPEATED_BOUND = 1e-5  # between repetitions of the same steps: sums on a GPU have no fixed order
+# tolerance between repetitions of the same steps, because sums on a GPU have no fixed order
+REPEATED_BOUND = 1e-5
 UNIT = "relative difference of losses"
 SAVED, LAST = 3, 6
 STATE_ELEMENTS = 1_000_003
@@ -84,7 +85,7 @@ def fused_adamw(work: Work) -> Measurement:
     optimizer = engine.stage.torch_optimizer
     if not optimizer.defaults.get("fused"):
         raise WrongResultError(f"{type(optimizer).__name__} is not fused")
-    fragments.create_moments(engine, SAVED)  # as a resume does
+    fragments.create_moments(engine, SAVED)  # as in a resume
     losses = engine_jobs.train_steps(engine, SAVED + 1, LAST)
     steps = [optimizer.state[tensor][STEP] for tensor in engine.stage.optimized_tensors()]
     devices = {step.device.type for step in steps}
@@ -121,7 +122,7 @@ def pinned_checkpoint(work: Work) -> Measurement:
 
 
 def resumed(work: Work, shape: Shape) -> Any:
-    """Train until a checkpoint, and return what `engine_jobs.resume` returns of the other steps."""
+    """Train until a checkpoint, and return the result of `engine_jobs.resume` afterwards."""
     folder = work.folder / "resumed"
     shutil.rmtree(folder, ignore_errors=True)  # left by another row, or by an earlier attempt
     _, saved = engine_jobs.train_and_save(placement(work), shape, SAVED, folder)

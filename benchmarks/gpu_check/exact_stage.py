@@ -19,7 +19,7 @@ from model.config.transformer import AttentionBackend
 STAGES = {"fp32": (0, 1, 2, 3), "bf16": (1, 2, 3)}
 COMPILED_STAGES = {"fp32": (0, 1, 2), "bf16": (1, 2)}
 UNIT = "numbers differ"
-CLIPPING = 0.5  # below the norm of the gradients, so that the norm affects the weights
+CLIPPING = 0.5  # smaller than the norm of the gradients, so that clipping depends on the norm
 
 
 def _shape(stage: int, precision: str) -> Shape:

@@ -27,7 +27,8 @@ CONTEXT, LABELS = 64, 7
 PARTS = [[5, 1, 40], [60], [2, 30, 4, 1, 2], [17, 17]]  # number of tokens in each part of each row
 SPREAD = 1.5
 
-# Returns a network in training mode on the CPU, and the inputs of its forward pass up to the loss.
+# Function that returns a network in training mode on the CPU, and the inputs of its forward pass
+# including the loss.
 Build = Callable[[AttentionBackend], tuple[Any, list[Tensor]]]
 
 

@@ -50,9 +50,9 @@ def command(*words: object) -> list[str]:
 
 
 def work_of_path(work: Work) -> Work:
-    """Return the work of this stage for a row of another one, which uses the same dataset and run.
+    """Return the work of this stage for a row of another stage that uses its dataset and run.
 
-    Its folder may already have them.
+    Its folder may already contain them.
     """
     of_path = Work(work.device, work.folder.parent / "path")
     of_path.folder.mkdir(exist_ok=True)
@@ -164,7 +164,7 @@ class _Training:
     """Training in the background, whose processes are all killed at the end."""
 
     def __init__(self, work: Work, run: Path) -> None:
-        shutil.rmtree(run, ignore_errors=True)  # left by an earlier attempt
+        shutil.rmtree(run, ignore_errors=True)  # remove the run of an earlier attempt
         self._run = run
         self._output = (work.folder / f"{run.name}.txt").open("ab")
         self._process = subprocess.Popen(

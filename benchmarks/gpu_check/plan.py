@@ -342,6 +342,6 @@ ELSEWHERE = Stage(
     ),
 )
 
-# What only a GPU can tell comes first, in case the time is not enough for all.
+# Rows that need a GPU come first, because the time may not suffice for all rows.
 RUN_BY_STAGES = (MACHINE, SPEED, EXACT, PATH, KERNELS, ENGINE_STAGE)
 STAGES = (*RUN_BY_STAGES, ELSEWHERE)

@@ -94,7 +94,7 @@ class Runner:
 
 
 class _Child:
-    """Process that runs rows of a stage."""
+    """Process that runs rows of a stage, and the state of its current row."""
 
     def __init__(
         self, runner: Runner, stage: Stage, todo: Sequence[PlannedRow], stage_ends: float
@@ -171,7 +171,7 @@ class _Child:
             while (left := self._deadline() - time.monotonic()) > 0:
                 ended = process.poll() is not None
                 if not selector.select(0 if ended else min(left, POLL_SECONDS)):
-                    if ended:  # a process that it forked keeps the pipe open
+                    if ended:  # a forked process may keep the pipe open after the child has ended
                         return
                     continue
                 data = os.read(report.fileno(), 65536)
@@ -202,7 +202,7 @@ class _Child:
             **({"OMP_NUM_THREADS": "1"} if runner.results.device == "cpu" else {}),
             "DS_ACCELERATOR": runner.results.device,  # DeepSpeed reads this at its import
             MARK: mark,
-            "SPT_NOENV": "1",  # else Ray's agents overwrite the mark with their process title
+            "SPT_NOENV": "1",  # otherwise Ray's agents overwrite the mark with their process title
         }
         with os.fdopen(reader, "rb", buffering=0) as report, self._log.open("ab") as log:
             self._log_begins = log.tell()

@@ -69,7 +69,8 @@ TINY_FORMS = {
     "big": Form(ModelConfig(encoder_layers=2, decoder_layers=2, **_TINY), 100, 4, 8),
     "gpt": Form(DecoderOnlyConfig(preset="gpt2", layers=2, **_TINY), 100, 4, 8),
 }
-# The kinds of training beside each other, all of base: the row that costs more, and its reference.
+# The kinds of training to compare, all with the base model: the row that costs more, and its
+# reference.
 COSTS = {
     "bf16": (Row("base", "bf16", 1, "exact"), Row("base", "bf16", 1, "fast")),
     "fp32": (Row("base", "fp32", 0, "exact"), Row("base", "fp32", 0, "fast")),
@@ -82,7 +83,7 @@ def form_of(work: Work, network: str) -> Form:
 
 
 def batch_of(form: Form, device: torch.device) -> DeviceBatch:
-    """Return a micro-batch of random tokens, because equal ones are slow to embed on a GPU."""
+    """Return a micro-batch of random tokens, because embedding equal tokens is slow on a GPU."""
     micro_batch, generator = form.micro_batch(), np.random.default_rng(1)
     for field in micro_batch.fields.values():
         field.ids[:] = generator.integers(4, form.vocabulary, len(field.ids))
@@ -197,7 +198,7 @@ def cost(work: Work, kind: str) -> Measurement:
 
 
 def launches(work: Work, loop: str) -> Measurement:
-    """Count what a step of base in bf16 starts on the GPU, beside the ledger's count."""
+    """Count the kernels that a bf16 step of base starts on the GPU, and compare with the ledger."""
     expected = total(load()["budgets"], Row("translation", "bf16", 1, loop))
     if not work.is_gpu:
         raise CannotRunError(f"a CPU starts no kernels; the ledger has {expected:,}")

@@ -1,4 +1,4 @@
-"""The contestants of language_model.py: their commands and settings."""
+"""Contestants of language_model.py, with their commands and settings."""
 
 from pathlib import Path
 

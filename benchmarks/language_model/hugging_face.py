@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with GPT2LMHeadModel, as its documentation has it. Own environment.
+"""Hugging Face's Trainer with GPT2LMHeadModel, used as documented. Runs in its own environment.
 
     python hugging_face.py SETTINGS STEPS
 

@@ -1,10 +1,10 @@
-"""Training speed of a small language model, beside a plain loop and Hugging Face's Trainer.
+"""Training speed of a small language model, compared with a plain loop and Hugging Face's Trainer.
 
 One run of this script: the same text, the same network (4 layers of width 128, GPT-2's form), the
 same step of 12 rows of 64 characters, the same optimizer settings, fp32, and the same number of
-threads. The contestants alternate; each trains for a while in a process of its own, and is then
-stopped. What counts is the target tokens per second, from 10 s after the first step; ratios are
-those of each round, since the machine's speed drifts.
+threads. The contestants alternate; each trains for a while in a separate process, and is then
+stopped. The figure is target tokens per second, from 10 s after the first step; ratios are those of
+each round, since the machine's speed drifts.
 
     transloom, recipe     `transloom train shakespeare-char --inline`: a step of 3 micro-batches
     transloom, one pass   the same step as one micro-batch of 768 tokens
@@ -12,10 +12,10 @@ those of each round, since the machine's speed drifts.
                           of one thread for each
     plain loop            torch alone: random offsets into one array of ids, torch's own attention
                           and fused AdamW; plain_loop.py
-    Hugging Face          Trainer and GPT2LMHeadModel, in an environment of their own, which is made
-                          when it is missing; hugging_face.py
+    Hugging Face          Trainer and GPT2LMHeadModel, in a separate environment, which is created
+                          if it is missing; hugging_face.py
 
-On a machine that others use too, look at the columns of CPU seconds: tokens per CPU second of all
+On a machine with other users, compare the columns of CPU seconds: tokens per CPU second of all
 processes of a contestant.
 
     .venv/bin/python benchmarks/language_model/language_model.py \

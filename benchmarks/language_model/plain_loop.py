@@ -1,4 +1,4 @@
-"""A small GPT trained as one would with torch alone, sharing no code with transloom.
+"""A small GPT, trained in the usual way with torch alone; shares no code with transloom.
 
     python plain_loop.py SETTINGS STEPS
 
@@ -23,7 +23,7 @@ from benchmarks.support.record import StepRecord
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward network, each added to its input."""
+    """Block of attention and a feed-forward network, each with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """Token ids (b, t) and targets of the same shape to the mean loss."""
+    """Network that returns the mean loss of token ids (b, t) and targets of the same shape."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class PlainGPT(nn.Module):
 
 
 def learning_rate(step: int, settings: dict[str, Any]) -> float:
-    """Linear warm-up, then half a cosine down to the final rate (Loshchilov & Hutter 2017)."""
+    """Return the factor of linear warm-up and a half-cosine decay (Loshchilov & Hutter 2017)."""
     peak, final, warmup = (settings[k] for k in ("peak_rate", "final_rate", "warmup_steps"))
     if step < warmup:
         return float(peak * step / warmup)
@@ -79,7 +79,7 @@ def learning_rate(step: int, settings: dict[str, Any]) -> float:
 
 
 def optimizer_of(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Torch's fused AdamW; vectors do not decay."""
+    """Return torch's fused AdamW, without weight decay for vectors."""
     parameters = list(model.parameters())
     groups = [
         {

@@ -89,7 +89,7 @@ class LaunchCounter(TorchDispatchMode):
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the operations within the context for a part, unless `FUNCTIONS` has another."""
+        """Count the context's operations for a part, unless `FUNCTIONS` assigns another part."""
         self._part = name
         with self, _copies_to_host(self._wait):
             yield
@@ -163,7 +163,8 @@ def _copies_to_host(report: Callable[[str], None]) -> Iterator[None]:
 def _waits(name: str, args: Any, kwargs: Any) -> bool:
     if name == "copy_":
         return _is_on_host(args[0]) and not _is_on_host(args[1])
-    if name in ("index", "index_put_", "_index_put_impl_"):  # a mask becomes indices
+    # a mask is converted to indices, whose number depends on values
+    if name in ("index", "index_put_", "_index_put_impl_"):
         return any(index.dtype is torch.bool for index in args[1] if index is not None)
     return bool(WAITS.fullmatch(name)) or (name == "repeat_interleave" and not kwargs)
 

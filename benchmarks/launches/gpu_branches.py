@@ -1,7 +1,8 @@
 """Take the branches of a GPU on a CPU.
 
-The code chooses by the type of a tensor's device. Here, functions that choose are replaced by what
-they do for a GPU, wherever they were imported. A function that was renamed raises AttributeError.
+The code chooses branches by the type of a tensor's device. This module replaces the choosing
+functions by their GPU branch, wherever they were imported. If a function has been renamed, it
+raises AttributeError.
 """
 
 import contextlib

@@ -15,8 +15,8 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = 65536
 MAX_BLOCKS = 2240
-MAX_TENSORS = (770, 448, 336, 252, 210)  # by the number of lists, from 1
-MAX_TENSORS_WITH_SCALARS = (672, *MAX_TENSORS[1:])  # if each tensor has a scalar
+MAX_TENSORS = (770, 448, 336, 252, 210)  # limits by the number of lists, from 1
+MAX_TENSORS_WITH_SCALARS = (672, *MAX_TENSORS[1:])  # limits if each tensor has a scalar
 REDUCTIONS = ("norm", "max", "powsum")
 NORMS = (1, 2, math.inf)  # orders of norms that the fast route computes
 # Operations whose fast route takes integers, too.

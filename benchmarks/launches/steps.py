@@ -53,7 +53,7 @@ TASKS: dict[type, tuple[str, type[TrainingTask]]] = {
     EncoderOnlyConfig: ("masked_lm", MaskedLanguageModelling),
 }
 
-# Returns a context whose operations belong to a part of the step, such as "passes".
+# Function that returns a context whose operations belong to a part of the step, such as "passes".
 Part = Callable[[str], AbstractContextManager[None]]
 Step = Callable[[Part, DeviceBatch], None]
 
@@ -117,8 +117,8 @@ FORMS = {
     "GPT": Form(DecoderOnlyConfig.model_validate({"preset": "gpt2", **_SMALL}), 4000, 50, 8),
     "masked": Form(EncoderOnlyConfig.model_validate({"preset": "bert", **_SMALL}), 4000, 50, 8),
 }
-# Of base, GPT-2 and BERT base: weights; targets of a micro-batch on a GPU, in 400 rows of 32 tokens
-# and 8 of 1,024, and 15 % of 12,800; entries of the vocabulary.
+# Sizes of base, GPT-2 and BERT base: weights; targets of a micro-batch on a GPU, in 400 rows of 32
+# tokens and 8 of 1,024, and 15 % of 12,800; entries of the vocabulary.
 REAL = {
     "translation": (63e6, 12_800, 37_000),
     "GPT": (124e6, 8_192, 50_304),
@@ -192,7 +192,7 @@ def read_on_meta(form: Form, network: nn.Module) -> Place | None:
 
 @contextlib.contextmanager
 def steps_of(row: Row, form: Form, placement: Placement) -> Iterator[Step]:
-    """Yield a function that trains one step as the row says."""
+    """Yield a function that trains one step as specified by the row."""
     if row.loop == "plain":
         yield _plain_step(row, form, placement)
         return

@@ -19,11 +19,11 @@ from benchmarks.launches.steps import ROWS, Row
 
 FILE = Path(__file__).with_name("budgets.json")
 RENEW = "renew the table with benchmarks/launches/ledger.py --renew"
-# Launches of these stages before gradients were summed in buckets.
+# Launches before gradients were summed in buckets, by ZeRO stage.
 STAGE_2, STAGE_3 = 5742, 2954
 PASS = ("passes", "reduction")  # parts that belong to a pass
 
-Counts = Mapping[str, int]  # by row and part
+Counts = Mapping[str, int]  # counts by row and part
 
 
 class Rule(NamedTuple):

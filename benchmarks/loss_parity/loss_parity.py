@@ -1,7 +1,7 @@
-r"""The loss curve of transloom beside that of a plain loop over torch.nn.Transformer.
+r"""Compare the loss curves of transloom and of a plain loop over torch.nn.Transformer.
 
 Both train the network of multi30k-ende in fp32 on the same micro-batches, with the same loss and
-schedule; plain_loop.py shares no code with transloom. What differs is the numbers drawn for weights
+schedule; plain_loop.py shares no code with transloom. Only the random numbers differ, for weights
 and dropout. Each trains with several seeds. The curves, in means over 50 steps, agree if the
 difference of the two means over seeds is nowhere larger than the spread of the seeds, which is
 the larger of the two ranges.
@@ -36,17 +36,17 @@ from trainer.tasks.translation import vocabulary_of
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"
-ANOTHER_SEED = 1000  # so that the plain loop draws other numbers than transloom
-Curves = list[list[float]]  # by seed, by step
+ANOTHER_SEED = 1000  # makes the plain loop draw different random numbers
+Curves = list[list[float]]  # losses by seed, then by step
 
 
 @dataclass(frozen=True)
 class Row:
-    """Consecutive steps of all curves."""
+    """Range of consecutive steps, in all curves."""
 
     first: int
     last: int
-    transloom: list[float]  # mean loss, by seed
+    transloom: list[float]  # mean loss of these steps, by seed
     plain: list[float]
 
     @property
@@ -78,7 +78,7 @@ def overrides_of(arguments: argparse.Namespace, folder: Path, seed: int) -> list
 
 
 def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[str]:
-    """Writes the micro-batches of a run and its settings; returns the loop's arguments."""
+    """Write the micro-batches of a run and its settings; return the loop's arguments."""
     store, manifest = open_dataset(recipe.data)
     micro_batches = [one for step in first_steps(recipe, steps) for one in step.micro_batches]
     arrays = {"pairs": np.array([len(one.pair_ids) for one in micro_batches])}
@@ -109,7 +109,7 @@ def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[
 
 
 def train_both(arguments: argparse.Namespace, folder: Path, seed: int) -> tuple[list[float], ...]:
-    """Trains both with one seed, at the same time, with a thread each; returns their losses."""
+    """Train both with one seed, at the same time, with one thread each; return their losses."""
     overrides = overrides_of(arguments, folder, seed)
     recipe = load_recipe(find_recipe(RECIPE), overrides)
     place = folder / f"seed-{seed}"

@@ -1,4 +1,4 @@
-"""A Transformer trained by a plain loop over torch.nn.Transformer, sharing no code with transloom.
+"""A Transformer trained by a plain loop over torch.nn.Transformer; no code of transloom is used.
 
 What it reads was written by loss_parity.py: an npz with the micro-batches of all steps as flat ids,
 and a JSON file with the settings. It prints the loss of every step: the label-smoothed negative
@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]  # padded ids of sources and targets, EOS last
 
 
 class PlainTransformer(nn.Module):
-    """A post-norm network; one matrix serves all embeddings and output (Vaswani et al. 2017)."""
+    """Post-norm network; embeddings and output share one matrix (Vaswani et al. 2017)."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class PlainTransformer(nn.Module):
             custom_decoder=nn.TransformerDecoder(decoder, settings["decoder_layers"]),
             batch_first=True,
         )
-        for module in self.modules():  # the paper drops neither attention weights nor inner units
+        # the paper has no dropout of attention weights and inner units
+        for module in self.modules():
             if isinstance(module, nn.MultiheadAttention):
                 module.dropout = 0.0
             elif isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
@@ -83,7 +84,7 @@ class PlainTransformer(nn.Module):
 
 
 def read_steps(path: str, settings: dict[str, Any]) -> Iterator[list[Batch]]:
-    """The padded micro-batches of each step."""
+    """Yield the padded micro-batches of each step."""
     arrays = np.load(path, allow_pickle=False)
     sides = []
     for side in ("src", "tgt"):

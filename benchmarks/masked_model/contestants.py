@@ -1,4 +1,4 @@
-"""The contestants of masked_model.py: their commands and settings."""
+"""Contestants of masked_model.py, with their commands and settings."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RECIPE = "multi30k-masked"
 
 
 def transloom(captions: PackedText, threads: int, overrides: list[str]) -> Transloom:
-    """Count the tokens that are read, of which only the hidden ones are recorded."""
+    """Return the number of tokens read for each recorded, that is hidden, token."""
     store, manifest = open_dataset(captions.recipe.data)
     reader = WindowReader(store, manifest, captions.recipe.data_settings)
     units = reader.layout(0, 0).units

@@ -1,9 +1,9 @@
-"""The validation curve of a masked model's run, and what a unigram model has on the same tokens.
+"""Validation curve of a masked model's run, and the loss of a unigram model on the same tokens.
 
     .venv/bin/python benchmarks/masked_model/curves.py RUN     in the folder in which it was begun
 
-The unigram model tells every hidden token by how often each piece is in the training text, with one
-added to all counts. The hidden tokens are those of every validation of the run.
+The unigram model predicts hidden tokens by the frequency of each piece in the training text, with
+one added to all counts. The hidden tokens are those of every validation of the run.
 """
 
 from pathlib import Path

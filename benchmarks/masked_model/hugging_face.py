@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with BertForMaskedLM, as its example run_mlm.py has it. Own environment.
+"""Hugging Face's Trainer with BertForMaskedLM, like its example run_mlm.py, in its environment.
 
     python hugging_face.py SETTINGS STEPS
 
@@ -22,7 +22,7 @@ NO_LABEL = -100
 
 
 class Collator:
-    """Hides 15 % of the tokens: 80 % become the mask, 10 % another token, 10 % stay."""
+    """Hide 15 % of the tokens: 80 % become the mask, 10 % another token, 10 % stay."""
 
     def __init__(self, mask: int, special: list[int], vocabulary: int) -> None:
         self._mask = mask

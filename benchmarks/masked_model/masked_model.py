@@ -1,16 +1,16 @@
-"""Training speed of a small masked model, beside Hugging Face's Trainer with BertForMaskedLM.
+"""Training speed of a small masked model, compared with Hugging Face's Trainer.
 
 One run of this script: the same captions (Multi30k in three languages, 8,000 pieces), the same
 network (BERT's form, 4 layers of width 128), the same tokens of a step, optimizer settings and
-number of threads, fp32. The contestants alternate; each trains for a while in a process of its
-own, and is then stopped. What counts are the tokens that are read, per second, from 10 s after the
-first step; ratios are those of each round, since the machine's speed drifts.
+number of threads, fp32. The contestants alternate; each trains for a while in a separate process,
+and is then stopped. The figure is tokens read per second, from 10 s after the first step; ratios
+are those of each round, since the machine's speed drifts.
 
-    transloom     `transloom train multi30k-masked --inline`, with all else that a run does. Whole
-                  captions are packed into rows, and none sees another
-    Hugging Face  captions joined and cut into rows, as its example does it: no padding, no mask,
-                  and rows that begin and end anywhere; hugging_face.py. In an environment of its
-                  own, which is made when it is missing
+    transloom     `transloom train multi30k-masked --inline`, with all work of a run. Whole
+                  captions are packed into rows, without attention between them
+    Hugging Face  captions joined and cut into rows, as in its example: no padding, no mask,
+                  and rows that begin and end anywhere; hugging_face.py. In a separate
+                  environment, which is created if it is missing
 
     .venv/bin/python benchmarks/masked_model/masked_model.py \
         [--data FOLDER] [--rounds 5] [--seconds 15] [--threads 1] [KEY=VALUE …]

@@ -1,4 +1,4 @@
-"""The contestants of peers.py: their commands, settings, and where their steps are recorded."""
+"""Contestants of peers.py, with their commands, settings, and records of steps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,19 @@ from benchmarks.support.contestants import ENDLESS, Script, Transloom
 from benchmarks.support.environments import PEERS, environment_with
 
 HERE = Path(__file__).resolve().parent
-EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself
+EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # a requirement that Eole does not declare
 
 
 @dataclass(frozen=True)
 class Size:
-    """A network, and how many tokens go through it at once."""
+    """Size of a network, and of its micro-batches."""
 
-    layers: int  # in the encoder, and in the decoder
+    layers: int  # layers of the encoder, and of the decoder
     width: int
     feed_forward_width: int
     heads: int
     dropout: float
-    tokens_per_micro_batch: int  # sentences times the longest one
+    tokens_per_micro_batch: int  # maximum number of sentences times the longest one's tokens
 
 
 SIZES = {
@@ -30,7 +30,7 @@ SIZES = {
 
 
 def transloom(corpus: Corpus, size: Size, precision: str, threads: int) -> Transloom:
-    """The real path; dropout, schedule and loss are the recipe's."""
+    """`transloom train`; dropout, schedule and loss are the recipe's."""
     overrides = [
         *overrides_of(corpus.data, corpus.dataset),
         f"batching.max_tokens_per_micro_batch={size.tokens_per_micro_batch}",
@@ -47,9 +47,9 @@ def transloom(corpus: Corpus, size: Size, precision: str, threads: int) -> Trans
 
 
 class Eole(Script):
-    """`eole train`; pre-norm, as its transformers are."""
+    """`eole train`; pre-norm, like Eole's Transformers."""
 
-    settings_file = "config.yaml"  # YAML holds JSON
+    settings_file = "config.yaml"  # JSON is valid YAML
 
     def __init__(self, corpus: Corpus, size: Size, mode: str, threads: int, python: Path) -> None:
         settings = {
@@ -115,7 +115,7 @@ class Eole(Script):
 
 
 class HuggingFace(Script):
-    """Seq2SeqTrainer; its batches have equal numbers of sentences, as many as fit on average."""
+    """Seq2SeqTrainer; its batches have equal numbers of sentences, with the same mean tokens."""
 
     def __init__(
         self, corpus: Corpus, size: Size, precision: str, threads: int, python: Path

@@ -1,4 +1,4 @@
-"""The corpus of peers.py, prepared by transloom, and the same pieces for the peers."""
+"""Corpus of peers.py, prepared by transloom, and the same pieces in the peers' formats."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,18 @@ SIDES = ("src", "tgt")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The prepared corpus in the form that each contestant reads."""
+    """Prepared corpus, in the formats of all contestants."""
 
-    dataset: Path  # transloom's dataset
+    dataset: Path  # dataset of transloom
     data: str | None  # see `corpus_overrides`
-    pieces: dict[str, Path]  # a side's sentences as pieces with spaces between them
+    # prefix of files with a side's sentences, as pieces separated by spaces
+    pieces: dict[str, Path]
     vocabulary_size: int
-    vocabulary: Path  # a piece a line, in the order of their ids
-    ids: Path  # npz
-    longest_mean: float  # tokens of a pair's longer side, on average
+    vocabulary: Path  # vocabulary file with a piece per line, ordered by id
+    ids: Path  # npz with the ids
+    longest_mean: float  # mean number of tokens of a pair's longer side
     special: dict[str, int]  # ids of the special pieces
-    pad: str  # padding as a piece
+    pad: str  # the padding piece
 
 
 def overrides_of(data: str | None, dataset: Path) -> list[str]:
@@ -39,7 +40,7 @@ def overrides_of(data: str | None, dataset: Path) -> list[str]:
 
 
 def export_corpus(folder: Path, data: str | None) -> Corpus:
-    """Prepare the corpus, and write the same pieces once more for the peers."""
+    """Prepare the corpus, and write the same pieces in the formats of the peers."""
     recipe = prepared_recipe(RECIPE, overrides_of(data, folder / "dataset"))
     store, manifest = open_dataset(recipe.data)
     blocks = list(blocks_of(recipe))
@@ -54,7 +55,7 @@ def export_corpus(folder: Path, data: str | None) -> Corpus:
         arrays |= {f"{side}.ids": ids, f"{side}.lengths": lengths}
         pieces[side] = folder / f"{side}.pieces"
         sentences = np.split(ids, np.cumsum(lengths)[:-1])
-        pieces[side].write_text(  # Eole adds EOS by itself
+        pieces[side].write_text(  # without EOS, which Eole adds
             "".join(" ".join(texts[i] for i in sentence[:-1]) + "\n" for sentence in sentences)
         )
     np.savez(folder / "ids.npz", allow_pickle=False, **arrays)

@@ -1,4 +1,4 @@
-"""Hugging Face's Seq2SeqTrainer with Marian, as its documentation has it. Own environment.
+"""Hugging Face's Seq2SeqTrainer with Marian, used as documented. Runs in its own environment.
 
     python hugging_face.py SETTINGS STEPS
 
@@ -28,7 +28,7 @@ NO_LABEL = -100
 
 
 class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """Pairs of piece ids; grouping by length looks at `input_ids`."""
+    """Dataset of pairs of piece ids; grouping by length reads `input_ids`."""
 
     def __init__(self, path: str) -> None:
         arrays = np.load(path, allow_pickle=False)
@@ -46,7 +46,7 @@ class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 class CountingTrainer(Seq2SeqTrainer):  # type: ignore[misc]
-    """Knows the target tokens of the newest micro-batch, which is a step."""
+    """Trainer that stores the target tokens of the newest micro-batch, which is a step."""
 
     tokens = 0
 

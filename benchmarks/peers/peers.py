@@ -1,9 +1,9 @@
-r"""Training speed of the whole path, beside Eole and Hugging Face's Seq2SeqTrainer.
+r"""Training speed of the whole path, compared with Eole and Hugging Face's Seq2SeqTrainer.
 
 One run of this script: the same corpus (Multi30k), the same 8,000 joint pieces, the same network,
 the same budget of tokens per micro-batch, which is a step, and the same number of threads. The
-contestants alternate; each trains for a while in processes of its own, and is then stopped. What
-counts is the target tokens without padding, from the time when only one process is still busy: per
+contestants alternate; each trains for a while in separate processes, and is then stopped. The
+figure is target tokens without padding, from the time when only one process is still busy: per
 second, and per CPU second of all processes and of the one that trains.
 
     transloom       `transloom train`: Ray, a data worker, DeepSpeed, one rank
@@ -11,10 +11,10 @@ second, and per CPU second of all processes and of the one that trains.
                     mixed precision with fp32 weights
     Hugging Face    Seq2SeqTrainer and MarianMTModel on the same pieces as ids, grouped by length
 
-On a machine that others use too, `--threads 1 --cpu-time` compares tokens per CPU second of all
+On a machine with other users, `--threads 1 --cpu-time` compares tokens per CPU second of all
 processes of a contestant instead of tokens per second.
 
-Each peer has an environment of its own, which is made when it is missing.
+Each peer has a separate environment, which is created if it is missing.
 
     .venv/bin/python benchmarks/peers/peers.py \
         [--data FOLDER] [--models tiny,base] [--rounds 3] [--json]
@@ -45,13 +45,13 @@ GOALS = {"Eole": 1.5, "Hugging Face": 4.0}
 
 @dataclass(frozen=True)
 class Duel:
-    """One comparison: a size of the network, and the speeds of all contestants by their names."""
+    """Comparison for one size of the network: the speeds of all contestants, by name."""
 
     model: str
     speeds: Speeds
 
     def best(self, who: str, kind: int) -> float | None:
-        """The best precision's median of a contestant, if it took part; `kind` as in `ratios`."""
+        """Return a contestant's median speed with its best precision; None if it is missing."""
         medians = [
             statistics.median(speed[kind] for speed in found)
             for name, found in self.speeds.items()
@@ -60,11 +60,7 @@ class Duel:
         return max(medians, default=None)
 
     def ratios(self, kind: int) -> dict[str, tuple[float, float]]:
-        """By peer: how many times as fast transloom is, best against best, and the goal.
-
-        Args:
-            kind: index of the field of `Speed` that is compared.
-        """
+        """Return, by peer, the ratio of transloom's best speed to the peer's, and its goal."""
         ours = self.best("transloom", kind)
         assert ours is not None
         peers = {peer: self.best(peer, kind) for peer in GOALS}
@@ -78,7 +74,7 @@ def contestants_of(
     corpus: Corpus,
     arguments: argparse.Namespace,
 ) -> dict[str, Contestant]:
-    """The contestants with a network, by name, in the order of their turns."""
+    """Return the contestants for a network, by name, in the order of their turns."""
     size = SIZES[model]
     threads = arguments.threads
     found: dict[str, Contestant] = {

@@ -1,8 +1,8 @@
-"""`eole train` that records the time of each step. Runs in Eole's environment.
+"""Run `eole train` in Eole's environment, and record the time of each step.
 
     python train_eole.py CONFIG STEPS
 
-A file called eole.py here could be imported instead of Eole itself.
+This file is not called eole.py, which could be imported instead of Eole itself.
 """
 
 import sys

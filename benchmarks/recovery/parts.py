@@ -50,7 +50,7 @@ BUILT = re.compile(r"(\S+) detail: rank \d+: built in ([\d.]+) s: (.*)")
 
 
 def log_after(run: RunFolder, moment: float, text: str) -> tuple[float, str]:
-    """Return time and text of the first entry of the log with a text after a moment."""
+    """Return time and text of the first entry of the log with this text after the given time."""
     for line in run.log.read_text().splitlines():
         stamp, _, entry = line.partition(" ")
         seconds = datetime.fromisoformat(stamp).timestamp()
@@ -81,7 +81,7 @@ def kill_one(contestant: Transloom, driver: psutil.Process, tier: str) -> dict[s
         return bool(list_checkpoints(run.checkpoints))
 
     wait_for("saved state", is_saved, contestant, driver, TIMEOUT_SECONDS)
-    time.sleep(15)  # for the warm spares
+    time.sleep(15)  # wait for the warm spares
     last = read_metrics(run.metrics)[-1].step
     killed = time.time()
     os.kill(contestant.ranks(driver)[-1], signal.SIGKILL)

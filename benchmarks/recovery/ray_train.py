@@ -1,13 +1,13 @@
-r"""Ray Train's part of recovery.py, which runs this in an environment of its own.
+r"""Ray Train's part of recovery.py, which runs this script in a separate environment.
 
     settings.json ──▶ TorchTrainer: two CPU workers, gloo, DDP ──▶ steps.jsonl, rank-N.pid
 
-A minimal loop as Ray Train's documentation has it: prepare_model, forward, backward, AdamW, every
-so many steps a checkpoint through ray.train.report; after a failure it goes on from
+A minimal loop as in Ray Train's documentation: prepare_model, forward, backward, AdamW, and a
+checkpoint by ray.train.report after a number of steps; after a failure, it continues from
 ray.train.get_checkpoint. Model, loss and the shapes of the micro-batches are transloom's; the
-tokens are random numbers, made in place. There is no reading of data, record, validation or
-tracking. Rank 0 writes a line after each optimizer step, with its process id: another process is
-another start of the workers.
+tokens are random numbers. There is no reading of data, no record, validation or tracking. Rank 0
+writes a line after each optimizer step, with its process id, which changes when the workers are
+restarted.
 
     PYTHONPATH=.bench-peers/imports PYTHONSAFEPATH=1 .bench-peers/ray-train/bin/python \
         benchmarks/recovery/ray_train.py FOLDER
@@ -36,7 +36,7 @@ STATE = "state.pt"
 def random_micro_batch(
     shape: tuple[int, int, int], vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Source, target input and target output of `pairs` random sentences without padding."""
+    """Return source, target input and target output of random sentences without padding."""
     pairs, source_length, target_length = shape
     first = max(vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id) + 1
     source = torch.randint(first, vocabulary.source_size, (pairs, source_length))
@@ -45,7 +45,7 @@ def random_micro_batch(
 
 
 def train_loop(settings: dict[str, Any]) -> None:
-    """What each of Ray Train's workers runs."""
+    """Train in each of Ray Train's workers."""
     folder = Path(settings["folder"])
     rank = ray.train.get_context().get_world_rank()
     ranks = ray.train.get_context().get_world_size()
@@ -71,7 +71,8 @@ def train_loop(settings: dict[str, Any]) -> None:
         for number, shape in enumerate(mine):
             model.require_backward_grad_sync = number == len(mine) - 1
             sums = model(*random_micro_batch(shape, vocabulary), settings["label_smoothing"])
-            (sums.smoothed * ranks / target_tokens).backward()  # DDP averages over the ranks
+            # multiply, because DDP averages over the ranks
+            (sums.smoothed * ranks / target_tokens).backward()
         optimizer.step()
         optimizer.zero_grad()
         step += 1
@@ -89,7 +90,7 @@ def train_loop(settings: dict[str, Any]) -> None:
 
 
 def _report(state: dict[str, Any] | None, step: int) -> None:
-    """Reports a step, with a checkpoint of the state that one rank holds for all."""
+    """Report a step, with a checkpoint of the state, which each rank has completely."""
     if state is None:
         ray.train.report({"step": step})
         return

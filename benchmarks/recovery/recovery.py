@@ -1,17 +1,17 @@
-"""From kill -9 of a rank to the next new optimizer step, beside Ray Train V2.
+"""From kill -9 of a rank to the next new optimizer step, compared with Ray Train V2.
 
 One run of this script, two CPU ranks, the same model, batches of the same shapes, a checkpoint
 every few steps. The contestants alternate; each trains for a while, loses a rank to kill -9,
-recovers, trains for a while, and loses the next one. The clock runs from the kill to the end of
-the first step that had not been done before, so it holds all there is: noticing, starting again,
-loading the checkpoint, and repeating the steps since.
+recovers, trains for a while, and loses the next one. The measured time is from the kill to the end
+of the first step that had not been trained before. It includes detection, restart, loading the
+checkpoint, and repeating the later steps.
 
     transloom                   `transloom train`, as the recipe has it
     … without warm spares       the same with cluster.warm_spares=false
     Ray Train V2                a minimal loop: ray_train.py
     … polling every 0.1 s       the same with RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1 (default: 2)
 
-Ray Train runs in an environment of its own, into which its packages are put when they are missing.
+Ray Train runs in a separate environment, which is created if it is missing.
 
     .venv/bin/python benchmarks/recovery/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
 """
@@ -60,20 +60,20 @@ SETTINGS = [
     "trainer.validate_every_steps=1000000",
     f"checkpoints.every_steps={CHECKPOINT_EVERY_STEPS}",
 ]
-DIFFERENT_STEPS = 50  # steps whose shapes Ray Train's loop repeats
+DIFFERENT_STEPS = 50  # number of steps whose shapes Ray Train's loop repeats
 TIMEOUT_SECONDS = 180.0
 GOAL_SECONDS = 5.0
 GOAL_TIMES_FASTER = 2.0
 
 
 class Contestant(Training, Protocol):
-    """A training that recovers by itself from the loss of a rank."""
+    """Training that recovers from the loss of a rank without help."""
 
     def starts(self) -> list[list[float]]:
-        """The times of new steps, by start of the ranks; starts without one are left out."""
+        """Return the times of new steps by start of the ranks, without starts that have none."""
 
     def ranks(self, driver: psutil.Process) -> list[int]:
-        """The process ids of the ranks that train now."""
+        """Return the process ids of the ranks that train."""
 
 
 class Transloom(TransloomTraining):
@@ -88,7 +88,7 @@ class Transloom(TransloomTraining):
 
     def ranks(self, driver: psutil.Process) -> list[int]:
         actors = [p for p in descendants(driver) if "RankActor" in name_of(p)]
-        # The oldest ones: spares are always younger.
+        # The oldest processes are the ranks, because spares are started later.
         return [p.pid for p in sorted(actors, key=psutil.Process.create_time)[:RANKS]]
 
 
@@ -126,7 +126,7 @@ class RayTrain:
 
 
 def name_of(process: psutil.Process) -> str:
-    """What a process calls itself; Ray's workers are named after what they do."""
+    """Return the title of a process; Ray's workers have the name of their current task."""
     try:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
@@ -154,7 +154,7 @@ def recoveries(
 
 
 def wait_for_starts(count: int, contestant: Contestant, driver: psutil.Process) -> None:
-    """Wait until so many starts of the ranks have come to a new step."""
+    """Wait until this number of starts of the ranks have reached a new step."""
 
     def have_come() -> bool:
         return len(contestant.starts()) >= count
@@ -163,7 +163,7 @@ def wait_for_starts(count: int, contestant: Contestant, driver: psutil.Process) 
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:
-    """What Ray Train's loop has to know: the model, and the shapes of its micro-batches."""
+    """Write the settings of Ray Train's loop: the model, and the shapes of its micro-batches."""
     store, manifest = open_dataset(recipe.data)
     steps = first_steps(recipe, DIFFERENT_STEPS)
     return {
@@ -244,7 +244,7 @@ def main() -> None:
             for number, (name, contestant_in) in enumerate(contestants.items()):
                 place = folder / f"{round_number}-{number}"
                 place.mkdir()
-                # The same moments and victims for all of a round.
+                # All contestants of a round have the same times and victims.
                 dice = random.Random(round_number)
                 found = recoveries(
                     contestant_in(place), arguments.kills, arguments.quiet_seconds, dice

@@ -11,7 +11,7 @@ from benchmarks.support.trainings import train_command
 from cluster.recipe import Recipe
 from run_store.record.metrics_file import train_lines
 
-ENDLESS = 10_000_000  # steps, more than any run gets to
+ENDLESS = 10_000_000  # number of steps that no run reaches
 
 
 class Transloom:

@@ -5,7 +5,7 @@ _TRAIN, _VALIDATION = ("'builtin:phrasebook/train.{}'", "'builtin:phrasebook/val
 _PAIRS = "{{source: {0}, target: {1}}}"
 _TEXT = "{{format: text, files: [{0}]}}"
 _STREAM = "{{format: text, files: [{0}], documents: file}}"
-# By recipe: the format of a corpus in the recipe, and overrides for a small corpus and a short run.
+# By recipe: a corpus in the recipe's format, and overrides for a small corpus and a short run.
 _INSTEAD = {
     "multi30k-ende": (
         _PAIRS,

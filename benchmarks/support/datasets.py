@@ -33,7 +33,7 @@ def recipe_on_files(files: Path, pieces: int, overrides: Sequence[str]) -> Recip
         files: path of the files without their suffixes, `.src` and `.tgt`.
         pieces: size of the vocabulary.
     """
-    phrases = "builtin:phrasebook/validation"  # not read
+    phrases = "builtin:phrasebook/validation"  # required in a recipe, but not read
     settings = [
         f"data.train=[{{source: {files}.src, target: {files}.tgt}}]",
         f"data.validation={{source: '{phrases}.fr', target: '{phrases}.en'}}",

@@ -1,4 +1,4 @@
-"""Prepared texts of recipes whose rows are packed, in the forms of all contestants."""
+"""Prepared texts of recipes with packed rows, in the formats of all contestants."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 
 @dataclass(frozen=True)
 class PackedText:
-    """A prepared text, and what its recipe says of a step.
+    """Prepared text, and the sizes of a step in its recipe.
 
     Attributes:
-        overrides: of the recipe: where the text and the dataset are.
+        overrides: overrides of the recipe: locations of the text and of the dataset.
         ids: a .npy file with all documents one after another.
     """
 
@@ -32,7 +32,7 @@ class PackedText:
 
     @property
     def rows(self) -> int:
-        """Rows of a step."""
+        """Number of rows of a step."""
         micro_batch = self._batching.max_tokens_per_micro_batch // self.context
         return micro_batch * self._batching.micro_batches_per_step
 
@@ -43,7 +43,7 @@ class PackedText:
 
 
 def export_text(recipe_name: str, folder: Path, data: str | None) -> PackedText:
-    """Prepare the text of a recipe, and write the same ids once more for the peers.
+    """Prepare the text of a recipe, and write the same ids in a format for the peers.
 
     Args:
         data: see `corpus_overrides`.

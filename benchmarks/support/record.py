@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-SETTLING_SECONDS = 10.0  # excluded after the first step, while caches and queues fill
+# seconds after the first step that are excluded, because caches and queues fill
+SETTLING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Step:
     """End of an optimizer step."""
 
     time: float  # seconds since the epoch
-    target_tokens: int  # in this step, with EOS, without padding
+    target_tokens: int  # target tokens of this step, with EOS, without padding
 
 
 class StepRecord:

@@ -14,7 +14,7 @@ START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 STEPS_AT_LEAST = 2  # minimum number of steps in the steady state
 QUIET_SECONDS = 5.0
-QUIET_CORES = 0.15  # processor time of all processes but the busiest, as a share of a core
+QUIET_CORES = 0.15  # maximum CPU time of all processes except the busiest, as a share of a core
 
 
 class Contestant(Training, Protocol):
@@ -28,14 +28,14 @@ class Contestant(Training, Protocol):
 
 
 class Speed(NamedTuple):
-    """Target tokens in the steady state of one run, and its number of steps.
+    """Speed of one run in its steady state, in target tokens per second, and its number of steps.
 
-    CPU time is hardly changed by other work on the machine. The trainer is the process that uses
-    most of it: with transloom a rank, without the driver, the data worker and Ray.
+    CPU time depends little on other work on the machine. The trainer is the process with the most
+    CPU time: with transloom a rank, without the driver, the data worker and Ray.
     """
 
     per_second: float
-    per_cpu_second: float  # of all processes of the run
+    per_cpu_second: float  # CPU seconds of all processes of the run
     per_cpu_second_of_trainer: float
     steps: int
 
@@ -64,7 +64,8 @@ def measure(contestant: Contestant, seconds: float, settling_seconds: float) -> 
 def settle(contestant: Contestant, driver: psutil.Process, seconds: float) -> None:
     """Wait until only one process of a run is busy, at least `seconds`, at most 12 times as long.
 
-    Processes of the start, above all the spare rank's imports, would count as costs of training.
+    Otherwise, processes at the start, such as the imports of the spare rank, would count as costs
+    of training.
     """
     start = time.time()
     wait_until(start + seconds, contestant, driver)

@@ -13,7 +13,7 @@ from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant, Speed, measure
 from benchmarks.support.trainings import say
 
-KINDS = 3  # kinds of time by which tokens are divided
+KINDS = 3  # kinds of time by which target tokens are divided
 Speeds = dict[str, list[Speed]]
 
 

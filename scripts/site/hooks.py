@@ -42,7 +42,8 @@ FIRST_FOUND = ("how-to/extending.md", "tutorials/first-day.md", "how-to/ray-clus
 NOT_SEARCHED = "decisions/"
 
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
-_LABEL = re.compile(r"^( *```\w+) [\w -]+$", re.MULTILINE)  # of a block that a test runs
+# part of the first line of a block that a test runs
+_LABEL = re.compile(r"^( *```\w+) [\w -]+$", re.MULTILINE)
 _TABLE_ROW = re.compile(r"^ *\|.*$", re.MULTILINE)
 _CODE_SPAN = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -51,7 +52,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add generated pages, those whose text lies outside docs/, and missing exhibits."""
+    """Add generated pages, pages whose text is outside docs/, and missing exhibits."""
     for uri, name in INCLUDED.items():
         files.append(File.generated(config, uri, content=(ROOT / name).read_text()))
     for uri, page in GENERATED.items():
@@ -63,7 +64,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Adapt the links and tables of a page to the site, and choose what search finds."""
+    """Adapt the links and tables of a page to the site, and select its searchable text."""
     uri = page.file.src_uri
     if uri.startswith(NOT_SEARCHED):
         page.meta["search"] = {"exclude": True}
@@ -91,10 +92,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Correct for screen readers what the theme leaves out.
+    """Improve the theme's HTML for screen readers.
 
-    The search dialog gets a name. Lists in the table of contents are no landmarks with the names
-    of sections of the site. Empty header cells become plain cells.
+    The search dialog gets a name. Lists in the table of contents are no longer landmarks with the
+    names of sections of the site. Empty header cells become plain cells.
     """
     named = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
     named = named.replace(

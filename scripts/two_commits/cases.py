@@ -30,7 +30,7 @@ SMALL = (
     "batching.max_tokens_per_micro_batch=128",
     "batching.micro_batches_per_step=5",
     "trainer.gradient_clipping=1.0",
-    # An untrained model makes translations of the maximum length.
+    # An untrained model translates up to the maximum length.
     "decoding.max_length_factor=0.2",
     "decoding.max_extra_length=2",
     "tracking.wandb=disabled",
@@ -39,7 +39,7 @@ SMALL = (
     "checkpoints.keep_last=1000",
 )
 STEPS, HALF = 8, 4
-LONG, STRUCK_AT = 100, 15  # steps; enough for the kill to come before the end
+LONG, STRUCK_AT = 100, 15  # number of steps, enough so that the kill comes before the end
 ATTEMPTS_TO_KILL = 3
 ATTEMPTS_TO_START = 5
 POLL_SECONDS = 0.01

@@ -40,7 +40,7 @@ FIELDS = {
         "world_size",
         "model_flops",
         "hardware_flops",
-        # of skipped steps
+        # fields of skipped steps
         "cause",
         "refusal",
         "slots",

@@ -1,13 +1,13 @@
-"""Installed packages that announce extensions, made for a test."""
+"""Make installed packages that announce extensions, for a test."""
 
 from pathlib import Path
 
 
 def install(site: Path, module: str, code: str, *components: str) -> None:
-    """Write a package of one module into a directory of `sys.path`, as an installer does.
+    """Install a package with one module into a directory of `sys.path`.
 
     Args:
-        components: each as KIND.NAME, which the package announces for its module.
+        components: components that the package announces for its module, each as KIND.NAME.
     """
     site.mkdir(exist_ok=True)
     (site / f"{module}.py").write_text(code)

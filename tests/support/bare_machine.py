@@ -1,4 +1,7 @@
-"""A machine without a network that has torch and little else, in place of one with a GPU."""
+"""Simulate a machine with torch and few other packages, and without a network.
+
+It represents a machine with a GPU.
+"""
 
 import importlib.metadata
 import os
@@ -12,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-# A network namespace has no address but its own loopback's; the parts can only be read.
+# Run a command in a network namespace that has only a loopback address, with read-only parts.
 ALONE = ("unshare", "--net", "--mount", "sh", "-c")
 SET_UP = 'ip link set lo up; mount --bind "$0" "$0"; mount -o remount,bind,ro "$0"; exec "$@"'
 _INSTALL = f"""
@@ -25,19 +28,20 @@ print(installed(*map(Path, sys.argv[1:])))
 
 @dataclass(frozen=True)
 class BareMachine:
-    """A separate Python, and a read-only folder.
+    """Machine with a separate Python, and a read-only folder.
 
     Attributes:
-        python: of a virtual environment, as the Python of such machines often is.
-        read_only: what was carried to the machine.
+        python: the Python of a virtual environment, as is usual on such machines.
+        read_only: the folder with the parts that were copied to the machine.
     """
 
     python: Path
     read_only: Path
 
     def run(self, *command: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
-        """Run a command there to its end."""
-        bytecode = str(self.python.parents[1] / "bytecode")  # not in the checkout
+        """Run a command on the machine, and wait until it ends."""
+        # outside of the checkout, which is read-only
+        bytecode = str(self.python.parents[1] / "bytecode")
         kept = {"PATH": os.defpath, "HOME": str(cwd), "PYTHONPYCACHEPREFIX": bytecode}
         return subprocess.run(
             [*ALONE, SET_UP, str(self.read_only), *map(str, command)],
@@ -50,12 +54,15 @@ class BareMachine:
 
 
 def install_command(python: Path, parts: Path, into: Path) -> list[str | Path]:
-    """Return the command that installs parts; the last line of its output is the Python."""
+    """Return the command that installs parts; its last line of output is the path of the Python."""
     return [python, "-c", _INSTALL, parts, into]
 
 
 def python_with(packages: Iterable[str], folder: Path) -> Path:
-    """Return the Python of an environment with some packages of this one and all they require."""
+    """Return the Python of a new environment with links to some installed packages.
+
+    The environment also has the packages that these packages require.
+    """
     venv.EnvBuilder(symlinks=True).create(folder)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     for name in _with_requirements(packages):

@@ -32,12 +32,16 @@ def bert_config(config: EncoderOnlyConfig, pieces: int, context: int, **more: An
 def copied_weights(
     ours: nn.Module, theirs: nn.Module, layers: int, others: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Give their network our weights; return their names of each of ours, which are all of theirs.
+    """Copy our weights into a network of transformers, and check that none of its weights is left.
 
-    A fused matrix of ours is several of theirs.
+    A fused matrix of ours corresponds to several matrices of transformers.
 
     Args:
-        others: their name of each of our modules, or parameters, that are not in the encoder.
+        others: for modules and parameters outside of the encoder, the name in transformers by our
+            name.
+
+    Returns:
+        For each of our parameters, its names in transformers.
     """
     table = {
         "encoder.embedding": ["bert.embeddings.word_embeddings"],

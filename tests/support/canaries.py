@@ -1,4 +1,4 @@
-"""Credentials that no file may hold afterwards, and a search for them in all their forms."""
+"""Credentials that must not appear in any file, and a search for them in all their forms."""
 
 import base64
 import json
@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-# With characters that a URL has to encode. New in each run, so that nothing holds them by chance.
+# The characters include some that a URL has to encode. The values are new in each run, so that no
+# file contains them by chance.
 USER = "canary-user"
 PASSWORD = f"http/{secrets.token_hex(12)}+pw"
 WANDB_KEY = secrets.token_hex(20)
-PAGE_KEY = secrets.token_hex(20)  # in the command of a target of notifications
+PAGE_KEY = secrets.token_hex(20)  # part of the command of a notification target
 NOTIFY_VARIABLE = "TRANSLOOM_NOTIFY"
 NETRC_NAME = "passwords"
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables with canaries; the file that NETRC names is written into the folder."""
+    """Return variables with canaries; write the file that NETRC names into the folder."""
     path = folder / NETRC_NAME
     path.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
     path.chmod(0o600)
@@ -30,17 +31,18 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def forms(canary: str) -> list[bytes]:
-    """Forms in which a file may contain it: as it is, percent-encoded, or somewhere in base64."""
+    """Return the forms of a canary in a file: plain, percent-encoded, or in base64."""
     found = {canary, quote(canary), quote(canary, safe=""), quote(canary, safe="").lower()}
     for shift in range(3):
         data = base64.b64encode(b"?" * shift + canary.encode()).decode()
-        inner = data[4 if shift else 0 : len(data) - 4]  # what its neighbours do not change
+        # the characters that do not depend on the neighbouring bytes
+        inner = data[4 if shift else 0 : len(data) - 4]
         found |= {inner, inner.replace("+", "-").replace("/", "_")}
     return [form.encode() for form in sorted(found)]
 
 
 def leaks(canaries: Iterable[str], *places: Path) -> list[str]:
-    """The files below these folders that hold a canary, each with the form that was found."""
+    """Return the files below these folders that contain a canary, each with the form found."""
     wanted = [(form, canary) for canary in canaries for form in forms(canary)]
     found = []
     for place in places:

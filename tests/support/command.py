@@ -1,4 +1,4 @@
-"""The command transloom, run as a user runs it, and programs in another Python."""
+"""Run the command transloom like a user, and run programs in another Python."""
 
 import os
 import subprocess
@@ -13,21 +13,21 @@ TRANSLOOM = Path(sys.executable).parent / "transloom"
 def transloom(
     *arguments: object, cwd: Path, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs it to its end, with more variables in its environment."""
+    """Run the command to its end, with additional environment variables."""
     return run_command(TRANSLOOM, *arguments, cwd=cwd, **environment)
 
 
 def run_python(
     program: str, *arguments: object, cwd: Path | None = None, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program in another Python to its end, with more variables in its environment."""
+    """Run a program in another Python to its end, with additional environment variables."""
     return run_command(sys.executable, "-c", program, *arguments, cwd=cwd, **environment)
 
 
 def run_command(
     *command: object, cwd: Path | None = None, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program to its end, with more variables in its environment."""
+    """Run a program to its end, with additional environment variables."""
     return subprocess.run(
         list(map(str, command)),
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""Raw connections to a server of the tests, as a client without a token opens them."""
+"""Raw connections to a server, opened by a client without a token."""
 
 import socket
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def connect(port: int) -> socket.socket:
 
 @contextmanager
 def half_requests(port: int, count: int) -> Iterator[list[socket.socket]]:
-    """Hold connections whose headers are not complete, oldest first."""
+    """Open connections that send incomplete headers, and hold them during the context."""
     with ExitStack() as held:
         connections = [held.enter_context(connect(port)) for _ in range(count)]
         for connection in connections:
@@ -25,7 +25,7 @@ def half_requests(port: int, count: int) -> Iterator[list[socket.socket]]:
 
 
 def answer_to(port: int, *parts: bytes) -> bytes:
-    """Send a request, its later parts after the server has begun to answer; read the answer.
+    """Send a request, and return the response; send later parts after the response has begun.
 
     The server closes the connection after a malformed request, and the client after the last part.
     """
@@ -42,7 +42,7 @@ def answer_to(port: int, *parts: bytes) -> bytes:
 
 
 def received(connection: socket.socket) -> bytes:
-    """Read what has come; nothing once the server has closed the connection."""
+    """Return the data that has arrived; empty if the server has closed the connection."""
     try:
         return connection.recv(100_000)
     except ConnectionError:

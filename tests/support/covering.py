@@ -1,4 +1,4 @@
-"""Pairwise testing: few cases in which every two values of different factors meet."""
+"""Pairwise testing: few cases that contain all pairs of values of different factors."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,21 +9,21 @@ Case = tuple[Any, ...]
 
 
 def value_pairs(case: Case) -> set[tuple[int, Any, int, Any]]:
-    """Every two of a case's values, each with the number of its factor."""
+    """Return each pair of a case's values, with the numbers of their factors."""
     return {(i, case[i], j, case[j]) for i, j in combinations(range(len(case)), 2)}
 
 
 def covering_cases(
     factors: Sequence[Sequence[Any]], allowed: Callable[[Case], bool], attempts: int = 20
 ) -> list[Case]:
-    """Cases that hold every pair of values that any allowed case holds; always the same ones.
+    """Return cases that contain every pair of values of the allowed cases; deterministic.
 
-    Greedy: each case is one of those with the most new pairs. Which one is drawn, and the attempt
-    with the fewest cases counts.
+    The algorithm is greedy: each chosen case has the maximum number of new pairs, and ties are
+    decided by chance. Of several attempts, the one with the fewest cases is returned.
     """
     candidates = [case for case in product(*factors) if allowed(case)]
     numbers: dict[tuple[int, Any, int, Any], int] = {}
-    pairs = [  # as bits of a number
+    pairs = [  # each set of pairs is the bits of a number
         sum(1 << numbers.setdefault(pair, len(numbers)) for pair in value_pairs(case))
         for case in candidates
     ]

@@ -1,4 +1,4 @@
-"""Multi30k in small steps, disturbed in many ways: the data must stay the same."""
+"""Small runs on Multi30k that are disturbed in many ways without an effect on their data."""
 
 import random
 from dataclasses import replace
@@ -17,11 +17,11 @@ from support.runs import Runs
 
 STEPS = 90
 STOPS = (30, 60, STEPS)
-FETCHED_AHEAD = 10  # steps at most, of which no data worker has to be asked any more
+FETCHED_AHEAD = 10  # upper bound of the steps whose data ranks have fetched ahead
 
 
 def multi30k_runs(corpus: Path, folder: Path, address: str) -> Runs:
-    """Runs of a tiny model on Multi30k: at most 480 tokens a step, a window every 17 steps."""
+    """Return runs of a tiny model on Multi30k: up to 480 tokens per step, a window per 17 steps."""
     values: dict[str, Any] = tiny_values(folder / "dataset")
     sides = {
         use: {"source": str(corpus / f"{name}.en"), "target": str(corpus / f"{name}.de")}
@@ -36,7 +36,7 @@ def multi30k_runs(corpus: Path, folder: Path, address: str) -> Runs:
         "window_shards": 1,
     }
     values["trainer"] |= {"max_steps": STEPS, "validate_every_steps": 100_000}
-    # The end of each part has a validation, whose translations no test reads.
+    # Each part ends with a validation, whose translations no test reads.
     values["decoding"] = {"max_length_factor": 0, "max_extra_length": 1}
     recipe = write_yaml(folder / "multi30k-small.yaml", values)
     return Runs(recipe, folder, address)
@@ -51,9 +51,9 @@ def train_disturbed(
     workers: int,
     seed: int,
 ) -> str:
-    """A run that is stopped and resumed twice; in each part, one of its data workers is killed.
+    """Run a training that is stopped and resumed twice, and kill a data worker in each part.
 
-    Returns its name.
+    Return the run's name.
     """
     name = f"{ranks}-ranks-{workers}-workers"
     started = remember(monkeypatch, supervisor, "DataWorkers")

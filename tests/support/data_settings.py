@@ -1,4 +1,4 @@
-"""The settings that preparing a dataset needs, where a test has no recipe."""
+"""Settings that dataset preparation needs, for tests without a recipe."""
 
 from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
 
@@ -6,6 +6,6 @@ from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, 
 def settings_of(
     data: DataConfig, tokenizer: TokenizerConfig, task: str = "translation"
 ) -> DataSettings:
-    """With a batching that preparing does not read."""
+    """Return settings whose batching section is not used by the preparation."""
     batching = BatchingConfig(max_tokens_per_micro_batch=1, micro_batches_per_step=1)
     return DataSettings(data, tokenizer, batching, seed=0, task=task)

@@ -17,7 +17,7 @@ def edit_manifest(dataset: Path, change: Callable[[Any], object]) -> None:
 
 
 def blocks_of(dataset: Path) -> Iterator[ShardBlock]:
-    """Yield the blocks of all shards, in their order."""
+    """Yield the blocks of all shards, in order."""
     store = open_store(dataset)
     for shard in Manifest.load(store).shards:
         yield from unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)

@@ -1,4 +1,4 @@
-"""Reads a page of `transloom explain` as a browser does."""
+"""Read a page of `transloom explain` like a browser."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ from typing import Any
 
 @dataclass
 class Section:
-    """A section as a browser sees it."""
+    """Section of the page, as a browser reads it."""
 
     text: str = ""
     figures: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     bars: list[tuple[float, bool]] = field(default_factory=list)
 
     def figure(self, title: str) -> dict[str, Any]:
-        """The one figure whose caption begins so."""
+        """Return the only figure whose caption begins with this text."""
         (found,) = [data for caption, data in self.figures if caption.startswith(title)]
         return found
 
 
 class PageReader(HTMLParser):
-    """Reads a page into its sections, its tags and their attributes."""
+    """Parser of a page's sections, tags and attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

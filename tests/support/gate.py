@@ -1,4 +1,4 @@
-"""Threads held at a point, and let go even if the test fails meanwhile."""
+"""Gate that holds threads, and releases them even if the test fails."""
 
 import threading
 from typing import Self
@@ -7,10 +7,10 @@ from support.cluster.processes import HANG_SECONDS
 
 
 class Gate:
-    """Hold every thread that calls it until it is opened.
+    """Hold every thread that calls this object until it is opened.
 
-    The end of the context opens it, so that nothing outside waits for a thread that an assertion
-    has left behind. Enter it last: after the pool or the server that ends with its threads.
+    The end of the context opens the gate, so that no thread keeps waiting after a failed assertion.
+    Enter the context last: after that of the pool or server that waits for these threads.
     """
 
     def __init__(self) -> None:

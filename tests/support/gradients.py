@@ -1,4 +1,4 @@
-"""Gradients of two ways to compute a loss, held to each other."""
+"""Compare the gradients of two ways to compute a loss."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ Pass = tuple[list[Tensor], dict[str, Tensor]]  # the losses, and the gradients b
 def assert_same_gradients(
     ours: Tensor, theirs: Tensor, tensors: Sequence[Tensor], *, rtol: float, atol: float
 ) -> None:
-    """Compare the gradients of both losses by these tensors, whose dtype ours have."""
+    """Compare the gradients of both losses with respect to tensors, and check the dtype of ours."""
     gradients, expected = (torch.autograd.grad(loss, tensors) for loss in (ours, theirs))
     for found, wanted, tensor in zip(gradients, expected, tensors, strict=True):
         assert found.dtype == tensor.dtype
@@ -24,7 +24,7 @@ def assert_same_gradients(
 
 
 def loss_and_gradients(network: nn.Module, *batches: Sequence[Any]) -> Pass:
-    """The smoothed loss and the NLL of batches, and the gradients of a part of the first."""
+    """Return the smoothed loss and the NLL of batches, and gradients of 1/20 of the former."""
     network.zero_grad()
     sums = [network(*each, CrossEntropy(0.1)) for each in batches]
     smoothed = torch.stack([each.smoothed for each in sums]).sum()
@@ -48,7 +48,7 @@ def assert_close_passes(found: Pass, expected: Pass) -> None:
 def assert_checkpointing_keeps_bits(
     network: Any, first_layer: nn.Module, batch: Sequence[Any]
 ) -> None:
-    """With checkpointed activations, the first layer runs twice, and all bits stay the same."""
+    """Check that checkpointed activations run the first layer twice, and change no bit."""
     passes: list[Pass] = []
     calls: list[int] = []
     first_layer.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -100,4 +100,5 @@ def assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu(
     (expected_loss, expected), (loss, found) = passes
     torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
     for ours, theirs in zip(found, expected, strict=True):
-        assert (ours - theirs).norm() <= 0.2 * theirs.norm()  # bf16 on a CPU: up to 0.09
+        # In bf16 on a CPU, differences are up to 0.09.
+        assert (ours - theirs).norm() <= 0.2 * theirs.norm()

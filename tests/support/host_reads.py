@@ -1,11 +1,11 @@
-"""Reads by the host of numbers that are on the device, for which it would wait for a GPU."""
+"""Find reads of device numbers by the host, which would have to wait for a GPU."""
 
 from benchmarks.launches.counter import LaunchCounter
 
 
 def host_reads(monkeypatch, network, *given):
-    """Return the functions that read numbers in a pass; on a CPU they cost no wait."""
-    # The loop over sentences is that of a CPU.
+    """Return the functions that read numbers during a pass; on a CPU these reads do not wait."""
+    # Replace the loop over sentences, which only a CPU uses.
     monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
     counter = LaunchCounter()
     with counter.part("passes"):

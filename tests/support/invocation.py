@@ -1,4 +1,4 @@
-"""Commands of transloom, called in the process of the test."""
+"""Call commands of transloom in the test's process."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from transloom.cli.app import app
 
 
 def invoke(*arguments: object, given: str | bytes | None = None, code: int | None = 0) -> Result:
-    """Runs a command, whose own errors are raised.
+    """Run a command, and raise its own errors.
 
     Args:
         given: its standard input.
@@ -24,7 +24,7 @@ def invoke(*arguments: object, given: str | bytes | None = None, code: int | Non
 
 
 def lines_of(result: Result) -> list[str]:
-    """The lines that a command printed before it succeeded."""
+    """Return the lines that a command prints; the command must succeed."""
     assert result.exit_code == 0, result.output
     return result.stdout.removesuffix("\n").split("\n")
 

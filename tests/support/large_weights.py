@@ -1,4 +1,4 @@
-"""Weights with which a mistake of a network cannot hide."""
+"""Weights with which no error of a network remains unnoticed."""
 
 import torch
 from torch import nn

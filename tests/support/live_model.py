@@ -1,4 +1,4 @@
-"""The page's own model, run in Node: what a browser would compute, with nothing left out."""
+"""Run the model of a page in Node; it computes everything that a browser would compute."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from support.node_program import answer_of_node, named_modules
 
-# Modules that compute and need no page.
+# Modules that compute without a page.
 PAGE = "explain/live/page"
 NAMES = ("loading", "origins", "lens", "heads", "beam_tree", "training", "texts")
-VIEWS = ("switches_view",)  # need a page to draw, and none to compute
+VIEWS = ("switches_view",)  # modules that need a page for drawing, but not for computing
 MODULES = (
     *(f"{PAGE}/{name}.js" for name in NAMES + VIEWS),
     "explain/compare/page/comparing.js",
     "drawing/terms.js",
 )
 
-# What each question is answered with, given the model and the question's argument.
+# The answer to each question, as a function of the model and the question's argument.
 _ANSWERS = """
 const plain = (value) => {
   if (value && value.shape) return { shape: value.shape, data: [...value.data].map(String) };
@@ -179,7 +179,7 @@ def ask(
     *questions: tuple[str, dict[str, Any]],
     other: dict[str, Any] | None = None,
 ) -> list[Any]:
-    """Loads a packed model in Node and returns an answer to each question (name, argument).
+    """Load a packed model in Node, and return an answer to each question (name, argument).
 
     Args:
         other: a second packed model, for the question `compare`.
@@ -189,7 +189,7 @@ def ask(
 
 
 def close(name: str, live: Any, expected: Tensor) -> None:
-    """The live tensor is the other one, to 1e-5 of its largest number; −∞ is at the same places."""
+    """Check that the tensors agree within 1e-5 of the largest number, and in the places of −∞."""
     found = torch.tensor([float(x) for x in live["data"]]).view(live["shape"])
     assert found.shape == expected.shape, name
     infinite = expected.isinf()
@@ -200,7 +200,7 @@ def close(name: str, live: Any, expected: Tensor) -> None:
 
 
 def compare(name: str, live: Any, traced: Any) -> None:
-    """Every tensor of a trace, of which the live one has all under the same names."""
+    """Check every tensor of a trace against the page's tensor of the same name."""
     if traced is None:
         assert live is None, name
     elif isinstance(traced, torch.Tensor):

@@ -1,7 +1,7 @@
-"""Requirements of some tests on a machine: namespaces, a Slurm, a browser, Prometheus.
+"""Programs and permissions that some tests need: namespaces, Slurm, a browser, Prometheus.
 
-Where a part is missing the test is skipped with a reason; under `make lab`, which sets
-TRANSLOOM_LAB=1 and installs what is missing, that is a failure.
+If a part is missing, the test is skipped with a reason. Under `make lab`, which sets
+TRANSLOOM_LAB=1 and installs missing parts, the test fails instead.
 """
 
 import os
@@ -13,12 +13,12 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 COMPILERS = ("cc", "gcc", "clang")
 SLURM = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "scancel", "scontrol")
-# Debian keeps some programs where only root's shell looks.
+# Debian has some programs in directories that are only on root's path.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 def program(*names: str) -> str | None:
-    """The path of the first of these programs that there is."""
+    """Return the path of the first of these programs that exists."""
     return next(filter(None, (shutil.which(name, path=_PATH) for name in names)), None)
 
 
@@ -43,7 +43,7 @@ def lacks(part: str) -> str | None:
 
 
 def missing(reason: str) -> NoReturn:
-    """Ends a test that cannot run here."""
+    """Skip or fail a test that cannot run on this machine."""
     if os.environ.get("TRANSLOOM_LAB"):
         pytest.fail(f"make lab must find all it needs: {reason}")
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""Marian models in Hugging Face's layout, made by transformers' own classes with random weights."""
+"""Marian models in Hugging Face's layout, written by transformers with random weights."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-# The form of opus-mt models, in small widths.
+# Settings of opus-mt models, with small widths.
 SMALL = {
     "d_model": 32,
     "encoder_layers": 2,
@@ -19,7 +19,7 @@ SMALL = {
     "decoder_ffn_dim": 48,
     "max_position_embeddings": 512,
 }
-# The values that all opus-mt models have.
+# Values that are the same in all opus-mt models.
 OPUS = {
     "activation_function": "swish",
     "scale_embedding": True,
@@ -38,7 +38,7 @@ def write_tokenizer(
     tags: Sequence[str] = (),
     kind: str = "unigram",
 ) -> int:
-    """source.spm, target.spm and vocab.json, with ids as opus-mt has them; returns their number."""
+    """Write source.spm, target.spm and vocab.json with opus-mt's ids; return the number of ids."""
     folder.mkdir(parents=True, exist_ok=True)
     known: dict[str, None] = {}
     for side, lines in zip(("source", "target"), texts, strict=True):
@@ -62,7 +62,7 @@ def write_tokenizer(
 
 
 def write_model(folder: Path, vocabulary_size: int, seed: int = 7, **form: Any) -> Any:
-    """config.json and model.safetensors of random weights; returns the model."""
+    """Write config.json and model.safetensors with random weights; return the model."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 

@@ -1,4 +1,4 @@
-"""A program of the pages' scripts, run in Node."""
+"""Run programs of the pages' scripts in Node."""
 
 import json
 import subprocess
@@ -25,20 +25,20 @@ for (const [name, one] of Object.values(modules).flatMap((module) => Object.entr
 
 
 def named_modules(*names: str) -> str:
-    """The modules of the pages and what they import, joined; a program has all that they export.
+    """Join modules of the pages with their imports; all exports are names of the program.
 
-    For each sliced computation, such as `traceSlices`, it has one without pauses, `trace`, too.
+    For each sliced computation, such as `traceSlices`, there is a function without pauses, `trace`.
     """
     return joined_modules(files("transloom.observe"), *names) + _GLOBALS
 
 
 def answer_of_node(code: str, asked: Any, folder: Path) -> Any:
-    """Return the answer of a program that Node runs.
+    """Run a program in Node, and return its answer.
 
     Args:
         code: reads JSON from the file of its first argument, writes JSON to that of its second.
-        asked: what it reads.
-        folder: for the three files.
+        asked: the JSON value to read.
+        folder: folder for the program and both files.
     """
     program, question, answer = (folder / name for name in ("program.js", "asked", "answered"))
     program.write_text(code, encoding="utf-8")
@@ -48,7 +48,7 @@ def answer_of_node(code: str, asked: Any, folder: Path) -> Any:
 
 
 def run_node(program: Path, *arguments: Path) -> None:
-    """Run a program in Node; if it fails, the error has the end of what it printed."""
+    """Run a program in Node; if it fails, the error has the end of its output."""
     done = node(
         [str(program), *map(str, arguments)],
         return_completed_process=True,

@@ -1,4 +1,4 @@
-"""The commands of a page of docs, for tests that run them."""
+"""Commands in a page of docs, for tests that run them."""
 
 import re
 import shlex
@@ -12,26 +12,26 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def block(page: str, kind: str) -> str:
-    """The text of a page's one block of that kind, such as "bash laptop"."""
+    """Return the text of a page's only block of this kind, such as "bash laptop"."""
     text = (DOCS / page).read_text(encoding="utf-8")
     (found,) = re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return str(found)
 
 
 def blocks(page: str, kind: str) -> list[str]:
-    """The texts of all of a page's blocks of that kind."""
+    """Return the texts of all of a page's blocks of this kind."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(page: str) -> list[list[str]]:
-    """The arguments of all commands in a page's blocks `bash`, one command per line."""
+    """Return the arguments of all commands in a page's blocks `bash`, one command per line."""
     lines = [line for text in blocks(page, "bash") for line in text.splitlines()]
     return [shlex.split(line)[1:] for line in lines]
 
 
 def run_inline(transloom: Callable[..., Result], command: list[str]) -> Result:
-    """Run a command of a page, which must succeed; training without Ray."""
+    """Run a command of a page, which must succeed; train without Ray."""
     without_ray = ["--inline"] if command[0] == "train" else []
     result = transloom(*command, *without_ray)
     assert result.exit_code == 0, (command, result.output)

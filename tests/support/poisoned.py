@@ -1,4 +1,4 @@
-"""A corpus of short sentences with one pair of garbage, and a recipe that trains on it."""
+"""Corpus of short sentences with one bad pair, and a recipe that trains on it."""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ GARBAGE = "Qx7#Zv 9%wK&p Jj0=Qq X4+Vz 8*uU Yy-2@ qZ!xJ 3~kW Gg/5 Zz"
 def poisoned_recipe(folder: Path, **trainer: Any) -> Path:
     """Write the corpora and the recipe of a run of 40 steps, and prepare its dataset.
 
-    The pair of garbage is in a separate corpus, so it comes once in an epoch of some 28 steps.
+    The bad pair is in a separate corpus, so it occurs once in an epoch of about 28 steps.
     """
     rng = random.Random(5)
     people = ("je", "tu", "il", "elle", "nous", "vous")

@@ -1,22 +1,24 @@
-"""Ports for servers that take a number and are started later."""
+"""Free ports for servers that get a port number and start later."""
 
 import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
 
-OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # which the kernel gives to them
-AFTER_RAY_WORKERS = 20_000  # theirs are 10002 to 19999
-_given: set[int] = set()  # by this process: the server of one may not listen yet, nor listen again
+# ports that the kernel assigns to outgoing connections
+OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+AFTER_RAY_WORKERS = 20_000  # the workers of Ray use 10002 to 19999
+# ports returned in this process; their servers may not listen yet, or may listen again later
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a free port that no outgoing connection takes before its server does.
+    """Return a free port that no outgoing connection uses before the server listens.
 
-    No two calls of a process return the same one.
+    No two calls in a process return the same port.
 
     Raises:
-        IndexError: this process has got all of them.
+        IndexError: this process has used all ports.
     """
     lowest, _ = map(int, OUTGOING_PORTS.read_text().split())
     while True:

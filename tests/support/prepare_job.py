@@ -1,8 +1,8 @@
-"""`prepare` in a separate process, which may be measured or killed.
+"""Run `prepare` in a separate process, which a test can measure or kill.
 
-Started with the path of a JSON file: the settings `data` and `tokenizer`, and optionally
-`processes`, `overwrite`, and `buffered_bytes` and `pairs_per_chunk` for many parts of little text.
-Prints a line for every report, with the most memory it had until then, in bytes.
+The argument is the path of a JSON file with the settings `data` and `tokenizer`, and optionally
+`processes`, `overwrite`, and `buffered_bytes` and `pairs_per_chunk` for many small parts. The
+program prints a line for every report, with its maximum memory until then, in bytes.
 """
 
 import json
@@ -23,7 +23,7 @@ from support.data_settings import settings_of
 
 
 def start(folder: Path, **job: Any) -> "subprocess.Popen[str]":
-    """Start the job in a separate session, so that it can be killed with all it started."""
+    """Start the job in a separate session, so that a test can kill it with all its processes."""
     path = folder / "job.json"
     path.write_text(json.dumps(job))
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A proxy that reaches no server, like a company's proxy for loopback addresses."""
+"""Proxy that reaches no server, as a company's proxy does for loopback addresses."""
 
 import os
 from collections.abc import Iterator
@@ -43,11 +43,12 @@ class _Refusal(QuietHandler):
 
 @contextmanager
 def proxy_of_environment(status: int = 503) -> Iterator[ProxyServer]:
-    """Let programs of this process use a proxy that reaches no server, by its usual variable."""
+    """Let programs of this process use a proxy that reaches no server, by http_proxy."""
     with ProxyServer(status) as proxy, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             patch.delenv(name)
-        for name in ("no_proxy", "NO_PROXY"):  # the code may set them; restored afterwards
+        # set them so that they are restored, because the code may change them
+        for name in ("no_proxy", "NO_PROXY"):
             patch.setenv(name, "")
             os.environ.pop(name)
         patch.setenv("http_proxy", f"http://me:secret@{proxy.netloc}")

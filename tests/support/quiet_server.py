@@ -1,4 +1,4 @@
-"""HTTP servers in threads of this process, whose clients may give up.
+"""HTTP servers in threads of this process that print nothing, even if clients disconnect.
 
 class Handler(QuietHandler):
     def do_GET(self) -> None:
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 
 class InThread(socketserver.BaseServer):
-    """Server that a context starts in a thread, and ends.
+    """Server that runs in a thread during a context.
 
     Attributes:
         closing: set when the server ends, for handlers that wait.
@@ -48,7 +48,7 @@ class QuietServer(InThread, ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: the tests' servers are there for clients that give up."""
+        """Print no error, because tests disconnect clients on purpose."""
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ class QuietHandler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def send(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)

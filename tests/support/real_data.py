@@ -1,5 +1,8 @@
-"""Find the files of Multi30k: in the folder that TRANSLOOM_TEST_DATA names, or next to the
-checkout, in shared/data/multi30k."""
+"""Find the files of Multi30k.
+
+They are in the folder that TRANSLOOM_TEST_DATA names, or else in shared/data/multi30k next to the
+checkout.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A program that receives notifications, and fails or hangs as a test says.
+"""Program that receives notifications, and fails or hangs as a test specifies.
 
 program = ReceivingProgram(folder, 3, 0)    # the exit code of each call; the last one stays
 monkeypatch.setenv("TRANSLOOM_NOTIFY", program.command)
@@ -14,9 +14,9 @@ from support.cluster.processes import wait_until
 
 VARIABLE = "TRANSLOOM_NOTIFY"
 TARGET = f"{{command_from: {VARIABLE}}}"
-SECRET = "s3cr3t-CANARY-0123456789"  # in the arguments, which no message may show
+SECRET = "s3cr3t-CANARY-0123456789"  # a secret in the arguments, which no message may show
 HANG = "hang"
-# $0 is the folder of the messages, $1 the secret; the exit codes follow.
+# Arguments: the folder of the messages ($0), the secret ($1), then the exit codes.
 _SCRIPT = """
 shift
 number=$(ls "$0" | wc -l)
@@ -30,10 +30,10 @@ exit "$1"
 
 
 class ReceivingProgram:
-    """Program that writes each message into a separate file, one after the other."""
+    """Program that writes each message into a separate, numbered file."""
 
     def __init__(self, folder: Path, *answers: int | str) -> None:
-        """answers: by call, an exit code or HANG."""
+        """answers: for each call, an exit code or HANG."""
         self._folder = folder
         folder.mkdir(parents=True)
         codes = map(str, answers or (0,))

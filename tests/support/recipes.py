@@ -1,4 +1,4 @@
-"""Recipes for tests: a tiny model on the phrase book or on Multi30k, small steps."""
+"""Recipes for tests: a tiny model on the phrase book or on Multi30k, with small steps."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ import yaml
 
 from cluster.recipe import Recipe
 
-# A network that has learnt little translates until it is stopped, and no better for it: with these
-# a run's last validation takes 1 s of CPU in place of 4.
+# An untrained network translates up to the length limit, without benefit for a test. With these
+# limits, a run's last validation takes 1 s of CPU time instead of 4 s.
 SHORT_TRANSLATIONS = {"max_length_factor": 0.2, "max_extra_length": 2}
 
 
 def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
-    """A recipe's YAML values; a run of a few dozen steps takes seconds."""
+    """Return a recipe's YAML values; a run of some dozen steps takes seconds."""
     corpora = {
         use: {"source": f"builtin:phrasebook/{use}.fr", "target": f"builtin:phrasebook/{use}.en"}
         for use in ("train", "validation", "test")
@@ -52,7 +52,7 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
             **trainer,
         },
         "decoding": {"max_extra_length": 5},
-        "tracking": {"wandb": "disabled"},  # W&B takes seconds of every start
+        "tracking": {"wandb": "disabled"},  # a start of W&B takes seconds
         "engine": {"zero_stage": 1},
         "checkpoints": {"every_steps": 1000},
         "cluster": {
@@ -71,6 +71,6 @@ def tiny_recipe(dataset: Path, **trainer: Any) -> Recipe:
 
 
 def write_yaml(path: Path, values: Any) -> Path:
-    """Write values into a file, as those of a recipe; return its path."""
+    """Write the values of a recipe into a file, and return its path."""
     path.write_text(yaml.safe_dump(values))
     return path

@@ -28,7 +28,7 @@ class Runs:
         inline: bool = False,
         profile: StepRange | None = None,
     ) -> TrainResult:
-        """Train or continue the run of that name, under Ray or inline."""
+        """Train or continue the run with this name, under Ray or inline."""
         return self.train_at(self.folder / name, *overrides, inline=inline, profile=profile)
 
     def train_at(
@@ -41,12 +41,12 @@ class Runs:
         """Train or continue the run in a folder or at a URL."""
         address = None if inline else self.address
         options = TrainOptions(location, address, inline, profile)
-        # Tests stop ranks in the middle of a step for longer than such a step may take.
+        # Tests stop ranks in the middle of a step for longer than the adaptive deadline allows.
         changed = [*overrides, "cluster.deadlines.adaptive_step=false"]
         return train_run(str(self.recipe), changed, options, Console(stderr=True))
 
     def lines(self, name: str, kind: str = "train") -> list[dict[str, Any]]:
-        """The lines of a run's record."""
+        """Return the lines of a run's record."""
         text = (self.folder / name / "metrics.jsonl").read_text()
         return [line for line in map(json.loads, text.split("\n")[:-1]) if line["kind"] == kind]
 

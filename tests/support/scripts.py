@@ -1,4 +1,4 @@
-"""Import the scripts of this repository, which are in no package."""
+"""Import the repository's scripts, which belong to no package."""
 
 import sys
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def imported_script(path: str) -> Iterator[ModuleType]:
     spec = spec_from_loader(name, loader)
     assert spec
     module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look for it there
+    sys.modules[name] = module  # dataclasses search for the module there
     try:
         loader.exec_module(module)
         yield module

@@ -7,11 +7,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Sizes(TorchDispatchMode):
-    """Watches what is called within it.
+    """Recorder of tensor sizes in the operations within the context.
 
     Attributes:
-        largest: the elements of the largest tensor that was made.
-        rows: those of each softmax, in turn.
+        largest: number of elements of the largest result.
+        rows: number of rows of each softmax, in order.
     """
 
     def __init__(self) -> None:

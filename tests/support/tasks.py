@@ -20,20 +20,20 @@ EXTENSIONS = Path(__file__).resolve().parents[2] / "docs" / "extensions"
 
 
 def opened_task(recipe: TrainingRecipe) -> tuple[TrainingTask, tuple[DatasetStore, Manifest]]:
-    """The task of a recipe, and its dataset."""
+    """Return the task of a recipe, and its dataset."""
     store, manifest = open_dataset(recipe.data)
     return training_task(recipe, manifest, load_tokenizers(store, manifest)), (store, manifest)
 
 
 def prepared_task(values: dict[str, Any]) -> tuple[TrainingTask, tuple[DatasetStore, Manifest]]:
-    """The same of a recipe's values, whose dataset is prepared first."""
+    """Prepare the dataset of a recipe's values, and return the recipe's task and this dataset."""
     recipe = Recipe.of(values).training()
     prepare(recipe.data_settings, lambda progress: None)
     return opened_task(recipe)
 
 
 def copy_values(dataset: Path) -> dict[str, Any]:
-    """The recipe of docs/extensions/copy_task, with few steps."""
+    """Return the recipe of docs/extensions/copy_task, with few steps."""
     values: dict[str, Any] = yaml.safe_load((EXTENSIONS / "copy_task" / "recipe.yaml").read_text())
     values["extension_folder"] = str(EXTENSIONS)
     values["data"]["dataset"] = str(dataset)
@@ -48,7 +48,7 @@ def copy_values(dataset: Path) -> dict[str, Any]:
 
 
 def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny language model of the phrase book, whose sentences are packed into rows."""
+    """Return a tiny language model of the phrase book, whose sentences are packed into rows."""
     text = {use: _lines(use) for use in ("train", "validation", "test")}
     return {
         "name": "tiny-lm",
@@ -57,7 +57,8 @@ def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
         "data": {
             "dataset": str(dataset),
             "train": [text["train"]],
-            "validation": text["validation"] | {"part": [0, 0.2]},  # all of it costs half a run
+            # the whole file would take half of a run's time
+            "validation": text["validation"] | {"part": [0, 0.2]},
             "tests": {"phrasebook": text["test"]},
             "pairs_per_block": 256,
         },
@@ -83,7 +84,7 @@ def language_model_values(dataset: Path, **model: Any) -> dict[str, Any]:
 
 
 def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny masked model of the phrase book, of both languages, with weights that repeat one."""
+    """Return a tiny masked model of both languages, one of which is repeated by its weight."""
     values = language_model_values(dataset)
     french = {"files": ["builtin:phrasebook/train.fr"], "format": "text", "weight": 1}
     return values | {
@@ -97,7 +98,7 @@ def masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
 
 
 def embedding_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny sentence encoder of the phrase book's pairs."""
+    """Return a tiny sentence encoder of the phrase book's pairs."""
     tiny = tiny_values(dataset)
     lengths = {"max_source_length": 23, "max_target_length": 23}
     return {
@@ -125,7 +126,7 @@ def embedding_values(dataset: Path, **model: Any) -> dict[str, Any]:
 
 
 def language_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny classifier that tells the languages of the phrase book apart."""
+    """Return a tiny classifier that distinguishes the languages of the phrase book."""
     values = masked_values(dataset, **model)
 
     def both(use: str) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def language_values(dataset: Path, **model: Any) -> dict[str, Any]:
 
 
 def case_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny tagger that labels the spelling of the phrase book's words."""
+    """Return a tiny tagger that labels the spelling of the phrase book's words."""
     values = language_values(dataset, **model)
     uses = {use: _lines(use) | {"derived": "case"} for use in ("train", "validation", "test")}
     data = {
@@ -172,7 +173,7 @@ def _constant(rate: float) -> dict[str, Any]:
 
 
 def pair_masked_values(dataset: Path, **model: Any) -> dict[str, Any]:
-    """A tiny masked model of the phrase book's pairs, a third of which stand alone."""
+    """Return a tiny masked model of the phrase book's pairs; a third are single sentences."""
     masked = masked_values(dataset, **model)
     pairs = tiny_values(dataset)["data"]
     train = [corpus | {"weight": 2} for corpus in pairs["train"]]

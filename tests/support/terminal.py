@@ -1,4 +1,4 @@
-"""A real terminal for commands that run in this process: what reached it, byte for byte."""
+"""Terminal for commands that run in this process; it stores its input byte for byte."""
 
 import os
 import pty
@@ -6,13 +6,13 @@ import re
 import threading
 import tty
 
-# What rich writes by itself: colours and styles, the cursor up and away, lines erased.
+# Sequences that rich writes: colours, styles, cursor movements, erasure of lines.
 RICH_SEQUENCES = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]|\x1b\[[0-9]*A|\x1b\[2?K|\r")
 _END = b"\0the end of what was written\0"
 
 
 class Terminal:
-    """The screen's side of a terminal that the program under test writes to."""
+    """Screen side of a terminal to which the program under test writes."""
 
     def __init__(self) -> None:
         self._screen, self.program_end = pty.openpty()
@@ -22,12 +22,13 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
-        # Wait until no process has it open: a process that the program has left behind may.
+        # Read until the end marker and not until end of file, because a process that the program
+        # has left behind may still hold the terminal open.
         while not self._content.endswith(_END):
             self._content += os.read(self._screen, 65536)
 
     def written(self) -> str:
-        """Everything that was written; nothing more can be."""
+        """End the terminal, and return everything that was written to it."""
         os.write(self.program_end, _END)
         self._reader.join()
         os.close(self.program_end)

@@ -1,4 +1,4 @@
-"""Small text in two corpora, and the command line on it."""
+"""Small text in two corpora, and commands that process it."""
 
 import random
 from collections.abc import Callable
@@ -16,7 +16,7 @@ WORDS = ("le", "la", "chat", "maison", "petit", "grande", "voit", "aime", "rouge
 
 @pytest.fixture
 def transloom(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command in a terminal of 80 columns; its own errors are raised."""
+    """Run a command in a terminal of 80 columns, and raise its own errors."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
@@ -28,7 +28,7 @@ def transloom(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def two_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe file: corpora `plain` (320 pairs) and `tagged` (100, of which 9 are dropped)."""
+    """Return a recipe with the corpora `plain` (320 pairs) and `tagged` (100, 9 are dropped)."""
     folder = tmp_path_factory.mktemp("two_corpora")
     rng = random.Random(1)
     pairs = {

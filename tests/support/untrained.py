@@ -1,4 +1,4 @@
-"""Translators without training."""
+"""Translators with untrained networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ from transloom.inference.translator import Translator
 
 @pytest.fixture(scope="session")
 def untrained(untrained_run) -> Translator:
-    """The translator of a run without training."""
+    """Return the translator of a run without training."""
     return Translator.load(untrained_run.path)
 
 
 @pytest.fixture
 def translator_of(untrained) -> Callable[..., Translator]:
-    """A translator whose network is of another form, with random weights."""
+    """Return a translator with a network of different settings and random weights."""
 
     def build(seed: int = 0, **settings: Any) -> Translator:
         small = {"encoder_layers": 2, "decoder_layers": 2, "width": 32, "heads": 4}

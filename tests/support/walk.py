@@ -1,4 +1,4 @@
-"""Sections that the page's modules draw, drawn in Node with a small DOM, as a browser would."""
+"""Draw sections of a page in Node with a small DOM, as a browser would."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from transloom.observe.explain.translation_page import facts, recorded
 WALK = ("section", "first_screen", "questions", "trace")
 MODULES = (*(f"walk/{name}" for name in WALK), "live/page/loading", "live/page/texts")
 
-# As much of a document as drawing needs, and the text of its elements as HTML.
+# The part of a document that drawing needs, and the text of its elements as HTML.
 _DOM = """
 const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;")
   .replaceAll(">", "&gt;").replaceAll('"', "&quot;");
@@ -81,13 +81,13 @@ traceOf().then((found) => {
 
 
 class DrawnPage(PageReader):
-    """The sections of a page.
+    """Sections of a page.
 
     Attributes:
         names: the names of the sections in the list.
         places: the fragment that leads to each box of the model's figure.
         flow: the boxes of the figure of the flow, as HTML with unescaped texts.
-        questions: for each question, what is asked, the answer, and the box that it is about.
+        questions: for each question, its text, its answer, and the box that it is about.
     """
 
     def __init__(self, drawn: dict[str, Any]) -> None:
@@ -100,14 +100,14 @@ class DrawnPage(PageReader):
         self.questions: list[tuple[str, str, str]] = [tuple(one) for one in drawn["questions"]]
 
     def titles_of_flow(self) -> dict[str, str]:
-        """The title of the part of the page to which each box of the flow leads."""
+        """Return the title of the part of the page to which each box of the flow leads."""
         boxes = {
             name: re.search(r'href="#box-([^"]+)"', inside) for name, inside in self.flow.items()
         }
         return {name: self.title_at(self.places[box[1]]) for name, box in boxes.items() if box}
 
     def title_at(self, place: str) -> str:
-        """The title of the section or part with this id."""
+        """Return the title of the section or part with this id."""
         found = re.search(rf'id="{place}"[^>]*>(?:<h1>)?(.*?)</h', self.html)
         assert found is not None, place
         return unescape(re.sub("<[^>]*>", "", found[1]))
@@ -121,7 +121,7 @@ def recorded_page(explained: Explanation | FilledText | ContinuedText) -> DrawnP
 
 
 def page_in_file(file: Path) -> DrawnPage:
-    """Draw the sections of a page in a file from its recorded trace, or from its own model."""
+    """Draw the sections of a page's file, from its recorded trace or from its own model."""
     page = file.read_text(encoding="utf-8")
     ((_, data),) = PageReader(page).sections[0].figures
     if model := re.search(r'id="live-model">(.*?)</script>', page):
@@ -135,7 +135,7 @@ def live_page(
     sentence: str,
     sampling: dict[str, Any] | None = None,
 ) -> DrawnPage:
-    """Draw the page's sections from what the page's own model computes.
+    """Draw the page's sections from the trace that the page's own model computes.
 
     Args:
         sampling: settings with which a language model draws pieces; None for greedy search.

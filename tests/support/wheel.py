@@ -1,4 +1,4 @@
-"""Wheels: transloom's, built without network, and tiny ones that tests write."""
+"""Wheels: transloom's, built without a network, and tiny wheels for tests."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def unpacked_wheel(folder: Path) -> Path:
-    """Builds the wheel in an empty folder and unpacks it there, which is an installation."""
+    """Build the wheel in an empty folder and unpack it there, which is like an installation."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
         cwd=ROOT,

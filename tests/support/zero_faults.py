@@ -1,6 +1,6 @@
 """Wrong gradients to plant in DeepSpeed's ranks: see trainer/verify_zero.
 
-Each function gets DeepSpeed's engine and the network before the first step.
+Each function receives DeepSpeed's engine and the network before the first step.
 """
 
 import time
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter_tensor", "reduce_scatter")
-LEAST_ELEMENTS = 100  # of a bucket of gradients; norms and flags are smaller
+LEAST_ELEMENTS = 100  # minimum elements of a bucket of gradients; norms and flags are smaller
 
 
 def reduce_a_bucket_twice(engine: Any, network: nn.Module) -> None:
@@ -34,7 +34,7 @@ def leave_out_a_reduction(engine: Any, network: nn.Module) -> None:
 
 
 def lose_the_second_use_of_a_module(engine: Any, network: nn.Module) -> None:
-    """As if a hook ran after the first of two gradients of a shared embedding."""
+    """Act like a hook that runs after the first of two gradients of a shared embedding."""
     embedding, uses = F.embedding, iter(range(10**9))
 
     def half(*arguments: Any, **options: Any) -> Any:
@@ -53,7 +53,7 @@ def hang(engine: Any, network: nn.Module) -> None:
 
 
 def _replace_one(instead: Callable[..., Any]) -> None:
-    """Replace the third reduction of a bucket, whichever function DeepSpeed uses for it."""
+    """Replace the third reduction of a bucket, by whichever function DeepSpeed reduces it."""
     backend, calls = deepspeed.comm.comm.cdb, iter(range(10**9))
     for name in REDUCTIONS:
         reduction = getattr(backend, name)

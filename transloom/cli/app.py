@@ -90,7 +90,7 @@ app = typer.Typer(
 
 
 def _help_of(command: Callable[..., None]) -> str:
-    """Return the docstring of a command, with the tasks whose trained runs it uses."""
+    """Return the docstring of a command, with a list of the tasks that the command supports."""
     summary, _, rest = cleandoc(command.__doc__ or "").partition("\n\n")
     tasks = tasks_of_command(command.__name__)
     uses = f"For runs of these tasks: {join_items(tasks)}." if tasks else ""

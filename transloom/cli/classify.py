@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transloom.inference.labeller import LabelledText, Labeller, TaggedText
 
 TEXTS_AT_ONCE = 512  # sorted by length, to reduce padding
-MIN_TEXTS_FOR_PROGRESS = 2 * TEXTS_AT_ONCE  # fewer texts finish before a progress bar is useful
+MIN_TEXTS_FOR_PROGRESS = 2 * TEXTS_AT_ONCE  # with fewer texts, a progress bar is of no use
 
 
 def classify(

@@ -11,7 +11,7 @@ from foundation.untrusted_text import visible
 
 
 class Commands(TyperGroup):
-    """Typer group that wraps help texts to the terminal, and escapes what usage errors quote.
+    """Typer group that wraps help texts to the terminal, and escapes arguments in usage errors.
 
     Arguments may contain control characters, because a shell's `*` can expand to any file name.
     """

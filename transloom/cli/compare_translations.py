@@ -138,10 +138,10 @@ def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
 def _hypotheses(
     one: _Found, test_set: str, written: RunFolder, processes: int | None, report: Any
 ) -> Hypotheses:
-    """Return the run's translations of the test set, as `evaluate` stored them or newly made.
+    """Return the run's translations of the test set: stored by an earlier command, or new.
 
     Args:
-        written: the folder for new ones.
+        written: the run folder in which new translations are stored.
     """
     origin = origin_of(one.checkpoint, test_set, one.heldout, one.decoding, "fp32")
     if there := find_hypotheses(one.run.translations, origin):

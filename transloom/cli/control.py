@@ -63,7 +63,10 @@ def workers(
 
 
 def _run_and_log(run: Path) -> "tuple[RunFolder, str]":
-    """Return a run that exists, unless it is in an object store, and the location of its log."""
+    """Return a run and the location of its log.
+
+    The function checks that a local run exists, but not that a run in an object store does.
+    """
     from run_store.folder import RunFolder
 
     folder = RunFolder.of(run)

@@ -180,7 +180,9 @@ def _language(path: Path) -> str | None:
 
 
 def require_readable(paths: Iterable[Path]) -> None:
-    """Open all files, because errors of other readers assume that a recipe names the files.
+    """Check that all files can be opened, so that errors refer to the command line.
+
+    The errors of later readers refer to a recipe instead.
 
     Raises:
         CorpusError: a file cannot be read.

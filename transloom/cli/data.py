@@ -186,7 +186,7 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
 
 
 def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "list[FileProblem]":
-    """Load the tokenizers, whose files match the manifest, and return their problems."""
+    """Load the tokenizers, whose files match the manifest, and return the problems found."""
     from data_pipeline.dataset.verification import FileProblem
     from data_pipeline.errors import DatasetFileError, TokenizerError
     from data_pipeline.tokenizers.tokenizer import load_tokenizers

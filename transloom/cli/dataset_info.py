@@ -18,7 +18,7 @@ from foundation.untrusted_text import visible, visible_line
 from foundation.wording import counted, join_items
 from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile
 
-CHARACTERS_SHOWN = 120  # of a dropped sentence, in the table; --json prints more
+CHARACTERS_SHOWN = 120  # maximum characters of a dropped sentence in the table; --json prints more
 
 LABELS_SHOWN = 20
 # Large, because dropped documents can be long.
@@ -32,8 +32,7 @@ class _Dropped(FileModel):
 
     Attributes:
         count: the number of all examples that were dropped for this reason.
-        examples: some of these examples. The first value of each is its number, the others are its
-            texts.
+        examples: some of these examples, each as a list: its number, followed by its texts.
     """
 
     count: Count

@@ -116,7 +116,7 @@ def _launch(
     run: Path | None,
     output: Path | None,
 ) -> "Launch":
-    """Return what a launcher makes of a recipe, after writing its text to the output, if any."""
+    """Return the job that a launcher describes for a recipe; write its text to `output`, if any."""
     from cluster.recipe import find_recipe
 
     launch = launcher.launch(find_recipe(recipe), overrides or [], run)
@@ -128,7 +128,7 @@ def _launch(
 def _show(
     launcher: "Launcher", launch: "Launch", output: Path | None, as_json: bool, **values: object
 ) -> None:
-    """Print the text, or the file that has it and the command that submits this file."""
+    """Print the text or, if it is in a file, the file's name and the command that submits it."""
     if as_json:
         file = str(output) if output else None
         print_json_line({**launch.values, **values, "file": file})

@@ -18,7 +18,7 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code that a shell reports for a comman
 
 def main() -> None:
     """Run the command line, and exit with code 130 and without a traceback on an interrupt."""
-    # Otherwise the parent process has made this process ignore SIGINT.
+    # If the parent process has made this process ignore SIGINT, continue to ignore it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     app = import_app()
@@ -34,8 +34,9 @@ def import_app() -> ModuleType:
     """Import the command line from this installation, unless another project has overwritten it."""
     check = runpy.run_path(str(_INSTALLATION / "cluster" / "own_files.py"))["overwritten_package"]
     if problem := check(_INSTALLATION):
-        sys.exit(f"error: {problem}")  # on standard error, with exit code 1
-    # Before other directories with packages of our names, as an editable installation has them.
+        sys.exit(f"error: {problem}")  # prints to standard error; the exit code is 1
+    # First on the path, because other directories, such as those of an editable installation, may
+    # contain packages of the same names.
     sys.path.insert(0, str(_INSTALLATION))
     try:
         from transloom.cli import app

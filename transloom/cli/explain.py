@@ -106,7 +106,7 @@ def explained_run(
     from transloom.inference.text_input import argument_text
 
     task = task_of(run)
-    is_loaded = task in TASKS  # an extension's task may not be
+    is_loaded = task in TASKS  # the task of an extension may not be loaded yet
     if is_loaded and TASKS[task].page is None:
         kind = TASKS[task]
         command = f"transloom {kind.command}, or " if kind.command else ""
@@ -214,8 +214,8 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
     return _text_page(explained, f"{text} …", live, explained.continuation, steps)
 
 
-# Functions that return the page about a text, and a summary of the page, by `TaskKind.page`. Pages
-# about translations have more options.
+# For each value of `TaskKind.page`, the function that returns the page about a text and a summary
+# of the page. Pages about translations are not listed, because they have more options.
 _PAGES: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
     "filling": _filling,
     "continuation": _continuing,
@@ -250,7 +250,7 @@ def save_page(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def explanation_notes(summary: dict[str, Any]) -> list[str]:
-    """Return notes about a page: its limits, its size, and what it cannot compare of two models."""
+    """Return notes about a page: its limits, its size, and the comparisons that it lacks."""
     notes = []
     if summary["not_live"]:
         notes.append(f"the page shows only this text: {summary['not_live']}")

@@ -91,7 +91,7 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
             "To start a translation run from a Marian model, set trainer.init_from=FOLDER"
         )
     target = RunFolder(run)
-    # A killed import leaves a run without a checkpoint.
+    # A run without a checkpoint is allowed: a killed import leaves it, and is repeated here.
     if target.has_begun() and (target.metrics.exists() or list_checkpoints(target.checkpoints)):
         raise RunMismatchError(f"{run} already is a run: name a new folder")
     loaded = with_absolute_paths(loaded)

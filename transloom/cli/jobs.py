@@ -331,12 +331,12 @@ def retry(
 
 
 def _require_named_environment(recorded: str | None, named: Path | None, job: str) -> None:
-    """Check that the user has named the file of variables in a record, and owns it.
+    """Check that the user has named the file of variables that a record names, and owns this file.
 
     Otherwise the record of another user could send this user's secrets to a job.
 
     Raises:
-        ClusterError: the user names no file or another one, or the file belongs to another user.
+        ClusterError: the user names no file or a different file, or does not own the file.
     """
     if recorded is None and named is None:
         return
@@ -351,7 +351,7 @@ def _require_named_environment(recorded: str | None, named: Path | None, job: st
                 else "Omit --env-file, or submit the recipe again"
             )
         )
-    with suppress(FileNotFoundError):  # it may exist on the nodes alone
+    with suppress(FileNotFoundError):  # the file may exist only on the cluster's nodes
         if named.stat().st_uid != os.geteuid():
             raise ClusterError(
                 f"--env-file {named} belongs to another user, expected a file of yours: submit the "
@@ -368,7 +368,7 @@ def _job_summary(job: str, address: str) -> "JobSummary":
 
 
 def _what_stops(found: "JobSummary") -> str:
-    """Return what a job does before it stops, for messages."""
+    """Return, for a message, a clause about how a job stops."""
     if found.waits:
         return "stop waiting; it has not begun to train"
     return "write a checkpoint and stop, without a restart"
@@ -378,7 +378,7 @@ def _require_owner(summary: "JobSummary", named: str | None, me: str) -> None:
     """Check that a job is this user's, or that the user has named its owner.
 
     Raises:
-        ClusterError: neither is the case.
+        ClusterError: the job belongs to a user that the command line does not name.
     """
     claim = summary.claim
     if claim and (named or me) != claim.owner:

@@ -35,8 +35,7 @@ def load_together(
 
     Raises:
         RunMismatchError: `checkpoint` is not allowed here; see also `Translator.load_ensemble`.
-        EngineError: several runs are given with another engine than torch; see also
-            `Translator.load`.
+        EngineError: the engine for several runs is not torch; see also `Translator.load`.
     """
     members = [named_run(name) for name in names]
     if checkpoint is not None and (len(members) > 1 or members[0][1] is not None):

@@ -3,9 +3,9 @@
     FILES ──read──▶ pairs, characters, words ──▶ a scale ──▶ RECIPE, with a comment for each choice
       └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
 
-Everything is written into a hidden folder and checked there. Recipe and corpus appear only when
-all of it has succeeded, so a call that fails can be repeated. So can a call that was killed: its
-hidden folder shows that recipe and corpus are those of that call.
+The recipe and the corpus are written into a hidden folder, and moved to their final places only
+after all checks have succeeded. A failed call can therefore be repeated. A killed call can be
+repeated, too: its hidden folder shows that an existing recipe or corpus was written by that call.
 """
 
 import re
@@ -102,10 +102,10 @@ def write_recipe(
 def _model_of(
     folder: Path, files: Files | TextFiles | PairFile, tag: str | None
 ) -> ModelSections | TunedModel:
-    """Return what a recipe says about the model of a folder.
+    """Return the recipe sections for the model in a folder.
 
     Raises:
-        RecipeError: the folder has no model, the model needs other files, or the tag is not used.
+        RecipeError: the folder has no model, or the model does not suit the files or the tag.
     """
     if not is_model_folder(folder):
         raise RecipeError(
@@ -147,7 +147,7 @@ def _tuned_text(path: Path, files: Files | TextFiles, model: TunedModel, scale: 
 
 
 def _write(text: str, recipe: Path, path: Path) -> Recipe:
-    """Write a recipe, and return it as it is read; `path` is its name in errors.
+    """Write a recipe file, and return the recipe read from it; `path` is its name in errors.
 
     Raises:
         RecipeError: the recipe is invalid.
@@ -162,10 +162,10 @@ def _write(text: str, recipe: Path, path: Path) -> Recipe:
 def _publish(recipe: Path, path: Path, corpus: Path | None, folder: Path) -> None:
     """Move the recipe and its corpus to their final places; on an error, move neither.
 
-    What is there already is from a call that was killed, and is replaced.
+    Files that already exist there were written by a killed call, and are replaced.
 
     Raises:
-        RecipeError: the recipe of the killed call has been changed since.
+        RecipeError: the recipe that the killed call wrote has been changed since.
     """
     if path.exists() and path.read_bytes() != recipe.read_bytes():
         raise _already_exists(path)
@@ -190,7 +190,7 @@ def _already_exists(path: Path) -> RecipeError:
 
 
 def _notes(statistics: TextStatistics, model: ModelSections | TunedModel | None) -> list[str]:
-    """Return what the user should know before training."""
+    """Return notes that the user should read before training."""
     notes = []
     if model is None:
         notes.append(

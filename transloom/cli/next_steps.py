@@ -9,7 +9,7 @@ from pathlib import Path
 from foundation.extensions import FOLDER_VARIABLE
 from trainer.recipe import TrainingRecipe
 
-# Substrings that a command requires in its text, if the task's placeholder has them.
+# Substrings that a task requires in its input. The placeholders of such tasks contain them.
 _MARKS = ("[MASK]", " ||| ")
 LONGEST_TEXT = 80
 
@@ -18,11 +18,12 @@ def own_command(extension_folder: str | None = None) -> str:
     """Return the beginning of a command line that starts this program again.
 
     Args:
-        extension_folder: the folder of a run's extensions, which no command takes from the run;
-            None for that of this process's environment, if any.
+        extension_folder: the folder of a run's extensions. It must be set as an environment
+            variable, because commands do not read it from the run. None for the value of the
+            variable in this process, if it is set.
 
     Returns:
-        The name or path by which this program was started, after the variable of the folder.
+        The assignment of that variable, if any, and the name or path of this program.
     """
     folder = extension_folder or os.environ.get(FOLDER_VARIABLE)
     variable = f"{FOLDER_VARIABLE}={shlex.quote(folder)} " if folder else ""

@@ -46,13 +46,13 @@ _run_argument = partial(
     autocompletion=run_folders,
 )
 RunArgument = Annotated[Path, _run_argument(callback=local_run)]
-# The argument of a command that changes a run without reading it.
+# The run of a command that changes the run but does not read it.
 RunLocationArgument = Annotated[Path, _run_argument()]
-# Arguments of commands that use several runs, and describe their use.
+# Arguments for several runs. Each command adds a help text.
 runs_argument = partial(
     typer.Argument, metavar="RUN...", callback=local_runs, autocompletion=run_folders
 )
-# Their runs may have the form RUN@CHECKPOINT.
+# Like `runs_argument`, but RUN@CHECKPOINT is allowed, too.
 run_names_argument = partial(typer.Argument, callback=local_run_names, autocompletion=run_folders)
 # A recipe's run. Commands that train in other places describe its default or its storage.
 RunOption = Annotated[

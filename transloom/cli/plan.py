@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cluster.planning.plan import MemoryCheckpoints, Plan
     from cluster.planning.speed import Speed
 
-LABEL = 13  # width of the label of a row, in columns
+LABEL = 13  # width of a row's label, in characters
 
 Row = tuple[str, str]  # label and text
 
@@ -170,7 +170,7 @@ def _size_rows(plan: "Plan") -> Iterator[Row]:
 
 
 def _memory_checkpoints_text(tier: "MemoryCheckpoints") -> str:
-    """Return the memory use of memory checkpoints, or the interval that would cost little."""
+    """Return the interval and size of memory checkpoints, or an interval to recommend."""
     advice = tier.recommended_every_steps
     if tier.every_steps:
         size = byte_count(tier.rank_bytes)
@@ -245,9 +245,9 @@ def _node_check_lines(report: "NodeCheckReport") -> list[str]:
 
 
 def _speed_assumption(plan: "Plan") -> str:
-    """Return, in words, the assumed speed of a number of ranks that was not measured.
+    """Return a clause about the assumed speed with the planned number of ranks.
 
-    The text compares this speed with that of the measured number of ranks.
+    The clause compares this speed with the speed that was measured with another number of ranks.
     """
     speed, taken = plan.speed, plan.duration
     assert speed is not None

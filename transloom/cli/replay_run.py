@@ -120,7 +120,7 @@ def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
             linked = scratch.checkpoints / plan.start.path.name
             linked.mkdir()
             shutil.copyfile(plan.start.path / HEADER, linked / HEADER)
-            if plan.run.url:  # an object store has its state files
+            if plan.run.url:  # the checkpoint's state files are in an object store
                 register_copy(scratch.path, plan.run.url)
                 shutil.copyfile(plan.start.path / PARTS, linked / PARTS)
             else:

@@ -125,8 +125,9 @@ def followed_copy(
 
     Args:
         announce: receives a message if the copy cannot be kept up to date for a while.
-        is_followed: whether to keep it up to date.
-        only: the only files of each run below a prefix that are needed; None for all.
+        is_followed: whether to keep the copy up to date.
+        only: for a prefix of runs, the files to copy of each run; None for the files that the
+            dashboard reads.
 
     Raises:
         RunMismatchError: the URL is neither that of a run nor a prefix of runs.

@@ -106,7 +106,7 @@ class SweepSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ignore_signals()  # the outcome of the sweep is final
+        ignore_signals()  # the sweep has ended, so that a signal no longer affects its outcome
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1

@@ -14,13 +14,13 @@ from data_pipeline.tokenizers.sentence_piece import (
 )
 from transloom.cli.recipe_scales import Scale
 
-# Different words of a corpus that are kept, and words per piece from which the possible vocabulary
-# sizes are determined. Other words could only add pieces.
+# Maximum number of distinct words to keep of a corpus, and the number of words per piece from which
+# the possible vocabulary sizes are determined. More words could only add pieces.
 MAX_WORDS = 100_000
 WORDS_PER_PIECE = 8
-# Pairs whose lengths in tokens determine the maximum length of a sentence.
+# Number of pairs whose lengths in tokens determine the maximum length of a sentence.
 MAX_SAMPLE = 1000
-KEPT_SHARE = 0.95  # smallest share of these pairs that are not dropped as too long
+KEPT_SHARE = 0.95  # minimum share of these pairs that do not exceed the maximum length
 MAX_SENTENCE_TOKENS = 1024
 # `prepare` cleans the text first, which can change the possible sizes. Therefore a vocabulary stays
 # this far below the maximum, and above the minimum, where possible.
@@ -76,10 +76,10 @@ def fitted_scale(scale: Scale, statistics: TextStatistics) -> Scale:
 
 
 def _possible_vocabulary(words: Sequence[str], characters: int, wanted: int) -> int:
-    """Return the vocabulary size nearest to the wanted one that a tokenizer of the text can have.
+    """Return the possible vocabulary size of the text's tokenizer that is nearest to `wanted`.
 
     Args:
-        characters: the number of different characters of the text.
+        characters: the number of distinct characters of the text.
     """
     characters += len(SPECIAL_PIECES)
     limit = round(VOCABULARY_MARGIN * max(wanted, 2 * characters))

@@ -28,7 +28,7 @@ from foundation.wording import join_items
 from trainer.start.model_folder import TOKENIZER, model_type, weights_files
 from transloom.cli.recipe_scales import Scale
 
-HELD_OUT_PART = 0.95  # start of the validation set, as a share of a file of texts
+HELD_OUT_PART = 0.95  # the part of a file of texts after this share is the validation set
 MAX_CONTEXT = 1024  # rotary positions have no maximum, but long rows need memory
 PAIRS_PER_MICRO_BATCH = 32
 
@@ -57,8 +57,8 @@ def tuned_model(folder: Path, *, of_pairs: bool) -> TunedModel:
     """Read the model of a folder.
 
     Args:
-        of_pairs: whether the run trains on pairs of sentences, which BERT's masked model supports,
-            too.
+        of_pairs: whether the run trains on pairs of sentences. BERT's masked model supports both
+            pairs and single texts.
 
     Raises:
         RecipeError: the folder has no SentencePiece model, or the model needs other files.
@@ -127,7 +127,7 @@ def _network_of_bert(weights: Mapping[str, Any]) -> str:
 
 
 def _task_of(network: str, *, of_pairs: bool) -> str:
-    """Return the task with this network and kind of files, or with other files if there is none."""
+    """Return a task with this network, preferably one for pairs or texts as `of_pairs` says."""
     tasks = [name for name in BUILT_IN_TASKS if TASKS[name].network == network]
     return next((name for name in tasks if _has_pairs(name) == of_pairs), tasks[0])
 

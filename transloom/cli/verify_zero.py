@@ -76,7 +76,7 @@ def verify_zero(
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Send what this process and its children write to stdout to stderr."""
+    """Redirect the stdout of this process and of its children to stderr."""
     stdout = os.dup(1)
     os.dup2(2, 1)
     try:

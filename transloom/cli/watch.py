@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Niceness of this command, so that training on the same machine has priority.
 NICENESS = 10
 
-POLL_SECONDS = 2.0  # the run's owner writes its status as often
+POLL_SECONDS = 2.0  # a run's status is written at this interval, too
 
 
 def watch(

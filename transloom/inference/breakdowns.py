@@ -111,7 +111,7 @@ def training_frequencies(
 ) -> Frequencies:
     """Count the words of the training data's target sentences.
 
-    If the dataset is large, only some of its shards are counted, which are evenly spaced.
+    In a large dataset, only the words of some evenly spaced shards are counted.
 
     Args:
         report: called with the number of pairs counted so far, and the total to count.

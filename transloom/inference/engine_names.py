@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal
 
-Precision = Literal["fp32", "bf16"]  # of the weights and the network, with the engine torch
+Precision = Literal["fp32", "bf16"]  # number format of the weights and activations in torch
 
 
 class Engine(StrEnum):

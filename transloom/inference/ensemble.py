@@ -69,7 +69,7 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
     transformers = [n.model for n in networks if isinstance(n.model, Transformer)]
     assert len(transformers) == len(networks)
     starts = [model.config.decoder_start for model in transformers]
-    reason = "their translations begin with different tokens"  # impossible in a joint search
+    reason = "their translations begin with different tokens"  # a joint search has one first token
     _require_equal(networks, "model.decoder_start", starts, reason)
     of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
     limits = [data.max_source_length for data in of_pairs if data.max_source_length is not None]

@@ -35,9 +35,9 @@ from transloom.inference.trained_network import Weights, load_network
 Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
 
 # Function that yields the hypotheses of each batch's sentences, in the order of the batches. The
-# target of each sentence in a batch is a prefix, with which all of its hypotheses begin. It raises
-# PrefixError if a translation cannot begin with its prefix, with the sentence's number in
-# `pair_ids`, and TranslationError if the search cannot continue.
+# target of each sentence in a batch is a prefix, with which all of its hypotheses begin. If a
+# translation cannot begin with its prefix, the function raises PrefixError, whose index is the
+# sentence's number in `pair_ids`. If the search cannot continue, it raises TranslationError.
 Search = Callable[[DecodingConfig, Sequence[MicroBatch]], Iterator[Found]]
 
 # Number of sentences that one process can translate while other processes start. With fewer

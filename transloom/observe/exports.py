@@ -48,7 +48,7 @@ TABLES = {
 _EXPORTED = re.compile(rf"(?:{'|'.join(TABLES)})\.csv|events\.out\.tfevents\..+")
 # Head of the samples' table in Markdown.
 SAMPLES = "source | reference | translation\n--- | --- | ---"
-# So that a text ends neither its cell of a Markdown table nor the row.
+# Escapes the characters with which a text would end its cell or its row in a Markdown table.
 _CELL = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " "})
 
 

@@ -83,7 +83,8 @@ async def http_server(
     assert runner.server is not None
     connections = Connections(runner.server, headers_seconds)
     accepting = asyncio.create_task(connections.accept(listening))
-    accepting.add_done_callback(lambda task: task.cancelled() or task.result())  # logs its error
+    # If accepting fails, `result` raises the error, and asyncio logs it.
+    accepting.add_done_callback(lambda task: task.cancelled() or task.result())
     try:
         yield
     finally:
@@ -103,7 +104,7 @@ def admit(request: web.Request) -> None:
 def admitted(request: web.Request) -> Iterator[None]:
     """Exempt a request's connection from the limits while its response is computed."""
     connection = _connection_of(request)
-    if connection.is_admitted:  # the connection stays admitted after this request
+    if connection.is_admitted:  # do not undo an earlier admission after this request
         yield
         return
     connection.admit()

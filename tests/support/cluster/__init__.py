@@ -1,1 +1,1 @@
-"""Ray, hosts, Slurm and processes; striking them at a moment."""
+"""Ray, hosts, Slurm and processes for tests, and faults at chosen points of a run."""

@@ -9,7 +9,7 @@ NOBODY = 65534
 
 
 def as_another_user(script: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of a shell as a user who owns nothing and is in no group of ours."""
+    """Run lines of a shell as a user who owns no files and is in none of our groups."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     return subprocess.run(

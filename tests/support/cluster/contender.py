@@ -1,4 +1,4 @@
-"""A process that takes, uses and leaves runs on request."""
+"""Process that acquires, uses and releases the ownership of runs on request."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from support.records.checkpoints import KEEP_ONE, commit_state, make_header
 
 
 class Contender:
-    """The process; `ask` for something, and later for its `answer`.
+    """Contender process: call `ask` to send a request, and `answer` to wait for its result.
 
-    An answer is None, or the name and the message of the exception that was raised.
+    The result is None, or the name and the message of the exception that was raised.
     """
 
     def __init__(self, lease_seconds: float) -> None:
@@ -47,7 +47,7 @@ class Contender:
 
 
 class _Owner:
-    """Commands of the process."""
+    """Requests that the process handles."""
 
     def __init__(self) -> None:
         self._lease: Lease | None = None
@@ -69,7 +69,7 @@ class _Owner:
         self._lease.check()
 
     def write(self, step: int) -> None:
-        """Write the only rank's part of a checkpoint."""
+        """Write the state file of the only rank of a checkpoint."""
         assert self._lease
         partial = partial_folder(self._lease.work, step, "a")
         partial.mkdir()
@@ -78,7 +78,10 @@ class _Owner:
         self._file = write_state_file(path, {"master:w:0": 4}, [elements])
 
     def commit(self, step: int) -> None:
-        """As a supervisor would who was paused just after he had checked that he owns the run."""
+        """Commit a checkpoint without checking the ownership.
+
+        This is what a supervisor does that was paused directly after its check.
+        """
         assert self._lease
         assert self._file
         commit_state(self._lease.work, make_header(step), [self._file])

@@ -1,8 +1,8 @@
 """Separate hosts on this machine: network, mount, UTS, IPC and process namespaces.
 
-Each has its own address on a bridge that only they see, its own name, processes, temporary folder
-and /dev/shm, and no name service. All of a host ends with its first process, which ends with ours,
-however that ends.
+Each host has an address on a bridge that only the hosts can reach, a name, processes, a temporary
+folder and /dev/shm, and no name service. All processes of a host end with its first process, which
+ends with this process in any case.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ import psutil
 
 from support.cluster.processes import wait_until
 
-# $1: its name, $2: its /etc/hosts, then the folders below /tmp that all hosts share.
+# $1: the host's name, $2: its /etc/hosts, then the folders below /tmp that all hosts share.
 BOOT = """
 set -e
 mount --make-rprivate /
@@ -45,7 +45,7 @@ NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
 class Names(Enum):
-    """Content of /etc/hosts about the hosts' names."""
+    """Contents of /etc/hosts: which names of hosts it contains."""
 
     NONE = "nothing"
     DEBIAN = "the own name is 127.0.1.1"
@@ -53,23 +53,26 @@ class Names(Enum):
 
 
 class Hosts:
-    """Some hosts, h1, h2 and so on; for the time of a context.
+    """Hosts named h1, h2 and so on, which exist during a context.
 
     Attributes:
-        addresses: of h1, h2, ….
+        addresses: the addresses of the hosts, in order.
     """
 
     def __init__(self, count: int, names: Names, shared: Path) -> None:
-        """shared: a folder below /tmp that is the same on all hosts, as the project is if it lies
-        there; everything else there is not.
+        """Prepare the hosts.
 
-        Folders elsewhere are this machine's own.
+        Folders outside of /tmp are those of this machine.
+
+        Args:
+            shared: a folder below /tmp that is the same on all hosts. If the project is below /tmp,
+                it is shared, too. Each host has separate files in the rest of /tmp.
         """
         assert TMP in shared.parents
         self.addresses = [f"10.77.0.{n + 1}" for n in range(count)]
         self._names = names
         self._folders = [shared, *([PROJECT] if TMP in PROJECT.parents else [])]
-        self._first: list[psutil.Process] = []  # processes, those that a host lives as long as
+        self._first: list[psutil.Process] = []  # the first process of each host
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -88,7 +91,7 @@ class Hosts:
     def start(
         self, host: int, *command: str | Path, env: Mapping[str, str]
     ) -> "subprocess.Popen[str]":
-        """Start a program on a host; 0 is h1. What it prints can be read from the process."""
+        """Start a program on a host, and return its process, whose output can be read; 0 is h1."""
         process = self._stack.enter_context(
             subprocess.Popen(
                 [*self._on(host), *map(str, command)],
@@ -103,36 +106,36 @@ class Hosts:
         return process
 
     def run(self, host: int, *command: str | Path, env: Mapping[str, str]) -> str:
-        """Return the output of a program that runs to its end on a host; it must succeed."""
+        """Run a program on a host, and return its output; fail if its exit code is not 0."""
         process = self.start(host, *command, env=env)
         output, _ = process.communicate()
         assert process.returncode == 0, f"{command} left {process.returncode}:\n{output}"
         return output
 
     def seen_from_here(self, host: int, path: Path) -> Path:
-        """A path of a host's own files, as this process has to name it."""
+        """Return the path by which this process reaches a host's own file."""
         return Path(f"/proc/{self._first[host].pid}/root") / path.relative_to("/")
 
     def cut(self, host: int) -> None:
-        """Take a host's cable out: it lives on, and nothing reaches it or comes from it."""
+        """Disconnect a host from the network; its processes continue."""
         _do([*self._switch, "set", f"h{host + 1}", "down"])
 
     def mend(self, host: int) -> None:
-        """Put a host's cable back in."""
+        """Reconnect a host to the network."""
         _do([*self._switch, "set", f"h{host + 1}", "up"])
 
     def crash(self, host: int) -> None:
-        """Let a host lose power: all that runs there is gone at once, and so is its cable."""
+        """Let a host lose power: kill its processes, and remove its network interface."""
         self._first[host].kill()
-        # The kernel takes a network away some time after its last process.
+        # The kernel removes a network namespace some time after its last process.
         wait_until(lambda: _fails([*self._switch, "show", f"h{host + 1}"]))
 
     def boot(self, host: int) -> None:
-        """Start a host that has crashed; nothing runs there yet, and its own folders are empty."""
+        """Start a host again after a crash, without processes and with empty folders."""
         self._first[host] = self._new_host(self._stack, host)
 
     def processes(self, host: int) -> list[psutil.Process]:
-        """Return all processes of a host except its first, which waits for none that have ended."""
+        """Return all processes of a host except its first, which does not reap its children."""
         first = self._first[host].pid
         space = Path(f"/proc/{first}/ns/pid").readlink()
         found = []
@@ -143,11 +146,11 @@ class Hosts:
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (OSError, psutil.NoSuchProcess):
-                continue  # it has ended since
+                continue  # the process has ended since the list was read
         return [process for process in found if process.pid != first]
 
     def _new_host(self, stack: ExitStack, host: int) -> psutil.Process:
-        """The first process of a host that has been connected to the others."""
+        """Start the first process of a host, and connect the host to the others."""
         name, address = f"h{host + 1}", self.addresses[host]
         options = [*NAMESPACES, "--mount-proc", "--fork", "--kill-child=KILL"]
         folders = map(str, self._folders)
@@ -177,7 +180,7 @@ class Hosts:
 
 
 def _boot(stack: ExitStack, options: Sequence[str], script: str, *arguments: str) -> psutil.Process:
-    """The first process of new namespaces: a shell that ends when the context or we do."""
+    """Start a shell in new namespaces; it ends with the context or with this process."""
     unshare = stack.enter_context(
         subprocess.Popen(
             ["unshare", *options, "sh", "-c", script, "sh", *arguments],
@@ -187,7 +190,8 @@ def _boot(stack: ExitStack, options: Sequence[str], script: str, *arguments: str
             text=True,
         )
     )
-    stack.callback(unshare.kill)  # before it is waited for, which is what its own context does
+    # kill the shell first, because the process's own context waits for its end
+    stack.callback(unshare.kill)
     assert unshare.stdout
     said = unshare.stdout.readline()
     assert said == "up\n", said + unshare.stdout.read()
@@ -196,7 +200,7 @@ def _boot(stack: ExitStack, options: Sequence[str], script: str, *arguments: str
 
 
 def _within(first: psutil.Process) -> list[str]:
-    """Return the prefix of a command that runs it on the host of this first process."""
+    """Return the command prefix that runs a command on the host with this first process."""
     return ["nsenter", f"--target={first.pid}", *NAMESPACES, "--"]
 
 

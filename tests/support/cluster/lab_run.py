@@ -1,4 +1,4 @@
-"""A run on hosts in namespaces, watched and struck from outside."""
+"""Run on hosts in namespaces, observed and disturbed from outside."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from support.faults.moments import MID_STEP, Orders
 
 
 class LabRun:
-    """A driver on one of the hosts; every process of the cluster has `Orders.environment`."""
+    """Driver on one of the hosts; every process of the cluster has `Orders.environment`."""
 
     def __init__(
         self,
@@ -26,9 +26,13 @@ class LabRun:
         environment: Mapping[str, str],
         url: str | None = None,
     ) -> None:
-        """command: trains the run; the first of its ranks stops at each moment that is wanted.
+        """Start the driver.
 
-        url: of a run in an object store; `run` is then the driver's folder, seen from here.
+        Args:
+            command: trains the run.
+            run: the run's folder, or the driver's copy of a run in an object store, as a path that
+                this process can read.
+            url: the URL of a run in an object store, or None.
         """
         self.folder = RunFolder(run)
         self._orders = orders
@@ -41,19 +45,19 @@ class LabRun:
             raise AssertionError(f"the driver has ended\n{self._driver.communicate()[0]}")
 
     def wait_for_word(self, text: str, times: int = 1) -> None:
-        """Wait until the log has said it that often."""
+        """Wait until the log contains a text at least `times` times."""
         log = self.folder.log
         self.wait_until(lambda: log.exists() and log.read_text().count(text) >= times)
 
     @property
     def step(self) -> int:
-        """The last recorded one."""
+        """Last recorded step."""
         lines = read_backwards(self.folder.metrics)
         return next((line.step for line in lines if isinstance(line, StepLine)), 0)
 
     @property
     def world_sizes(self) -> list[int]:
-        """Return the world sizes of the recorded steps, each once in a row."""
+        """Return the world sizes of the recorded steps, without consecutive repetitions."""
         lines = [n for n in read_backwards(self.folder.metrics) if isinstance(n, TrainLine)]
         sizes: list[int] = []
         for line in reversed(lines):
@@ -63,7 +67,7 @@ class LabRun:
 
     @contextmanager
     def standing_at(self, step: int) -> Iterator[None]:
-        """Hold rank 0 in the middle of a step that is still to come."""
+        """Hold rank 0 in the middle of a later step."""
         order = self._orders.want(replace(MID_STEP, step=step))
         self.wait_until(lambda: self._orders.look(order))
         try:

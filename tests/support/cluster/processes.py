@@ -1,4 +1,4 @@
-"""Waiting for processes, and finding those that should be gone."""
+"""Wait for processes, and find processes that should have ended."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeVar
 import psutil
 
 Found = TypeVar("Found")
-# What a test waits for comes, however busy the machine is; this only ends a test that hangs.
+# Ends a test that hangs. It is long, because a condition may take long on a busy machine.
 HANG_SECONDS = 600.0
 
 
@@ -16,9 +16,9 @@ def wait_until(
     seconds: float = HANG_SECONDS,
     explain: Callable[[], object] = str,
 ) -> Found:
-    """Wait until a condition is met, and return what it returned.
+    """Wait until a condition is met, and return the value that it returned.
 
-    explain: returns the text of the error of a test that has waited too long.
+    explain: returns the error's text for a test that has waited too long.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -44,7 +44,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs; one that has ended and was not waited for does not."""
+    """Return whether a process runs; an ended process that was not waited for does not run."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -59,5 +59,5 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
             if process.environ().get(variable) == value and is_alive(process.pid):
                 found.append((process.create_time(), process.pid, process))
         except (psutil.Error, OSError):
-            continue  # it has ended, or belongs to another user
+            continue  # the process has ended, or belongs to another user
     return [process for *_, process in sorted(found, key=lambda one: one[:2])]

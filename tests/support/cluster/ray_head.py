@@ -22,17 +22,17 @@ from support.ports import free_port
 
 RAY = Path(sys.executable).parent / "ray"
 STARTS = 3
-START_SECONDS = 200.0  # for one of them: with a load of 30 it takes a minute
+START_SECONDS = 200.0  # per start; at a system load of 30, a start takes a minute
 
 
 class RayHead:
-    """A head on free ports with a separate token; `stop` ends all of its processes.
+    """Head on free ports with a separate token; `stop` ends all of its processes.
 
     Attributes:
-        folder: of its sessions and their logs.
-        address: HOST:PORT to join it.
+        folder: the folder of its sessions and their logs.
+        address: HOST:PORT, to which nodes connect.
         dashboard: URL to which jobs are submitted.
-        token: what a client must show.
+        token: the token that clients must send.
     """
 
     def __init__(
@@ -43,11 +43,13 @@ class RayHead:
         options: Sequence[str] = (),
         dashboard_port: int | None = None,
     ) -> None:
-        """environment: of all processes, in addition to this process's environment and the token.
+        """Start the head.
 
-        RAY_AUTH_TOKEN there replaces the new token.
-        options: further ones of `ray start`; those of the head replace them.
-        dashboard_port: None for a free one.
+        Args:
+            environment: variables of all its processes, in addition to this process's environment
+                and the token. RAY_AUTH_TOKEN replaces the new token.
+            options: more options of `ray start`, which replace the usual ones.
+            dashboard_port: None for a free port.
         """
         port, dashboard_port = free_port(), dashboard_port or free_port()
         self.folder = folder
@@ -59,10 +61,10 @@ class RayHead:
             **os.environ,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
-            # Ray's default is 15, with which ranks starve where others compute.
+            # Ray's default niceness is 15, with which ranks starve if other processes compute.
             "RAY_worker_niceness": "0",
-            # Ray takes a node for dead after five answers that took 10 s each. A raylet that ends
-            # for that exits with 0, which `ray start` does not report.
+            # Ray considers a node dead after five answers that took 10 s each. The raylet then ends
+            # with exit code 0, which `ray start` does not report.
             "RAY_health_check_timeout_ms": "60000",
             **environment,
         }
@@ -75,7 +77,8 @@ class RayHead:
             "--dashboard-host=127.0.0.1",
             f"--ray-client-server-port={free_port()}",
             f"--num-cpus={cpus}",
-            "--include-log-monitor=false",  # prints for drivers; ours print by themselves
+            # do not print the output of workers in drivers, because our programs print it
+            "--include-log-monitor=false",
             # Unix sockets are below: their paths may have 107 bytes. Ray opens this folder to
             # everybody, but not the one around it.
             f"--temp-dir={folder / 'r'}",
@@ -93,21 +96,22 @@ class RayHead:
 
     @property
     def process_id(self) -> int:
-        """Return the id of the process whose children are the head's."""
+        """Return the id of the process that is the parent of the head's processes."""
         return self._process.pid
 
     def stop(self) -> None:
         _kill(self._process)
 
     def start_again_if_dead(self) -> str:
-        """Start it at the same addresses if it or its node's raylet has died.
+        """Restart the head at the same addresses if the head or the raylet of its node has died.
 
-        Returns the output of `ray start`, which names processes with their exit codes and shows
-        their logs; empty if all of them live.
+        Returns:
+            The output of `ray start`, which lists processes with their exit codes and shows their
+            logs; empty if all processes live.
         """
         if all(is_alive(process_id) for process_id in self._vital):
             return ""
-        with suppress(subprocess.TimeoutExpired):  # it looks once a second
+        with suppress(subprocess.TimeoutExpired):  # Ray checks its processes once a second
             self._process.wait(timeout=5)
         self.stop()
         output = self._output.read_text(errors="replace")
@@ -116,7 +120,7 @@ class RayHead:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Make the head answer no request: the process that is asked about nodes is stopped."""
+        """Stop the process that answers requests about nodes, so that the head answers none."""
         (server,) = _processes(self._process, "gcs_server")
         server.suspend()
         try:
@@ -125,18 +129,19 @@ class RayHead:
             server.resume()
 
     def actors(self, name: str = r"(RankActor|NodeAgent|DataWorker)") -> list[psutil.Process]:
-        """The processes on the head's node of our actors, or of those of one class."""
+        """Return the processes of our actors on the head's node, or only those of one class."""
         processes = psutil.Process(self.process_id).children(recursive=True)
         return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
 
     def add_node(self, cpus: int, *options: str, environment: Mapping[str, str] = {}) -> "RayNode":
-        """Start another node of the cluster, on this machine; return once the cluster has it.
+        """Start another node on this machine, and wait until it has joined the cluster.
 
-        It unpacks the code of jobs into a directory of its session, as it would on another machine:
-        if it is killed meanwhile, the others do not find half of a package there.
+        The node has a session directory into which it unpacks the code of jobs, as on another
+        machine. If it is killed while it unpacks, other nodes do not find an incomplete package.
 
-        options: of `ray start`.
-        environment: of the node's processes, in addition to that of the head.
+        Args:
+            options: options of `ray start`.
+            environment: variables of the node's processes, in addition to those of the head.
         """
         before = self._alive_nodes()
         directory = self.folder / f"n{next(self._numbers)}"
@@ -155,11 +160,11 @@ class RayHead:
         )
 
     def is_alone(self) -> bool:
-        """Return whether the head knows that killed nodes are gone, which takes it a while."""
+        """Return whether the head has noticed that killed nodes are dead, which takes a while."""
         return len(self._alive_nodes()) == 1
 
     def _alive_nodes(self) -> set[str]:
-        """Ids of all nodes, that of the head included."""
+        """Return the ids of all nodes, including the head's node."""
         nodes = self.ask("v0/nodes")["data"]["result"]["result"]
         return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
@@ -172,27 +177,27 @@ class RayHead:
 
 
 class RayNode:
-    """A node that has joined the head."""
+    """Node that has joined the head."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @property
     def process_id(self) -> int:
-        """Return the id of the process whose children are the node's."""
+        """Return the id of the process that is the parent of the node's processes."""
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill all processes as if the machine had lost power; objects are gone at once."""
+        """Kill all processes, as if the machine had lost power; its objects are lost at once."""
         _kill(self._process)
 
     def kill_raylet(self) -> None:
-        """Kill only the process that is the node; its actors' processes die of that later."""
+        """Kill only the raylet; the processes of its actors end later as a consequence."""
         (raylet,) = _processes(self._process, "raylet")
         raylet.kill()
 
     def titles(self) -> list[str]:
-        """Return the titles of the node's processes: an actor's contains its current method."""
+        """Return the titles of the node's processes; an actor's title has its current method."""
         processes = psutil.Process(self.process_id).children(recursive=True)
         return [" ".join(command_of(process)) for process in processes]
 
@@ -204,14 +209,14 @@ def _processes(parent: subprocess.Popen[bytes], name: str) -> list[psutil.Proces
 def _started(
     runs: Callable[[], object], options: list[str], environment: Mapping[str, str], output: Path
 ) -> subprocess.Popen[bytes]:
-    """`ray start` with these options, once it runs; the file gets its output.
+    """Run `ray start` with these options until it succeeds, with its output in a file.
 
-    Ray ends a node one of whose agents takes more than some 15 s to start (2.60.0), which happens
-    on a busy machine: it is started again, as it is if it does not answer within `START_SECONDS`.
-    So it runs once its agent listens.
+    Ray ends a node if one of its agents takes more than about 15 s to start (2.60.0), which happens
+    on a busy machine. The node is then started again, as it is if it does not answer within
+    `START_SECONDS`. A node runs as soon as its agent listens.
 
     Raises:
-        AssertionError: no start has succeeded. The message has the output of the last one.
+        AssertionError: no start has succeeded; the message has the output of the last one.
     """
     for _ in range(STARTS):
         agent = free_port()
@@ -223,7 +228,7 @@ def _started(
                     "start",
                     "--block",
                     "--node-ip-address=127.0.0.1",
-                    # Its default port may be held by any other Ray on this machine.
+                    # Another Ray on this machine may use the default port.
                     f"--dashboard-agent-listen-port={agent}",
                     f"--object-store-memory={200 * 2**20}",
                     "--disable-usage-stats",
@@ -241,15 +246,15 @@ def _started(
                         if "Ray runtime started" in said and runs() and _listens(process, agent):
                             return process
                     time.sleep(0.2)
-            except BaseException:  # such as pytest's, when a test has its time
+            except BaseException:  # such as the exception of pytest at a test's time limit
                 _kill(process)
                 raise
-            _kill(process)  # what it has started may live on
+            _kill(process)  # processes that the command has started may still run
     raise AssertionError(f"`ray start {' '.join(options)}` has failed {STARTS} times: {said}")
 
 
 def _listens(parent: subprocess.Popen[bytes], port: int) -> bool:
-    """Return whether a port's listener is a child of a process, and not an unrelated process."""
+    """Return whether the process that listens on a port is a child of this process."""
     for process in psutil.Process(parent.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             connections = process.net_connections("tcp")
@@ -260,5 +265,5 @@ def _listens(parent: subprocess.Popen[bytes], port: int) -> bool:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # SIGTERM takes Ray twenty seconds
+        os.killpg(process.pid, signal.SIGKILL)  # Ray needs twenty seconds to end on SIGTERM
     process.wait()

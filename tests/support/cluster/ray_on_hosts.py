@@ -12,7 +12,7 @@ from support.cluster.processes import wait_until
 
 BIN = Path(sys.executable).parent
 STARTS = 10
-# Names of processes, of which Linux keeps 15 characters. Without its agents a raylet ends itself.
+# Names of processes, which Linux truncates to 15 characters. A raylet ends without its agents.
 RAYLET = ("raylet",)
 AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 OPTIONS = [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
@@ -27,8 +27,8 @@ def start_head(
 ) -> str:
     """Start Ray's head on the first host, and return its address.
 
-    before: precedes the command, such as `taskset`.
-    more: options of `ray start`.
+    before: command prefix, such as `taskset`.
+    more: more options of `ray start`.
     """
     head = ["--head", "--port=6379", f"--num-cpus={cpus}", *more]
     _start(hosts, 0, environment, [*before, BIN / "ray", "start", *head])
@@ -42,18 +42,18 @@ def join(
     cpus: int = 1,
     before: Sequence[str] = (),
 ) -> None:
-    """Let a host join the cluster of the first one."""
+    """Start a Ray node on a host, and let it join the cluster of the first host."""
     node = [f"--address={_head(hosts)}", f"--num-cpus={cpus}"]
     _start(hosts, host, environment, [*before, BIN / "ray", "start", *node])
 
 
 def leave(hosts: Hosts, host: int, environment: Mapping[str, str]) -> None:
-    """Take what is left of Ray away on a host that the cluster takes for lost."""
+    """End the remaining Ray processes of a host that the cluster considers lost."""
     hosts.run(host, BIN / "ray", "stop", "--force", env=environment)
 
 
 def named(hosts: Hosts, host: int, names: tuple[str, ...]) -> list[psutil.Process]:
-    """The processes of a host that have one of these names."""
+    """Return the processes of a host that have one of these names."""
     found = []
     for process in hosts.processes(host):
         with suppress(psutil.NoSuchProcess):
@@ -69,9 +69,10 @@ def _head(hosts: Hosts) -> str:
 def _start(
     hosts: Hosts, host: int, environment: Mapping[str, str], command: Sequence[str | Path]
 ) -> None:
-    """`ray start` on a host, until it is up with its agents.
+    """Run `ray start` on a host until the node runs with its agents.
 
-    On a busy machine an agent may take longer than its raylet waits (2.60.0), which ends itself.
+    On a busy machine, an agent may start later than the raylet expects (2.60.0). The raylet then
+    ends.
     """
     for _ in range(STARTS):
         process = hosts.start(host, *command, *OPTIONS, env=environment)

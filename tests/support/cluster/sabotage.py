@@ -1,4 +1,4 @@
-"""Killing the processes of a run at a chosen moment, and seeing what its supervisor made."""
+"""Kill the processes of a run after a chosen step, and observe its supervisor."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ from run_store.record.metrics_file import read_metrics
 
 
 class Saboteur:
-    """Sends a signal to processes once a run has recorded a step.
+    """Sender of a signal to processes when a run has recorded a step.
 
-    For runs that do not end before; `support.cluster.strike.Strike` lets a run wait for what
-    strikes it.
+    The run must continue for long enough. With `support.cluster.strike.Strike`, in contrast, the
+    run waits for the action.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ def process_ids(workers: DataWorkers) -> list[int]:
 
 
 def remember(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
-    """Record the results of a module's function from now on; its behaviour stays the same."""
+    """Record the results of a module's function from now on, without changing its behaviour."""
     made: list[Any] = []
     original = getattr(module, name)
 

@@ -1,4 +1,4 @@
-"""A cluster without Ray for `RestartLoop` and `Attempt`: scripted groups and a clock by hand.
+"""Cluster without Ray for `RestartLoop` and `Attempt`: scripted groups and a simulated clock.
 
 Run folder, lease, checkpoints and record are real. Scripted are the ranks' reports, the nodes and
 the passing of time: each wait for a group advances the clock.
@@ -44,7 +44,7 @@ DRIVER = "driver"  # the node of the driver
 
 
 def trained(step: int) -> Poll:
-    """A poll in which rank 0 reports that it has trained a step."""
+    """Return a poll in which rank 0 reports that it has trained a step."""
     return Poll([(0, RecordedLine(train_line(step)))])
 
 
@@ -57,7 +57,7 @@ def node(name: str, cpus: float = 4.0) -> Node:
 
 
 def write_part(run: SimpleNamespace, step: int, rank: int = 0, ranks: int = 1) -> Poll:
-    """A poll in which a rank of the newest group reports that it has written its part of a step.
+    """Return a poll in which a rank of the newest group reports its state file of a step.
 
     Args:
         run: as `scripted_run` yields it.
@@ -73,14 +73,14 @@ def write_part(run: SimpleNamespace, step: int, rank: int = 0, ranks: int = 1) -
 
 
 def write_memory(run: SimpleNamespace, step: int, rank: int = 0) -> Poll:
-    """A poll in which a rank reports that it has written its share of a step to memory."""
+    """Return a poll in which a rank reports that it has written its share of a step to memory."""
     header = make_header(step, dataset_identity=run.manifest.identity)
     file = MemoryFile(Path(f"/dev/shm/{step}/{rank}"), 1, 0)
     return Poll([(rank, MemoryWritten(file, header))])
 
 
 def save_step(run: SimpleNamespace, step: int) -> Path:
-    """Gives a run a checkpoint, as an attempt before would have; returns its folder."""
+    """Write a checkpoint like that of an earlier attempt, and return its folder."""
     identity = run.context.run.card().identity
     header = make_header(step, dataset_identity=run.manifest.identity, identity=identity)
     share = [Fragment("master", "w", 0, torch.ones(4))]
@@ -88,7 +88,7 @@ def save_step(run: SimpleNamespace, step: int) -> Path:
 
 
 class HandClock:
-    """A clock that a test moves."""
+    """Clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -98,7 +98,7 @@ class HandClock:
 
 
 class ScriptedGroup:
-    """The ranks of one attempt, one on each of some nodes, with their polls."""
+    """Ranks of one attempt, one per node, with the polls that they answer."""
 
     def __init__(
         self,
@@ -151,16 +151,16 @@ class ScriptedGroup:
 
 
 class ScriptedSupply:
-    """Groups in the order of a script.
+    """Supply of groups, in the order of a script.
 
     Attributes:
         places: the nodes that are offered, one for each rank.
         unfit: nodes that are not offered.
         silent: the nodes whose agent does not answer.
-        problems: of each check of the nodes, in order; none afterwards.
-        reports: of each check of the nodes' hardware, in order; none afterwards.
-        trains: whether the ranks of groups train by the time that they are asked to leave.
-        obeys: whether ranks that train leave when they are asked to.
+        problems: the problems that each check of the nodes finds, in order; later checks find none.
+        reports: the report of each check of the nodes' hardware, in order; later checks have none.
+        trains: whether the ranks of groups have begun to train when they are asked to leave.
+        obeys: whether training ranks leave when they are asked to.
         ended: how many times a group was ended.
     """
 
@@ -232,7 +232,7 @@ class ScriptedSupply:
 
 
 class ScriptedView:
-    """The nodes as of a second ago, and as of now."""
+    """Nodes of the cluster a second ago and now."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.now = {one.id: one for one in nodes}
@@ -246,7 +246,7 @@ class ScriptedView:
 
 
 class NoWorkers:
-    """Data workers: none, and none are needed."""
+    """Empty set of data workers, for runs that need none."""
 
     def __init__(self) -> None:
         self.actors: list[object] = []
@@ -263,7 +263,7 @@ class NoWorkers:
 
 
 class Notices:
-    """An audience that keeps notices, the texts for the log alone, and lines of the record."""
+    """Listener that keeps notices, texts for the log only, and lines of the record."""
 
     def __init__(self) -> None:
         self.notices: list[str] = []
@@ -304,9 +304,9 @@ def scripted_run(
         scripts: for each attempt the polls of its group, in order.
         places: the nodes that are offered, one for each rank.
         wait_seconds: seconds by which each wait for a group advances the clock.
-        wait_for_ranks_seconds: the recipe's; real time, unlike the others.
-        settings: further settings of the recipe's cluster section.
-        memory_every_steps: the recipe's.
+        wait_for_ranks_seconds: value of the recipe, in real time.
+        settings: more settings of the recipe's cluster section.
+        memory_every_steps: value of the recipe.
 
     Returns:
         recipe, manifest, loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock

@@ -1,7 +1,7 @@
-"""Answers of actors without Ray: each comes, fails or stays away as a test says.
+"""Actors without Ray: a call returns, fails or stays pending, as a test specifies.
 
-`ScriptedRay` takes the place of `ray` in a module that waits for actors. Its answers are those of
-`ScriptedActor`, which keeps all calls.
+`ScriptedRay` replaces `ray` in a module that waits for actors. It accepts the references of
+`ScriptedActor`, which records all calls.
 """
 
 from collections import defaultdict
@@ -15,12 +15,12 @@ DEAD = ActorDiedError()
 
 
 class Answer:
-    """The answer to a call, which may be yet to come."""
+    """Result of a call, which may be pending."""
 
     def __init__(self, value: Any = None, *, comes: bool = True) -> None:
         """
         Args:
-            value: an exception is raised where the answer is taken.
+            value: the result; if it is an exception, `ScriptedRay.get` raises it.
         """
         self.value = value
         self.has_come = comes
@@ -34,12 +34,12 @@ def pending() -> Answer:
 
 
 class ScriptedActor:
-    """An actor whose methods answer by a script.
+    """Actor whose methods return scripted results.
 
     Attributes:
         calls: the arguments of each call, by method and in order.
-        answers: what each method answers, in order; afterwards its answers stay away. A function
-            makes the answer of its arguments.
+        answers: the results of each method, in order; later calls stay pending. A function
+            computes the result from the arguments.
     """
 
     def __init__(self, **answers: Sequence[Answer] | Callable[..., Any]) -> None:
@@ -62,10 +62,10 @@ class ScriptedActor:
 
 
 class ScriptedRay:
-    """The part of `ray` that takes answers.
+    """Part of `ray` that waits for results.
 
     Attributes:
-        waits: the timeout of each wait for answers that had not come.
+        waits: the timeout of each wait for pending results.
         killed: the actors that were killed, in order.
         requests: the number of calls of `wait` and `get`.
     """

@@ -1,7 +1,7 @@
-"""A Slurm on separate hosts, with Debian's packages, which no other process can reach.
+"""Slurm on separate hosts, with Debian's packages, which no other process can reach.
 
-Each host is a node, and the first has the controller, too. It authenticates no user (auth/none): on
-its hosts there is only the test.
+Each host is a node, and the first also has the controller. Slurm authenticates no user (auth/none),
+because its hosts run only the test.
 """
 
 import os
@@ -44,14 +44,14 @@ NODE = "NodeName={name} NodeHostname={name} NodeAddr={address} CPUs=4 RealMemory
 
 
 class Slurm:
-    """Its commands; its daemons end with their host.
+    """Commands of Slurm; its daemons end with their host.
 
     Attributes:
-        folder: where its logs are.
+        folder: the folder of its logs.
     """
 
     def __init__(self, hosts: Hosts, folder: Path, environment: Mapping[str, str]) -> None:
-        """environment: of the commands, and so of the jobs."""
+        """environment: variables of the commands, and of the jobs."""
         self.folder = folder
         self._hosts = hosts
         self._environment = {**environment, "SLURM_CONF": str(folder / "slurm.conf")}
@@ -89,12 +89,12 @@ class Slurm:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def host_processes(self) -> list[psutil.Process]:
-        """Return all processes on its hosts: Slurm's daemons, jobs, and what jobs have left."""
+        """Return all processes on its hosts: Slurm's daemons, jobs, and processes left by jobs."""
         hosts = range(len(self._hosts.addresses))
         return [process for host in hosts for process in self._hosts.processes(host)]
 
     def wait_until(self, condition: Callable[[], object], seconds: float = HANG_SECONDS) -> None:
-        """Waits for what Slurm brings about; its logs are in the message if it doesn't."""
+        """Wait until Slurm has met a condition; if it does not, the error has Slurm's logs."""
         wait_until(condition, seconds, self._logs)
 
     def _logs(self) -> str:

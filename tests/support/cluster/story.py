@@ -7,7 +7,7 @@ from run_store.folder import RunFolder
 
 
 class Story(threading.Thread):
-    """Action during the training; its failure is the test's, and ends the run."""
+    """Thread with an action during the training; an error fails the test and ends the run."""
 
     def __init__(self, folder: RunFolder, tell: Callable[[], None]) -> None:
         super().__init__()

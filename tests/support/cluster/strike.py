@@ -1,4 +1,4 @@
-"""Striking a run that waits for it: no machine is so busy that the strike comes late."""
+"""Act on a run while the run waits, so that the action is never late, even on a busy machine."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from support.faults.moments import MID_STEP, Moment, Orders, Reached
 
 
 class Strike:
-    """Action on a run while one of its processes waits at a moment.
+    """Action on a run while one of its processes waits at a chosen point.
 
     The run is trained within the context, by processes that have `Orders.environment`, as those
     of the session's Ray head. The moment must come before the context ends.
@@ -20,7 +20,7 @@ class Strike:
     def __init__(
         self, orders: Orders, moment: Moment, act: Callable[[Reached], object], rank: int = 0
     ) -> None:
-        """act: is given the process, which goes on afterwards unless it was killed."""
+        """act: gets the process, which continues afterwards unless it was killed."""
         self._orders = orders
         self._moment, self._rank = moment, rank
         self._act = act
@@ -58,7 +58,7 @@ class Strike:
 
 @contextmanager
 def standing_at(orders: Orders, step: int) -> Iterator[int]:
-    """Hold rank 0 in the middle of a step that is still to come; yield its process id."""
+    """Hold rank 0 in the middle of a later step, and yield its process id."""
     order = orders.want(replace(MID_STEP, step=step))
     wait_until(lambda: orders.look(order))
     reached = orders.look(order)

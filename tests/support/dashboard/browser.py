@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: pages in which nothing may go wrong unseen."""
+"""Debian's Chromium, driven by Playwright, with a record of all errors and requests of a page."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, with all that it complained of and all that it asked for.
+    """Page with its console messages and its requests.
 
     Attributes:
         complaints: errors, warnings and refusals in the console, and exceptions.
@@ -51,11 +51,11 @@ class Watched:
         return self.page
 
     def settle(self) -> None:
-        """Wait until nothing on the page is being computed for what was typed or chosen."""
+        """Wait until the page has finished all computations for the user's input."""
         self.page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
 
     def violations(self) -> list[tuple[str, list[str]]]:
-        """Return axe's findings: the rule, and the elements."""
+        """Return the findings of axe: the rule, and the elements."""
         found = Axe().run(self.page).response["violations"]
         return [(one["id"], [node["html"][:200] for node in one["nodes"][:5]]) for one in found]
 

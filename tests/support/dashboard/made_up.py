@@ -1,4 +1,4 @@
-"""Answers of a dashboard about invented runs: a spike, events, untrusted texts."""
+"""Responses of a dashboard about invented runs: a spike, events, untrusted texts."""
 
 import math
 from typing import Any
@@ -11,14 +11,14 @@ SPIKE_FIELDS = 137
 
 
 def loss_at(step: int, seed: int) -> float:
-    """A loss that falls and wobbles, with a spike."""
+    """Return a loss that falls with noise and a spike."""
     wobble = 0.15 * math.sin(step * 12.9898 + seed * 78.233) + 0.1 * math.sin(step * 0.37 + seed)
     spike = 2.5 if step == SPIKE_FIELDS and seed == 0 else 0.0
     return 1.1 + 6.5 * math.exp(-step / (60 + 25 * seed)) + wobble + spike
 
 
 def steps_between(first: int, last: int, seed: int = 0, every: int = 1) -> dict[str, list[Any]]:
-    """The columns of these steps."""
+    """Return the columns of these steps."""
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for step in range(first, last + 1, every):
         loss = loss_at(step, seed)
@@ -68,7 +68,7 @@ def scores_at(step: int, seed: int) -> dict[str, Any]:
 
 
 def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
-    """A row of the table."""
+    """Return a row of the table."""
     return {
         "id": f"id-{seed}",
         "name": name,
@@ -147,7 +147,7 @@ def vitals(last: int) -> dict[str, Any]:
 
 
 def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The answer to /api/runs/ID."""
+    """Return the response to /api/runs/ID."""
     last = its_row["standing"]["step"]
     words = {
         "skipped": "not applied: slot 3 of rank 1 was not finite",
@@ -204,14 +204,14 @@ def nodes() -> dict[str, Any]:
 
 
 def of_task(made: dict[str, Any], number: int, task: str, loss_unit: str | None) -> None:
-    """Make a run of `answers` one of another task."""
+    """Change the task of a run in the responses that `answers` returns."""
     its_row = made["/api/runs"]["runs"][number]
     its_row["standing"]["settings"]["task"] = task
     its_row["standing"]["loss_unit"] = loss_unit
 
 
 def answers(runs: int = 3, steps: int = 420, every: int = 1) -> dict[str, Any]:
-    """Answers by path, of runs of which the first one trains."""
+    """Return responses by path; the first of the runs is training."""
     names = ["phrasebook", "phrasebook,model.dropout=0.3", f"run {HOSTILE}", "phrasebook,seed=3"]
     made: dict[str, Any] = {"/api/facts": FactsResponse().model_dump(mode="json")}
     rows = []

@@ -1,4 +1,4 @@
-"""A dashboard that runs in a thread of the test's process, and requests to it as they are sent."""
+"""Dashboard in a thread of the test's process, and raw requests to it."""
 
 import asyncio
 import http.client
@@ -20,11 +20,11 @@ from transloom.observe.dashboard.table import RunsTable
 from transloom.web.auth import PageGuard
 from transloom.web.connections import HEADERS_SECONDS, http_server
 
-HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
+HANG_SECONDS = 300.0  # time after which a test fails; no test waits for this time
 
 
 class Answer(NamedTuple):
-    """Status, headers and body of an answer."""
+    """Response: status, headers and body."""
 
     status: int
     headers: dict[str, str]
@@ -36,10 +36,10 @@ class Answer(NamedTuple):
 
 
 class ServerInThread:
-    """Server of an asyncio loop in a thread, on a free port of 127.0.0.1, as a context.
+    """Server in a thread with an asyncio loop, on a free port of 127.0.0.1; a context.
 
     Attributes:
-        port: where it listens.
+        port: the port on which it listens.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class ServerInThread:
         headers: Mapping[str, str] = {},
         body: bytes | None = None,
     ) -> Answer:
-        """Send a request with this path as it is."""
+        """Send a request with this path, without normalising the path."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
         try:
             connection.putrequest(method, path, skip_host="Host" in headers)
@@ -100,11 +100,11 @@ class ServerInThread:
 
 
 class RunningDashboard(ServerInThread):
-    """A dashboard on a free port, for as long as the context lasts.
+    """Dashboard on a free port, which runs during a context.
 
     Attributes:
-        cookie: with which requests are let in.
-        dashboard: to be looked at.
+        cookie: the session cookie that requests need.
+        dashboard: the server object, for inspection.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class RunningDashboard(ServerInThread):
         body: bytes | None = None,
         cookie: str | None = "",
     ) -> Answer:
-        """The same, with the cookie unless another one is given."""
+        """Send a request with the session cookie, unless another cookie is given."""
         own = {} if cookie is None else {"Cookie": cookie or self.cookie}
         return super().request(method, path, {**headers, **own}, body)
 
@@ -147,7 +147,7 @@ class RunningDashboard(ServerInThread):
 
     @contextmanager
     def follow(self) -> Iterator["Events"]:
-        """A page that listens."""
+        """Subscribe to events like a page."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
         try:
             connection.request("GET", "/api/follow", headers={"Cookie": self.cookie})
@@ -160,7 +160,7 @@ class RunningDashboard(ServerInThread):
 
 
 class Events:
-    """Server-sent events, one after another."""
+    """Stream of server-sent events."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         assert response.status == 200, response.read()
@@ -168,7 +168,7 @@ class Events:
         self._response = response
 
     def next(self, *kinds: str) -> tuple[str, Any]:
-        """The next event of one of these kinds; others are passed over."""
+        """Return the next event of one of these kinds, and skip other events."""
         kind = ""
         while True:
             line = self._response.readline().decode()

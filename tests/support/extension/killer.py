@@ -1,4 +1,4 @@
-"""An observer that kills its process, or raises, once in a run: between two steps."""
+"""Observer that kills its process, or raises an error, once per run, between two steps."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""An extension with a task, a reader and a tokenizer, as a package outside the project has them."""
+"""Extension with a task, a reader and a tokenizer, like a package outside of the project."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, ClassVar, Self
@@ -19,7 +19,7 @@ SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
 
 
 class Bytes(Tokenizer):
-    """A token for each byte; its model is a word that says so."""
+    """Tokenizer with a token for each byte; its model file contains a word that identifies it."""
 
     kind: ClassVar[str | None] = "bytes"
 
@@ -58,7 +58,7 @@ class Bytes(Tokenizer):
 
 
 class ReversedData(CausalLanguageModelData):
-    """Documents that are read from their end."""
+    """Data of documents whose texts are encoded in reverse."""
 
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
@@ -72,7 +72,7 @@ def read_semicolons(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]
 
 
 class MyExample(Example):
-    """An object of an extension's class, which crosses process borders."""
+    """Object of an extension's class that is sent to other processes."""
 
 
 TOKENIZERS.register("bytes", Bytes)

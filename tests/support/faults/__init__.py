@@ -1,16 +1,17 @@
-"""Faults at exact moments of a run, and what must be true of the run afterwards.
+"""Faults at exact points of a run, and checks of the run afterwards.
 
 ::
 
-    site/sitecustomize.py   in every process under test: stops it at a moment that is wanted
-    moments.py              the moments, and how they are asked for
-    cluster.py              a Ray cluster whose processes stop so; it can lose a node or its head
-    recipe.py               what the runs train
-    trial.py                one run: its driver, its record, what is left of it
+    site/sitecustomize.py   in every process under test: stops it at a requested point
+    moments.py              the points ("moments"), and requests for them
+    cluster.py              a Ray cluster whose processes stop at moments; it can lose nodes or its
+                            head
+    recipe.py               the recipe of the runs
+    trial.py                one run: its driver, its record, its remaining processes
     faults.py               the faults
-    case.py                 a fault at a moment: what it took, and whether the curve is the same
-    matrix.py               which faults meet which moments, and why the others do not
+    case.py                 a fault at a moment: its cost, and whether the curve is the same
+    matrix.py               the pairs of faults and moments, and why others are left out
     preemptions.py          one run, preempted repeatedly
-    stage.py                what the tests of a file share
+    stage.py                fixtures that the tests of a file share
     table.py                the results, for docs/benchmarks/recovery.md
 """

@@ -1,4 +1,4 @@
-"""A fault at a moment: what it took, and whether the run is the undisturbed one all the same."""
+"""Apply a fault at a moment, measure its cost, and compare the run with the undisturbed run."""
 
 import os
 import signal
@@ -16,17 +16,17 @@ from support.faults.faults import Fault
 from support.faults.moments import LOSS, RECOVERY, Moment, Reached
 from support.faults.trial import Curve, Trial
 
-NOTICED = "of this session"  # the end of the line with which the driver starts ranks again
+NOTICED = "of this session"  # end of the log line that the driver writes when it restarts ranks
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row of the table.
+    """Row of the table.
 
     Attributes:
-        seconds: from the fault to the first step that the record had not got yet; None if it had
-            them all.
-        lost_steps: recorded steps that had to be trained again.
+        seconds: time from the fault to the first step that the record did not have yet; None if it
+            had all steps.
+        lost_steps: number of recorded steps that were trained again.
     """
 
     fault: str
@@ -45,9 +45,9 @@ def undergo(
     oracle: Curve,
     options: Sequence[str] = (),
 ) -> list[Result]:
-    """Train a run that is struck at each of the moments, and compare it with the undisturbed one.
+    """Train a run with a fault at each of the moments, and compare it with the undisturbed run.
 
-    moments: in the order in which the run comes to them.
+    moments: in the order in which the run reaches them.
     """
     trial = Trial(cluster, recipe, location, *fault.options, *options)
     results: list[Result] = []
@@ -57,7 +57,8 @@ def undergo(
         fault.prepare(trial)
         trial.start()
         strike, orders = None, {moments[0]: _want(trial, fault, moments[0])}
-        if fault.goes_on:  # no rank comes to a moment twice, or waits for the fault to be noticed
+        # order all moments at once, because no rank is restarted and reaches a moment twice
+        if fault.goes_on:
             orders = {moment: _want(trial, fault, moment) for moment in moments}
         for moment, following in zip_longest(moments, moments[1:]):
             reached = _reached(trial, fault, moment, orders[moment])
@@ -65,7 +66,8 @@ def undergo(
                 results.append(strike.result(trial))
             strike = _Strike.at(moment, fault, trial)
             fault.strike(trial, reached)
-            if fault.holds:  # a rank whose writer hangs trains on until then
+            # a rank whose writer hangs continues to train until the driver notices the hang
+            if fault.holds:
                 wait_until(lambda strike=strike: NOTICED in strike.told(trial))
             else:
                 reached.release()
@@ -73,7 +75,8 @@ def undergo(
             if fault.again:
                 _require_expected_end(trial, fault)
                 trial.start()
-            if following and not fault.goes_on:  # not before, or a dying rank might come to it
+            # order this only now, because a dying rank might have reached the moment earlier
+            if following and not fault.goes_on:
                 orders[following] = _want(trial, fault, following)
         exit_code = trial.end()
         assert exit_code == 0, f"exit code {exit_code}\n{trial.story()}"
@@ -91,7 +94,7 @@ def undergo(
 
 @dataclass(frozen=True)
 class _Strike:
-    """A fault that has struck, and what the run had recorded by then."""
+    """Fault that has been applied, and the run's record at that time."""
 
     moment: Moment
     fault: Fault
@@ -106,11 +109,11 @@ class _Strike:
         return cls(moment, fault, _totals(trial), time.time(), size)
 
     def told(self, trial: Trial) -> str:
-        """Return the run's log since the fault has struck."""
+        """Return the part of the run's log since the fault."""
         return trial.run.log.read_bytes()[self.log_bytes :].decode(errors="replace")
 
     def result(self, trial: Trial) -> Result:
-        """Check what the run has said since. It has come to the next moment, or ended."""
+        """Check the run after it has reached the next moment or ended; return the result."""
         self.fault.check(trial, self.told(trial))
         return Result(
             fault=self.fault.name,
@@ -122,7 +125,7 @@ class _Strike:
 
 
 def _want(trial: Trial, fault: Fault, moment: Moment) -> str:
-    """Order the moment, or before a recovery the moment at which a rank is lost."""
+    """Order a stop at the moment; for a recovery, order one at the earlier loss of a rank."""
     if moment is RECOVERY:
         return trial.cluster.orders.want(LOSS, rank=1)
     return trial.cluster.orders.want(moment, fault.rank)
@@ -132,8 +135,8 @@ def _reached(trial: Trial, fault: Fault, moment: Moment, order: str) -> Reached:
     reached = trial.wait_for(order)
     if moment is not RECOVERY:
         return reached
-    # Start a recovery that loads a checkpoint, for the fault to strike.
-    wait_until(lambda: trial.checkpoint)  # commits trail the steps on a busy machine
+    # Kill a rank, so that a recovery starts that loads a checkpoint, in which the fault occurs.
+    wait_until(lambda: trial.checkpoint)  # on a busy machine, commits lag behind the steps
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
     return trial.reach(RECOVERY, fault.rank)
@@ -145,13 +148,13 @@ def _require_expected_end(trial: Trial, fault: Fault) -> None:
 
 
 def check_is_undisturbed(trial: Trial, oracle: Curve) -> None:
-    """Bitwise the oracle's curve, each step once, and nothing in the record that says otherwise."""
+    """Check that the curve equals the oracle's bit by bit, without unexpected events."""
     assert trial.curve() == oracle, trial.story()
     assert all(isinstance(event, Resumed | Preempted | RankHung) for event in trial.lines(Event))
 
 
 class Totals(NamedTuple):
-    """The record's last step, with the totals up to there."""
+    """Last step of the record, with the totals up to this step."""
 
     step: int = 0
     restarts: int = 0
@@ -167,8 +170,10 @@ def _totals(trial: Trial) -> Totals:
 
 
 def _seconds_to_first_new(trial: Trial, before: Totals, struck: float) -> float | None:
-    """If the ranks were started again, to the first step after that: what a struck run still
-    recorded until it noticed is no recovery.
+    """Return the seconds from the fault to the first new step.
+
+    If the ranks were restarted, only steps after the restart count, because a run may record steps
+    until it notices the fault.
     """
     new = [line for line in trial.lines(TrainLine) if line.step > before.step]
     recovered = [line for line in new if (line.restarts or 0) > before.restarts]

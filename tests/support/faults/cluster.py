@@ -1,4 +1,4 @@
-"""A Ray cluster whose processes stop at moments, and which may lose nodes or its head."""
+"""Ray cluster whose processes stop at moments, and which can lose nodes or its head."""
 
 import os
 from contextlib import suppress
@@ -15,10 +15,10 @@ NODE_CPUS = 4
 
 
 class FaultCluster:
-    """A head whose CPU the two ranks of a run share, and more nodes on request."""
+    """Head whose CPUs the two ranks of a run share, and additional nodes on request."""
 
     def __init__(self, folder: Path, there: tuple[RayHead, Orders] | None = None) -> None:
-        """there: a head that has these orders, and that outlives the trials."""
+        """there: a running head and its orders, which outlive the trials; None starts a head."""
         self._folder = folder
         self._heads = 0
         self.nodes: list[RayNode] = []
@@ -45,16 +45,16 @@ class FaultCluster:
         self._head = RayHead(folder, HEAD_CPUS, self.orders.environment)
 
     def kill_head(self) -> None:
-        """Kill all processes of the head at once, with the actors that run there."""
+        """Kill all processes of the head at once, with its actors."""
         for process in _tree(self._head.process_id):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._head.stop()
 
     def add_node(self, *options: str) -> None:
-        """Return once the cluster has it.
+        """Add a node, and wait until it has joined the cluster.
 
-        options: of `ray start`.
+        options: options of `ray start`.
         """
         self.nodes.append(self._head.add_node(NODE_CPUS, *options))
 
@@ -69,7 +69,7 @@ class FaultCluster:
             self.kill_head()
 
     def processes(self) -> list[psutil.Process]:
-        """Return the live processes of the cluster and its drivers, and their descendants."""
+        """Return the living processes of the cluster and of its drivers, with their descendants."""
         return marked("TRANSLOOM_FAULTS", str(self.orders.folder))
 
     def processes_of_runs(self) -> list[psutil.Process]:
@@ -78,7 +78,7 @@ class FaultCluster:
         return [p for p in self.processes() if p not in ray or _is_actor(p)]
 
     def actors(self, name: str) -> list[psutil.Process]:
-        """The processes of an actor's class."""
+        """Return the processes of an actor's class."""
         return [p for p in self.processes() if _title(p).startswith(f"ray::{name}")]
 
 

@@ -1,4 +1,4 @@
-"""Faults that strike a run while one of its processes waits at a moment."""
+"""Faults that are applied while a process of a run waits at a moment."""
 
 import os
 import signal
@@ -16,22 +16,22 @@ from support.faults.recipe import DATA_WORKERS
 from support.faults.trial import Trial
 from support.machine_parts import missing
 
-ROOM_BYTES = 200_000_000  # of the small disk
+ROOM_BYTES = 200_000_000  # size of the small disk
 FULL_SECONDS = 3.0
 
 
 class Fault:
-    """One kind of fault.
+    """Kind of fault.
 
     Attributes:
-        name: for people.
-        rank: which rank is waited for at the moment.
-        options: of the run.
-        holds: whether the process at the moment is left waiting there.
-        again: whether the driver ends, so that the same command has to be given again.
-        goes_on: whether no rank is started again.
-        strikes_once: whether each moment needs a separate run: mending takes longer than the way
-            to the next moment, or the run saves a checkpoint and does not come to that moment.
+        name: description for people.
+        rank: the rank that stops at the moment.
+        options: options of the run.
+        holds: whether the process at the moment remains stopped.
+        again: whether the driver ends, so that the same command must be repeated.
+        goes_on: whether no rank is restarted.
+        strikes_once: whether each moment needs a separate run: the repair takes longer than the
+            time to the next moment, or the run saves a checkpoint and skips that moment.
         poisons: a step and a rank whose gradients are NaN, in the undisturbed run as well.
     """
 
@@ -45,26 +45,26 @@ class Fault:
     poisons: tuple[int, int] | None = None
 
     def prepare(self, trial: Trial) -> None:
-        """Before the driver is started."""
+        """Prepare the run before the driver is started."""
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        """Strike while the process waits at the moment."""
+        """Apply the fault while the process waits at the moment."""
         raise NotImplementedError
 
     def mend(self, trial: Trial) -> None:
-        """Repair the damage as an operator would; called once the process may go on."""
+        """Repair the damage like an operator, after the process may continue."""
 
     def check(self, trial: Trial, told: str) -> None:
-        """Check what else must be true of the run afterwards.
+        """Check other conditions for the run after the fault.
 
         told: the run's log since the fault.
         """
 
     def clean_up(self, trial: Trial) -> None:
-        """After the run."""
+        """Clean up after the run."""
 
     def is_expected(self, exit_code: int) -> bool:
-        """Return whether the driver that was struck may end so."""
+        """Return whether the driver may end with this exit code after the fault."""
         return exit_code == 0
 
 
@@ -78,7 +78,7 @@ class KilledRank(Fault):
 
 
 class KilledAfterNaN(KilledRank):
-    """Kill after a NaN in one rank's slot, on which all ranks agree, also on repetition."""
+    """Kill of a rank after a NaN in its slot, on which all ranks agree again after a repetition."""
 
     poisons = (MID_STEP.step, 1)
 
@@ -102,7 +102,7 @@ class StoppedRank(Fault):
 
 
 class HungRank(Fault):
-    """A rank that answers, and gets no further."""
+    """Rank that answers requests but makes no progress."""
 
     name = "rank 1 hangs"
     rank = 1
@@ -115,25 +115,25 @@ class HungRank(Fault):
     holds = True
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        """Do nothing: the process waits already."""
+        """Do nothing, because the process already waits."""
 
     def check(self, trial: Trial, told: str) -> None:
         others, own = _stacks(trial, told)
-        assert "in reach" in own  # the function of sitecustomize.py
+        assert "in reach" in own  # the function of sitecustomize.py in which the rank waits
         # While rank 1 writes in the background, rank 0 may train its last step.
         trains = "while others are in phase step" in told
         assert ("in train" if trains else "MainThread") in others
 
 
 def _stacks(trial: Trial, told: str) -> list[str]:
-    """Return each rank's stack when one was taken for hung; the message must name the folder."""
+    """Return the ranks' stacks, which are written at a hang; check that the message names them."""
     newest = max(trial.run.stacks.iterdir(), key=lambda folder: folder.stat().st_mtime)
     assert f"The stacks of all ranks are in {newest}" in told
     return [file.read_text() for file in sorted(newest.glob("rank-*.txt"))]
 
 
 class KilledWorkers(Fault):
-    """Kill of some of the data workers, or of all."""
+    """Kill of some or all data workers."""
 
     goes_on = True
 
@@ -151,7 +151,7 @@ class KilledWorkers(Fault):
 
 
 class KilledTogether(Fault):
-    """Rank 1, and at the same time all actors of a class."""
+    """Kill of rank 1 and, at the same time, of all actors of a class."""
 
     rank = 1
 
@@ -166,11 +166,11 @@ class KilledTogether(Fault):
 
 
 class KilledNode(Fault):
-    """The raylet alone: what runs on its node must notice by itself. Another node comes."""
+    """Kill of a raylet: its ranks must notice it themselves. Another node joins afterwards."""
 
     name = "kill -9 of a raylet with all ranks"
     strikes_once = True
-    # More than the head has, so that both ranks are on the other node; one thread all the same.
+    # More than the head has, so that both ranks run on the other node; ranks still use one thread.
     options = ("cluster.cpus_per_rank=1.5",)
 
     def prepare(self, trial: Trial) -> None:
@@ -187,7 +187,7 @@ class KilledNode(Fault):
 
 
 class FullDisk(Fault):
-    """The run's folder is on a small file system, which is full for a while."""
+    """File system of the run's folder that is full for some seconds."""
 
     name = f"disk full for {FULL_SECONDS:g} s"
     strikes_once = True
@@ -201,7 +201,9 @@ class FullDisk(Fault):
     def strike(self, trial: Trial, reached: Reached) -> None:
         page = bytes(4096)
         with self._ballast(trial).open("wb", buffering=0) as file, suppress(OSError):
-            while True:  # the run writes meanwhile, so the free space is unknown
+            # write until an error, because the run writes at the same time and the free space is
+            # unknown
+            while True:
                 file.write(page)
 
     def mend(self, trial: Trial) -> None:
@@ -217,13 +219,13 @@ class FullDisk(Fault):
 
 
 class DamagedCheckpoint(Fault):
-    """The newest checkpoint turns out to be damaged when it is needed."""
+    """Damage to the newest checkpoint, which is found when a rank is restarted."""
 
     name = "a byte of the newest checkpoint flipped, then kill -9 of rank 1"
     rank = 1
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        # There must be one before it. The last one that was begun may not be complete yet.
+        # An earlier checkpoint must exist. The newest one may not be complete yet.
         wait_until(lambda: len(list_checkpoints(trial.run.checkpoints)) > 1)
         assert trial.checkpoint
         path = trial.checkpoint.file_paths()[0]

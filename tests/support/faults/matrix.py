@@ -1,7 +1,7 @@
-"""Pairs of faults and moments: all pairs except those that are impossible or would mean nothing.
+"""Pairs of faults and moments, except those that are impossible or equivalent to others.
 
-A run is struck by one fault at all of its moments, one after the other: starting and ending a run
-takes longer than recovering. To measure each moment in a separate run, set TRANSLOOM_FAULT_TABLE.
+A run gets one fault at all of its moments, one after another, because starting and ending a run
+takes longer than a recovery. To use a separate run for each moment, set TRANSLOOM_FAULT_TABLE.
 """
 
 import os
@@ -58,28 +58,29 @@ FAULTS: tuple[Fault, ...] = (
 
 
 def is_meaningful(fault: Fault, moment: Moment) -> bool:
-    """Return whether a fault can strike at a moment, and differently from another one."""
+    """Return whether a fault is possible at a moment, and differs there from other moments."""
     if moment is COMMIT:
-        # The driver's moment. For ranks, workers and nodes it is one like any other.
+        # A moment of the driver. For faults of ranks, workers and nodes, it is not special.
         return isinstance(fault, KilledDriver | KilledHead | Preemption | FullDisk)
     if isinstance(fault, DamagedCheckpoint):
-        # At the start there is none. During a recovery it has been verified, and is being read.
+        # At the start there is no checkpoint. During a recovery, it has been verified and is being
+        # read.
         return moment not in (START_UP, RECOVERY)
     if isinstance(fault, KilledAfterNaN):
-        return moment is not START_UP  # which comes before the NaN
+        return moment is not START_UP  # the start is before the NaN
     return True
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, and the moments at which it strikes a run."""
+    """A fault, and the moments at which it is applied to a run."""
 
     fault: Fault
     moments: tuple[Moment, ...]
 
     @property
     def name(self) -> str:
-        """For pytest -k."""
+        """Return an id for pytest's option -k."""
         alone = f", {self.moments[0].name}" if len(self.moments) == 1 else ""
         return re.sub(r"[^a-z0-9]+", "-", f"{self.fault.name}{alone}".lower())
 
@@ -104,8 +105,8 @@ def _is_of_the_folder(fault: Fault) -> bool:
 
 
 CASES = _cases()
-# With memory checkpoints a run may never read the damaged checkpoint, and the driver's moments are
-# those of a run without them.
+# With memory checkpoints, a run may never read the damaged checkpoint. The driver's moments are the
+# same as without memory checkpoints.
 MEMORY_CASES = _cases(lambda fault, moment: moment is COMMIT or _is_of_the_folder(fault))
-# Faults of the folder mean nothing for a run in an object store.
+# Faults of the run's folder do not apply to a run in an object store.
 STORE_CASES = _cases(lambda fault, moment: _is_of_the_folder(fault))

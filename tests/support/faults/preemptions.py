@@ -21,17 +21,17 @@ from support.faults.moments import (
 )
 from support.faults.trial import Trial
 
-# Largest number of steps until any moment that `random_moments` chooses.
+# Maximum number of steps to any moment that `random_moments` chooses.
 LONGEST_WAY = max(CHECKPOINT_EVERY, VALIDATE_EVERY)
 
-# Where the training would go on to its end while something else is held.
+# Points at which training would continue to its end while another thread is held.
 BESIDE_TRAINING = (WRITE.point, COMMIT.point)
 
 
 def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
-    """Preempt a run at each moment in turn: it leaves 75, and a checkpoint of its last step.
+    """Preempt a run at each moment: the exit code is 75, and its last step has a checkpoint.
 
-    The next moment is asked for when the driver before has ended.
+    Each moment is requested after the driver of the previous one has ended.
     """
     for moment in moments:
         trial.start()
@@ -42,7 +42,7 @@ def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
         held = [trial.wait_for(order) for order in wanted]
         heard = _times_heard(trial)
         os.kill(trial.driver, signal.SIGTERM)
-        if moment.who == "driver":  # it hears signals where it is held
+        if moment.who == "driver":  # the driver handles signals while it is held
             held.pop(0).release()
         wait_until(lambda heard=heard: _times_heard(trial) > heard or trial.has_ended)
         for reached in held:
@@ -53,13 +53,13 @@ def preempt_at(trial: Trial, moments: Iterable[Moment]) -> None:
 
 
 def _times_heard(trial: Trial) -> int:
-    """Return how often drivers of the run have noticed SIGTERM."""
+    """Return how many times drivers of the run have received SIGTERM."""
     log = trial.run.log
     return log.read_text().count("SIGTERM was received") if log.exists() else 0
 
 
 def random_moments(trial: Trial, dice: random.Random, count: int) -> Iterator[Moment]:
-    """Moments of all kinds, each ahead of where the run stands."""
+    """Yield random moments of all kinds, each later than the run's current step."""
     for _ in range(count):
         header = trial.checkpoint.header if trial.checkpoint else None
         step = header.step if header else 0
@@ -70,7 +70,7 @@ def random_moments(trial: Trial, dice: random.Random, count: int) -> Iterator[Mo
             replace(VALIDATION, step=_next(step, VALIDATE_EVERY)),
         ]
         if header:
-            ahead.append(RECOVERY)  # which loads a checkpoint, as any continuing does
+            ahead.append(RECOVERY)  # in which the run loads a checkpoint, as in any continuation
             if header.validation_due:
                 ahead.append(replace(VALIDATION, step=step))
         yield dice.choice(ahead)

@@ -1,4 +1,4 @@
-"""The run that faults strike: a tiny model on Multi30k or, without it, on the phrase book."""
+"""Recipe of the runs with faults: a tiny model on Multi30k or, without it, on the phrase book."""
 
 from itertools import islice
 from pathlib import Path
@@ -10,14 +10,16 @@ from support.faults.moments import CHECKPOINT_EVERY, STEPS, VALIDATE_EVERY
 from support.real_data import MULTI30K
 from support.recipes import tiny_values, write_yaml
 
-TRAINING_PAIRS = 8000  # more than a run is fed
+TRAINING_PAIRS = 8000  # more than a run reads
 VALIDATION_PAIRS = 40
 DATA_WORKERS = 2
 
 
 def prepared_recipe(folder: Path) -> Path:
-    """Prepare the dataset in the recipe's folder; fp32, two ranks, at most 480 tokens a step and a
-    window every 15 steps."""
+    """Prepare the dataset in the recipe's folder, and return the recipe.
+
+    The recipe has fp32, two ranks, at most 480 tokens per step, and a window every 15 steps.
+    """
     values: dict[str, Any] = tiny_values(folder / "dataset")
     if MULTI30K.is_dir():
         values["data"] |= {
@@ -44,7 +46,7 @@ def prepared_recipe(folder: Path) -> Path:
 
 
 def _first_pairs(corpus: Path, pairs: int, folder: Path) -> dict[str, str]:
-    """The beginning of a corpus, as a corpus."""
+    """Write the beginning of a corpus as a new corpus."""
     paths = {}
     for side, language in (("source", "en"), ("target", "de")):
         path = folder / f"first.{corpus.name}.{language}"

@@ -1,4 +1,4 @@
-"""All that the trials of a test file share: a cluster, a prepared recipe, undisturbed runs."""
+"""Fixtures that the trials of a test file share: a cluster, a recipe, and undisturbed runs."""
 
 import tempfile
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ class Stage:
         self._undisturbed: dict[tuple[object, ...], Curve] = {}
 
     def trial(self, *options: str, folder: Path | None = None) -> Trial:
-        """A new run, not started; or that of a folder, to be continued with other options."""
+        """Return a new run, or a folder's run with other options, without starting it."""
         return Trial(self.cluster, self._recipe, folder or self._new_folder(), *options)
 
     def undisturbed(self, *options: str, poisons: tuple[int, int] | None = None) -> Curve:
-        """Return the result of an undisturbed run with these options; trained once.
+        """Return the result of an undisturbed run with these options, which is trained only once.
 
         poisons: a step and a rank whose gradients are NaN.
         """
@@ -47,9 +47,9 @@ class Stage:
         return self._undisturbed[options, poisons]
 
     def undergo(self, case: Case, *options: str, bucket: str | None = None) -> list[Result]:
-        """A run that is struck; fails unless it is the undisturbed one all the same.
+        """Train a run with a fault, and fail unless its result equals that of the undisturbed run.
 
-        options: settings that do not change the curve.
+        options: settings that do not affect the curve.
         bucket: URL of a bucket for the run; None for a folder.
         """
         fault, moments = case.fault, case.moments
@@ -67,8 +67,8 @@ class Stage:
 def opened_stage(folder: Path, there: tuple[RayHead, Orders] | None = None) -> Iterator[Stage]:
     """
     Args:
-        folder: where recipe, dataset and runs lie.
-        there: as `FaultCluster` has it.
+        folder: the folder of the recipe, the dataset and the runs.
+        there: see `FaultCluster`.
     """
     recipe = prepared_recipe(folder)
     with tempfile.TemporaryDirectory(prefix="ray-") as short:

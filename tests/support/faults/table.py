@@ -12,9 +12,9 @@ HEADER = """\
 
 
 class Table:
-    """Rows in the order in which they come; written at once, so that no interruption loses them.
+    """Rows in the order of their arrival, written at once, so that no interruption loses them.
 
-    ``path``: where they are written to, after those that are there already; None keeps them only.
+    ``path``: the file to which the rows are appended; None only keeps them in memory.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -24,7 +24,7 @@ class Table:
             path.write_text(HEADER)
 
     def add(self, results: Sequence[Result], what: str = "") -> None:
-        """Add rows of results; `what` is the kind of run, empty for the usual one."""
+        """Add rows of results; `what` is the kind of run, empty for the usual kind."""
         rows = "".join(_row(result, what) for result in results)
         self.text += rows
         if self._path:

@@ -1,4 +1,4 @@
-"""One run under test: its driver, which is a separate process, its record, its processes."""
+"""Run under test: its driver, which is a separate process, its record, and its processes."""
 
 import contextlib
 import json
@@ -31,11 +31,11 @@ class Curve:
     losses: list[float]
     digests: list[str]
     validations: list[tuple[int, Scores]]
-    weights: list[str]  # sha256 of the newest checkpoint's files
+    weights: list[str]  # sha256 of each file of the newest checkpoint
 
 
 class Trial:
-    """A run of a recipe on a cluster, and all that has to do with it."""
+    """Run of a recipe on a cluster, with its driver and its output."""
 
     def __init__(
         self, cluster: FaultCluster, recipe: Path, location: Path | str, *options: str
@@ -52,7 +52,7 @@ class Trial:
         self._errors = folder.with_name(f"{folder.name}.err")
 
     def start(self) -> None:
-        """Start the driver; the same command each time, wherever the head is."""
+        """Start the driver by the same command each time, with the current address of the head."""
         with self._output.open("w") as output, self._errors.open("a") as errors:
             self._driver = subprocess.Popen(
                 [*self._command, "--address", self.cluster.address],
@@ -69,7 +69,7 @@ class Trial:
         return self._driver.pid
 
     def end(self) -> int:
-        """Wait until the driver has ended; returns its exit code, below 0 for a signal."""
+        """Wait until the driver has ended; return its exit code, which is negative for a signal."""
         assert self._driver
         try:
             self.exit_codes.append(self._driver.wait(HANG_SECONDS))
@@ -78,11 +78,11 @@ class Trial:
         return self.exit_codes[-1]
 
     def reach(self, moment: Moment, rank: int) -> Reached:
-        """Wait until the rank, or the driver, comes to the moment, and stop it there."""
+        """Wait until the rank or the driver has stopped at the moment."""
         return self.wait_for(self.cluster.orders.want(moment, rank))
 
     def wait_for(self, order: str) -> Reached:
-        """Wait until a process comes to a moment that was ordered."""
+        """Wait until a process has stopped at a moment that was ordered."""
         wait_until(lambda: self.cluster.orders.look(order) or self.has_ended)
         reached = self.cluster.orders.look(order)
         assert reached, f"{order} did not come\n{self.story()}"
@@ -95,18 +95,18 @@ class Trial:
         return outcome
 
     def lines(self, kind: Any) -> list[Any]:
-        """Return the lines of the record that are of a class, or of one of several."""
+        """Return the lines of the record that belong to a class, or to one of several classes."""
         return [line for line in read_metrics(self.run.metrics) if isinstance(line, kind)]
 
     @property
     def recorded_step(self) -> int:
-        """The last one in the record."""
+        """Last step in the record."""
         steps = [line.step for line in self.lines(StepLine)]
         return steps[-1] if steps else 0
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The newest one."""
+        """Newest checkpoint."""
         paths = list_checkpoints(self.run.checkpoints)
         return Checkpoint(paths[-1]) if paths else None
 
@@ -122,7 +122,7 @@ class Trial:
         )
 
     def check_nothing_is_left(self) -> None:
-        """No process of the run outlives it, but for the moment that Ray takes."""
+        """Check that no process of the run remains after the time that Ray needs to end it."""
         wait_until(
             lambda: not self.cluster.processes_of_runs(),
             LEFTOVER_SECONDS,
@@ -130,7 +130,7 @@ class Trial:
         )
 
     def kill(self) -> None:
-        """End the driver, whatever it is at."""
+        """End the driver and all processes of runs, in any state."""
         if self._driver:
             self._driver.kill()
             self._driver.wait()
@@ -139,7 +139,7 @@ class Trial:
                 process.kill()
 
     def story(self) -> str:
-        """Return the driver's output and errors and the run's log, for a test that fails."""
+        """Return the driver's output and errors and the run's log, for error messages."""
         parts = [self._output, self._errors, self.run.log]
         return "\n".join(f"== {p.name}\n{p.read_text()[-5000:]}" for p in parts if p.exists())
 

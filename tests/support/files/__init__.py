@@ -1,1 +1,1 @@
-"""Files, disks and servers that fail, and what is read of them."""
+"""Files, disks and servers that fail, and records of what is read from them."""

@@ -1,9 +1,8 @@
-"""Decompression bombs and other small files of which readers might make gigabytes.
+"""Small files that can make their readers allocate gigabytes, such as decompression bombs.
 
-Started as a program with a folder and "write", it makes them there. With "read", it reads each of
-them as `prepare` does, after innocent files of the same kinds, and prints a line for each: its
-name, the most memory that the process or one that it started had until then, in bytes, and what
-was said about it.
+As a program with the arguments FOLDER and "write", this module writes the files. With "read", it
+reads each file like `prepare`, after harmless files of the same kinds. It prints a line for each:
+its name, the maximum memory in bytes of this process or a child until then, and the result.
 """
 
 import io
@@ -43,7 +42,7 @@ def gzipped(parts: Iterator[bytes]) -> bytes:
 
 
 def xz(parts: Iterator[bytes]) -> bytes:
-    """With the dictionary of xz -9, all of which a bomb fills."""
+    """Compress with the dictionary of xz -9, which a bomb fills completely."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 * 2**20}]
     packer = lzma.LZMACompressor(filters=filters)
     return b"".join(map(packer.compress, parts)) + packer.flush()
@@ -55,12 +54,12 @@ def zst(parts: Iterator[bytes]) -> bytes:
 
 
 COMPRESSORS = {"gz": gzipped, "xz": xz, "zst": zst}
-# The header of a frame with a window of 2 GB (RFC 8878, section 3.1.1.1.2), and no more.
+# Only the header of a frame with a window of 2 GB (RFC 8878, section 3.1.1.1.2).
 ZST_OF_LARGE_WINDOW = b"\x28\xb5\x2f\xfd" + bytes([0, (31 - 10) << 3]) + bytes(100)
 
 
 def xz_of_dictionary() -> bytes:
-    """A line in a block whose header asks for a dictionary of a gigabyte."""
+    """Return a line, compressed in a block whose header requires a dictionary of a gigabyte."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
     small = lzma.compress(b"x\n", filters=filters)
     header = bytearray(small[12:20])
@@ -69,7 +68,7 @@ def xz_of_dictionary() -> bytes:
 
 
 def long_scores(count: int) -> Iterator[bytes]:
-    """Samples whose scores have 10 MB."""
+    """Yield samples whose scores have 10 MB."""
     for number in range(count):
         yield entry(b"%d.txt" % number, b"a")
         yield header(b"%d.score" % number, 10 * MEGABYTE - 10 * MEGABYTE % 512)
@@ -78,21 +77,21 @@ def long_scores(count: int) -> Iterator[bytes]:
 
 
 def long_keys(count: int, length: int) -> Iterator[bytes]:
-    """Samples whose keys have this number of characters."""
+    """Yield samples whose keys have this number of characters."""
     for number in range(count):
         yield pax((b"path", (b"%07d" % number).ljust(length - 4, b"k") + b".txt"))
         yield entry(b"x.txt", b"")
 
 
 def fill(folder: Path, name: str, make: Callable[[], bytes]) -> str:
-    """The path of a file, which is made if it is not there."""
+    """Return the path of a file; write the file if it does not exist."""
     if not (folder / name).exists():
         (folder / name).write_bytes(make())
     return str(folder / name)
 
 
 def said_of(corpus: CorpusConfig, *, held_out: bool = False) -> str:
-    """Reads a corpus as `prepare` does; the error, or how many examples there were."""
+    """Read a corpus like `prepare`; return the error, or the number of examples."""
     try:
         if held_out:
             return f"read {len(read_whole(corpus, mirror=None, cache=Path('/none')).texts):,}"
@@ -103,7 +102,7 @@ def said_of(corpus: CorpusConfig, *, held_out: bool = False) -> str:
 
 
 def parquet(rows: int, characters: int) -> bytes:
-    """Write a text of this number of characters once, and refer to it from this number of rows."""
+    """Return a file with one text of this length, to which this number of rows refer."""
     import pyarrow as pa
     from pyarrow.parquet import write_table
 
@@ -111,7 +110,7 @@ def parquet(rows: int, characters: int) -> bytes:
     text = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * characters]))
     buffer = io.BytesIO()
     table = pa.table({"text": text})
-    # Statistics would be the text itself, and finding them takes seconds.
+    # Statistics would contain the whole text, and computing them takes seconds.
     write_table(table, buffer, compression="zstd", store_schema=False, write_statistics=False)
     return buffer.getvalue()
 
@@ -125,7 +124,7 @@ PARQUET_BY_HAND: dict[str, Callable[[], bytes]] = {
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Innocent files first, then those of whose memory the test has a bound."""
+    """Yield harmless files, then the files for which the test bounds the memory."""
 
     def lines(name: str, kind: str, parts: Callable[[], Iterator[bytes]]) -> str:
         return fill(folder, f"{name}.{kind}", lambda: COMPRESSORS[kind](parts()))
@@ -178,7 +177,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def main(folder: Path, task: str) -> None:
-    # So that small files can be bombs.
+    # low, so that small files can be bombs
     locations.EXPANSION_FREE_BYTES = 5 * MEGABYTE
     parquet_file.EXPANSION_FREE_BYTES = 10 * MEGABYTE
     parquet_file.MEMORY_BYTES = 150 * MEGABYTE

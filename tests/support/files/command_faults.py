@@ -1,4 +1,4 @@
-"""Jobs for a `FaultServer`: commands that create a folder, struck at every file operation."""
+"""Jobs for a `FaultServer`: commands that create a folder, with a fault at each file operation."""
 
 import tempfile
 from collections.abc import Callable
@@ -24,7 +24,7 @@ PAIRS = 40
 
 
 class Init:
-    """`transloom init` of two files, whose pairs it divides."""
+    """`transloom init` with two files, whose pairs are split into training and validation files."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "my.yaml"
@@ -36,7 +36,7 @@ class Init:
         write_recipe(self.path, self.files)
 
     def has_finished(self) -> bool:
-        """Return whether only a finished call is left, which overwrites nothing."""
+        """Return whether a call has finished: the command does not overwrite its recipe."""
         return self.path.exists() and not leftovers(self.path)
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class Average:
         average(self.checkpoints, self.averaged)
 
     def has_finished(self) -> bool:
-        return False  # it replaces a former average
+        return False  # the command replaces an earlier average
 
     def check(self) -> None:
         names = {path.name for path in self.checkpoints.iterdir()}
@@ -78,7 +78,7 @@ class Average:
 
 
 class Export:
-    """`transloom export-metrics` of two steps, over an export of the first one."""
+    """`transloom export-metrics` of two steps, which replaces an export of the first step."""
 
     def __init__(self, folder: Path, to: Format) -> None:
         self.to, self.path, self.run_folder = to, folder / "out", RunFolder(folder / "run")
@@ -94,10 +94,10 @@ class Export:
         export_metrics(self.run_folder.path, self.to, self.path, replace=True)
 
     def has_finished(self) -> bool:
-        return False  # it replaces a former export
+        return False  # the command replaces an earlier export
 
     def last_step(self) -> int | None:
-        """The last step of the export, of which all files are complete; None without one."""
+        """Check that the export's files are complete; return its last step, or None without one."""
         if not self.path.exists():
             return None
         if self.to == "csv":
@@ -118,10 +118,10 @@ EXPORTS = {to: partial(Export, to=to) for to in ("csv", "tensorboard")}
 
 
 def strike_everywhere(parent: Path, name: str, fault: Fault) -> list[int | None]:
-    """Return the last step that an export has after a fault at the first, second, … operation.
+    """Return the last step of the export after a fault at the first, second, … operation.
 
-    After each fault the same command succeeds, and leaves nothing but its results. Other commands
-    than exports have None.
+    After each fault, the test checks that the same command succeeds and leaves only its results.
+    For commands that export nothing, the list contains None.
     """
     found = []
     for k in count(1):

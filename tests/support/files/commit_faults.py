@@ -1,4 +1,4 @@
-"""Jobs for a `FaultServer`: a second checkpoint after a first one, struck at every operation."""
+"""Jobs for a `FaultServer`: writing a second checkpoint, with a fault at each file operation."""
 
 import shutil
 from contextlib import ExitStack, closing
@@ -24,8 +24,8 @@ RANKS = 2
 
 
 def strike_everywhere(folder: Path, fault: Fault) -> list[int]:
-    """The newest checkpoint's step after a fault at the first, second, … operation."""
-    # If power was lost, the owner's name may be lost too.
+    """Return the newest checkpoint's step after a fault at the first, second, … operation."""
+    # The owner's name may be lost at a power failure.
     plant(lease_module, LEASE_SECONDS=0.05, POLL_SECONDS=0.01)
     original = folder / f"{fault.name}-original"
     own_and_save(original, 10)
@@ -49,7 +49,7 @@ def save_once(run: Path) -> None:
 
 
 def save_twice(run: Path) -> None:
-    """Save while one operation fails, which ends a run that has not begun, or costs one save."""
+    """Save two steps while one operation fails, which prevents the start or loses one step."""
     with ExitStack() as stack:
         try:
             lease = stack.enter_context(Lease(run))
@@ -64,7 +64,7 @@ def own_and_save(run: Path, *steps: int) -> list[int]:
 
 
 def save(run: Path, lease: Lease, *steps: int) -> list[int]:
-    """Save these steps as the ranks and the supervisor do; returns which became checkpoints."""
+    """Save these steps like ranks and supervisor; return the steps that became checkpoints."""
     committer = CheckpointCommitter(lease, run / "checkpoints", KEEP_ONE, RANKS, print)
     committed = []
     for step in steps:
@@ -76,7 +76,7 @@ def save(run: Path, lease: Lease, *steps: int) -> list[int]:
 
 
 def check_and_go_on(run: Path, when: str) -> int:
-    """A new owner finds whole checkpoints alone, saves another one, and leaves no rest."""
+    """Check that a new owner finds only complete checkpoints, and can save another one cleanly."""
     checkpoints = run / "checkpoints"
     with Lease(run):
         found = check_stepped(checkpoints, when)

@@ -9,7 +9,7 @@ import pytest
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
-    """The bytes that are read from now on of each file that ``Path.open`` opens in binary."""
+    """Count the bytes that are read from each file that ``Path.open`` opens in binary mode."""
     read: Counter[Path] = Counter()
     original = Path.open
 

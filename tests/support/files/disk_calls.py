@@ -11,7 +11,7 @@ DiskCall = tuple[str, Path]
 
 
 def record_disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[DiskCall]:
-    """Return a list that receives ("sync", path) and ("rename", target) of this process."""
+    """Record the calls of this process in the returned list: ("sync", path), ("rename", target)."""
     calls: list[DiskCall] = []
     fsync = os.fsync
 

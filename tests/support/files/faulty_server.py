@@ -28,7 +28,7 @@ from support.quiet_server import QuietHandler, QuietServer
 
 
 class Fault(enum.Enum):
-    """Answer that a client gets instead of the file."""
+    """Response that a client gets instead of the file."""
 
     INTERNAL_ERROR = "status 500"
     UNAVAILABLE = "status 503"
@@ -43,7 +43,7 @@ class Fault(enum.Enum):
     BOMB = "64 MB of zeros as gzip, which the headers call an encoding of the file"
 
 
-# Those that end by themselves, however much a client takes.
+# faults that end by themselves, whatever number of them a client meets
 MODEST = tuple(fault for fault in Fault if fault not in (Fault.ENDLESS, Fault.BOMB))
 
 
@@ -53,7 +53,7 @@ STATUSES = {
     Fault.FORBIDDEN: 403,
     Fault.NOT_FOUND: 404,
 }
-Rule = Callable[[str], Fault | None]  # from a file's name, at each of its requests
+Rule = Callable[[str], Fault | None]  # the rule's fault for a request of this file, or None
 
 
 class FaultyServer(QuietServer):
@@ -63,16 +63,16 @@ class FaultyServer(QuietServer):
         super().__init__(_Handler)
         self.folder = folder
         self.stall_seconds = stall_seconds
-        self.requests: Counter[str] = Counter()  # by file, good and bad ones
-        self.faults: Counter[Fault] = Counter()  # those that were shown
-        self.headers: dict[str, Mapping[str, str]] = {}  # of the last request, by file
+        self.requests: Counter[str] = Counter()  # number of requests by file, including failed ones
+        self.faults: Counter[Fault] = Counter()  # number of times that each fault occurred
+        self.headers: dict[str, Mapping[str, str]] = {}  # headers of the last request, by file
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
 
     def fail(
         self, fault: Fault, file: str | None = None, on: Collection[int] | None = None
     ) -> None:
-        """Adds a rule for one file, or for each: all its requests, or those with a number in `on`.
+        """Add a rule for one file, or for all: all requests fail, or those whose number is in `on`.
 
         The next request of a file has number 1.
         """
@@ -88,7 +88,7 @@ class FaultyServer(QuietServer):
     def fail_randomly(
         self, probability: float, seed: int, faults: Collection[Fault] = MODEST
     ) -> None:
-        """Adds a rule by which each request fails with a probability, in one of several ways."""
+        """Add a rule: each request fails with this probability, by one of several faults."""
         seen: Counter[str] = Counter()
 
         def rule(name: str) -> Fault | None:
@@ -99,15 +99,16 @@ class FaultyServer(QuietServer):
         self._add(rule)
 
     def heal(self) -> None:
-        """Forgets all rules."""
+        """Remove all rules."""
         with self._lock:
             self._rules.clear()
 
     def note_request(self, name: str) -> Fault | None:
-        """Counts a request and says how it fails."""
+        """Count a request, and return its fault, if any."""
         with self._lock:
             self.requests[name] += 1
-            answers = [rule(name) for rule in self._rules]  # all of them, since they count
+            # evaluate all rules, since each counts the requests
+            answers = [rule(name) for rule in self._rules]
             fault = next((answer for answer in answers if answer is not None), None)
             if fault is not None:
                 self.faults[fault] += 1
@@ -153,7 +154,8 @@ class _Handler(QuietHandler):
         self.wfile.write(data[:half])
         if fault is Fault.RESET:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # The socket's own close waits for its other users and would end it in good order.
+            # A socket's `close` waits for other references, and would end the connection without
+            # RST.
             os.close(self.connection.detach())
         elif fault is Fault.STALL:
             self.server.closing.wait(self.server.stall_seconds)
@@ -164,5 +166,5 @@ class _Handler(QuietHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(data)
-        while not self.server.closing.is_set():  # the client ends the connection before
+        while not self.server.closing.is_set():  # the client ended the connection earlier
             self.wfile.write(bytes(1_000_000))

@@ -1,4 +1,4 @@
-"""A process whose children end, or get no space, at an exact file operation; see file_faults.c."""
+"""Let children of a process die, or get no disk space, at a file operation; see file_faults.c."""
 
 import ctypes
 import multiprocessing
@@ -17,7 +17,7 @@ ENDED = 86
 
 
 class Fault(IntEnum):
-    """Fault of an operation; the numbers are those of the C source."""
+    """Kind of fault; the numbers are those in the C source."""
 
     EXIT = 0
     HALF = 1
@@ -26,7 +26,7 @@ class Fault(IntEnum):
 
 
 class FaultServer:
-    """Imports once what its many children need; jobs are run as by `RankPool`."""
+    """Server that imports the modules of its children once; it runs jobs like `RankPool`."""
 
     def __init__(self, folder: Path) -> None:
         library = folder / "file_faults.so"
@@ -57,9 +57,9 @@ class FaultServer:
 
 
 def struck_child(k: int, fault: Fault, job: Callable[[], None]) -> tuple[int, int]:
-    """Run a job in a child with a fault at its k-th operation.
+    """Run a job in a child with a fault at its k-th operation; call this in the server.
 
-    To be called in the server. Returns the child's exit code and how many operations it came to.
+    Return the child's exit code, and the number of operations that it executed.
     """
     reader, writer = os.pipe()
     child = os.fork()

@@ -1,4 +1,4 @@
-"""An HTTP server that asks for a password, and one that sends its clients elsewhere.
+"""HTTP server that requires a password, or redirects its clients to other addresses.
 
 with GuardedServer({"a.txt": b"text"}, password="user:secret") as server:
     server.moved["b.txt"] = "http://other/b.txt?sig=secret"
@@ -18,9 +18,10 @@ class GuardedServer(QuietServer):
         """password: USER:PASSWORD that each request must contain; None: no password is needed."""
         super().__init__(_Handler)
         self.files = files
-        self.moved: dict[str, str] = {}  # by file, the address to which its clients are sent
-        self.asked: list[str] = []  # the path and query of each request
-        self.shown: list[str | None] = []  # the Authorization of each request
+        # for each moved file, the address to which clients are redirected
+        self.moved: dict[str, str] = {}
+        self.asked: list[str] = []  # path and query of each request
+        self.shown: list[str | None] = []  # Authorization header of each request
         self.wanted = password and f"Basic {base64.b64encode(password.encode()).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""Parquet files, byte by byte: those that lie about themselves, which no library writes."""
+"""Parquet files written byte by byte, with false headers, which no library writes."""
 
 import struct
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PLAIN, RLE, DELTA_LENGTHS, DICTIONARY = 0, 3, 6, 8
 
 
 class Long(int):
-    """A number that Thrift calls i64."""
+    """Integer that is written with Thrift's type i64."""
 
 
 def varint(number: int) -> bytes:
@@ -53,9 +53,9 @@ def thrift(value: object) -> tuple[int, bytes]:
 class Page:
     kind: int
     encoding: int
-    values: int  # as its header claims
+    values: int  # number of values according to the page's header
     content: bytes
-    size: int | None = None  # decompressed, if the content is compressed
+    size: int | None = None  # size after decompression, if the content is compressed
 
     def write(self) -> bytes:
         about = {1: self.values, 2: self.encoding}
@@ -66,9 +66,9 @@ class Page:
 
 
 def parquet(pages: Sequence[Page], rows: int, row_groups: int = 1) -> bytes:
-    """Write a file with the column "text", all of whose row groups are the same bytes.
+    """Write a file with the column "text", all of whose row groups refer to the same bytes.
 
-    Its footer knows only the size of the pages as they are stored.
+    Its footer has only the size of the pages as stored.
     """
     content = MAGIC + b"".join(page.write() for page in pages)
     size = Long(len(content) - len(MAGIC))
@@ -99,14 +99,14 @@ def parquet(pages: Sequence[Page], rows: int, row_groups: int = 1) -> bytes:
 
 
 def repeated_rows(text: bytes, rows: int) -> bytes:
-    """A text, written once, in any number of rows: a run of dictionary indices takes six bytes."""
+    """Return a text, stored once for any number of rows; a run of indices takes six bytes."""
     entry = Page(DICTIONARY_PAGE, PLAIN, 1, struct.pack("<I", len(text)) + text)
     run = Page(DATA_PAGE, DICTIONARY, rows, b"\1" + varint(rows << 1) + b"\0")
     return parquet([entry, run], rows)
 
 
 def empty_rows(rows: int, *, rows_of_footer: int, row_groups: int = 1) -> bytes:
-    """Empty texts, whose lengths pyarrow decodes all at once, four bytes each."""
+    """Return empty texts; pyarrow decodes all their lengths at once, with four bytes each."""
     block = -(-rows // 128) * 128
     lengths = varint(block) + varint(1) + varint(rows) + zigzag(0) + zigzag(0) + b"\0"
     return parquet(
@@ -115,6 +115,6 @@ def empty_rows(rows: int, *, rows_of_footer: int, row_groups: int = 1) -> bytes:
 
 
 def compressed_value(text: bytes) -> bytes:
-    """Return one text in a compressed page, whose size is missing in the footer."""
+    """Return one text in a compressed page whose size is missing in the footer."""
     content = struct.pack("<I", len(text)) + text
     return parquet([Page(DATA_PAGE, PLAIN, 1, zstd.compress(content), len(content))], 1)

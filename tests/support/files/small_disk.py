@@ -1,4 +1,4 @@
-"""Programs on a disk that gets full: a real file system of a few kilobytes, mounted for a child."""
+"""Run programs on a disk that gets full: a file system of some kilobytes, mounted for a child."""
 
 import json
 import os
@@ -13,9 +13,9 @@ _ALONE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def run_on_small_disk(disk: Path, kilobytes: int, program: str) -> Any:
-    """Run a Python program for which a disk of that size is mounted at a folder.
+    """Run a Python program with a disk of this size mounted at a folder.
 
-    The program prints one JSON value, which is returned; the disk is gone afterwards.
+    Return the JSON value that the program prints. The disk does not exist afterwards.
     """
     disk.mkdir()
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {disk}"
@@ -26,7 +26,7 @@ def run_on_small_disk(disk: Path, kilobytes: int, program: str) -> Any:
         [*_ALONE, "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, program],
         capture_output=True,
         text=True,
-        # A separate W&B service, not the one of this process.
+        # use a separate W&B service instead of the one of this process
         env={name: value for name, value in os.environ.items() if "SERVICE" not in name},
         timeout=180,
         check=False,

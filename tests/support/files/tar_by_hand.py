@@ -1,4 +1,4 @@
-"""Tar archives made byte by byte, so that they can be wrong in any way."""
+"""Tar archives written byte by byte, so that any part can be wrong."""
 
 import io
 from collections.abc import Collection
@@ -26,7 +26,7 @@ def read(
 
 
 def header(name: bytes, size: int | bytes, kind: bytes = b"0", rest: bytes = b"") -> bytes:
-    """The 512 bytes of a POSIX header by hand; `rest` stands from the link's name on."""
+    """Return the 512 bytes of a POSIX header; `rest` replaces the fields from the link name on."""
     size_field = size if isinstance(size, bytes) else b"%011o\0" % size
     mode_and_owner = b"0000644\0" + b"0000000\0" * 2
     start = name.ljust(100, b"\0") + mode_and_owner + size_field + b"0" * 11 + b"\0"
@@ -40,7 +40,7 @@ def entry(name: bytes, data: bytes = b"data\n", kind: bytes = b"0", rest: bytes 
 
 
 def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
-    """A PAX header, for the next member or (kind g) for all."""
+    """Return a PAX header for the next member, or (kind g) for all later members."""
     data = b""
     for keyword, value in records:
         rest = b" %s=%s\n" % (keyword, value)

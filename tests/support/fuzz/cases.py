@@ -1,4 +1,4 @@
-"""Read cases in a separate process with bounded memory: each is refused, read, or a finding.
+"""Read cases in a separate process with bounded memory: read, refused, or a finding.
 
     jobs, a line of JSON each ──python -m support.fuzz.cases──▶ their outcomes, a line each
 
@@ -19,20 +19,22 @@ from typing import Any
 from support.fuzz.runner import READ, REFUSED
 from support.fuzz.target import Target
 
-MEMORY_BYTES = 256 * 1024**2  # that a case may take beyond what this process has
+# memory that a case may use in addition to the process's memory before
+MEMORY_BYTES = 256 * 1024**2
 # Calls of Python functions: enough for YAML of some kilobytes, which is parsed character by
 # character, and far from what any loop over a number in a file makes.
 CALLS, CALLS_PER_BYTE = 200_000, 200
-CPU_SECONDS = 120  # ends a loop without calls; no finding depends on a busy machine
+# Ends a loop without function calls. It is long, so that no finding depends on a busy machine.
+CPU_SECONDS = 120
 LONGEST_MESSAGE = 20_000
 
 
 class TooMuchWorkError(BaseException):
-    """More calls than such a small file is worth; no handler of exceptions takes it."""
+    """Raised when a case causes too many calls; no exception handler of the code catches it."""
 
 
 def outcome(target: Target, data: bytes) -> str:
-    """`read`, `refused`, or what was found, in a line that equal findings share."""
+    """Return `read`, `refused`, or a finding in one line, which is the same for equal findings."""
     limit = CALLS + CALLS_PER_BYTE * len(data)
     calls = 0
 
@@ -64,7 +66,7 @@ def outcome(target: Target, data: bytes) -> str:
 
 
 def _described(error: BaseException) -> str:
-    """The error's type and the last function of ours that it came through."""
+    """Return the error's type, and the last of our functions in its traceback."""
     ours = [
         f"{Path(frame.filename).name}:{frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -87,7 +89,7 @@ def _bound_memory() -> None:
 
 
 def main() -> None:
-    from support.fuzz.targets import TARGETS  # loads all that is fuzzed
+    from support.fuzz.targets import TARGETS  # loads all modules under test
 
     jobs = [json.loads(line) for line in sys.stdin]
     _bound_memory()

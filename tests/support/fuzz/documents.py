@@ -1,4 +1,4 @@
-"""Files of JSON and YAML, checkpoints' tensors and SentencePiece models."""
+"""Fuzzing targets: JSON and YAML files, tensors of checkpoints and SentencePiece models."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ REFUSED = (CheckpointError, CheckpointFormatError)
 
 
 def document_targets() -> list[Target]:
-    """Manifest, checkpoint header, state file, status, recipe, SentencePiece model."""
+    """Return targets: manifest, checkpoint header, state file, status, recipe, tokenizer model."""
     return [
         Target(
             "manifest",
@@ -144,7 +144,7 @@ def _make_state_file(random: Random) -> bytes:
     length = int.from_bytes(data[:8], "little")
     header, tensors = data[8 : 8 + length], data[8 + length :]
     kind = random.random()
-    if kind < 0.1:  # other numbers, which no program can distinguish
+    if kind < 0.1:  # a changed number, which no reader can recognise as wrong
         at = random.randrange(len(tensors))
         return data[: 8 + length + at] + b"\0" + tensors[at + 1 :]
     if kind < 0.25:
@@ -210,7 +210,7 @@ MODEL = (FIXTURE / "dataset" / "tokenizer.model").read_bytes()
 
 
 def _make_model(random: Random) -> bytes:
-    if random.random() < 0.5:  # the pieces stand first, the specifications last
+    if random.random() < 0.5:  # the pieces are at the beginning, the specifications at the end
         at = random.choice((3_000, len(MODEL) - 1_000))
         part = mutate_bytes(random, MODEL[:at] if at < 4_000 else MODEL[at:], MODEL)
         return part + MODEL[at:] if at < 4_000 else MODEL[:at] + part

@@ -1,4 +1,4 @@
-"""Marian models in Hugging Face's layout: tokenizers in one file, configs, and PyTorch's files."""
+"""Fuzzing targets: Marian models in Hugging Face's layout."""
 
 import base64
 import io
@@ -30,8 +30,8 @@ PIECES = 40
 
 
 def marian_targets() -> list[Target]:
-    """The packed tokenizers of a dataset, `vocab.json`, `config.json`, `pytorch_model.bin`."""
-    from_marian(*_network())  # torch imports parts of itself with the first network
+    """Return targets: packed tokenizers, `vocab.json`, `config.json`, `pytorch_model.bin`."""
+    from_marian(*_network())  # torch imports more of its modules when the first network is created
     return [
         Target(
             "marian-tokenizer",
@@ -66,7 +66,7 @@ def marian_targets() -> list[Target]:
 
 @cache
 def _tokenizer() -> tuple[bytes, dict[str, int]]:
-    """A SentencePiece model of few pieces, and the ids of all pieces."""
+    """Return a SentencePiece model with few pieces, and the ids of all pieces."""
     lines = ["a cat sees the dog", "the dog sees nobody"] * 5
     with TemporaryDirectory() as folder:
         write_tokenizer(Path(folder), (lines, lines), PIECES, [">>fra<<"])

@@ -1,4 +1,4 @@
-"""Mutations: from a whole file to one that is wrong somewhere, as a random generator says.
+"""Mutations that change a valid file in some places, chosen by a random generator.
 
 bytes ──mutate_bytes──▶ bytes             tar ──reseal──▶ tar whose checksums are right again
 values of JSON or YAML ──mutate_tree──▶ values ──mutate_lines──▶ text with lines moved
@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 NUMBERS = (0, 1, -1, 2, 127, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 10**25)
-DEEP = "@deep"  # stands for lists in lists until the text is written
+DEEP = "@deep"  # placeholder for nested lists until the text is written
 VALUES: tuple[Any, ...] = (
     *NUMBERS,
     *(None, True, False, 0.5, -0.0, 1e308, float("nan"), float("inf")),
@@ -22,14 +22,14 @@ VALUES: tuple[Any, ...] = (
 
 
 def mutate_bytes(random: Random, data: bytes, other: bytes) -> bytes:
-    """Make one to four small changes; `other` is a file that parts are taken from."""
+    """Make one to four small changes; parts of `other` may be inserted."""
     for _ in range(random.choice((1, 1, 2, 4))):
         data = random.choice(_OF_BYTES)(random, data, other)
     return data
 
 
 def mutate_tree(random: Random, value: Any) -> Any:
-    """Replace, remove, move or repeat one to three values; `value` stays as it is."""
+    """Replace, remove, move or repeat one to three values of a copy of `value`."""
     value = copy.deepcopy(value)
     for _ in range(random.choice((1, 1, 2, 3))):
         inner = [holder for holder in _holders(value) if holder]
@@ -42,7 +42,7 @@ def mutate_tree(random: Random, value: Any) -> Any:
 
 
 def mutate_lines(random: Random, text: str) -> str:
-    """A line twice, somewhere else, or not at all: so keys come twice, too."""
+    """Repeat, move or remove a line; keys can therefore occur twice."""
     lines = text.splitlines(keepends=True) or [""]
     line = random.choice(lines)
     if random.random() < 0.5:
@@ -53,12 +53,12 @@ def mutate_lines(random: Random, text: str) -> str:
 
 
 def with_depth(text: str, depth: int = 100_000) -> str:
-    """The text with lists in lists where `mutate_tree` wants them."""
+    """Replace the placeholder of `mutate_tree` by nested lists."""
     return re.sub(f"['\"]?{DEEP}['\"]?", "[" * depth + "]" * depth, text)
 
 
 def reseal(tar: bytes) -> bytes:
-    """A tar archive whose headers have the checksums that belong to them."""
+    """Correct the checksums in the headers of a tar archive."""
     data = bytearray(tar)
     for start in range(0, len(data) - 511, 512):
         if data[start + 257 : start + 262] == b"ustar":
@@ -127,7 +127,7 @@ _OF_BYTES: tuple[Callable[[Random, bytes, bytes], bytes], ...] = (
 
 
 def _holders(value: Any) -> list[Any]:
-    """Return all tables and lists of a value, itself included."""
+    """Return all dictionaries and lists in a value, including the value itself."""
     if isinstance(value, dict):
         return [value, *(holder for inner in value.values() for holder in _holders(inner))]
     if isinstance(value, list):

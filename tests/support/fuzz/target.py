@@ -1,4 +1,4 @@
-"""Targets of fuzzing, and the conditions that hold for every case."""
+"""Fuzzing targets, and the condition that holds for every case."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from random import Random
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file that comes from others.
+    """Kind of file that the program gets from others.
 
-    Whatever its bytes, `read` returns or raises one of `refusals`, whose message says something.
+    For any content, `read` must return or raise one of `refusals` with a message.
     """
 
     name: str
-    what: str  # what is changed, for the table
-    make: Callable[[Random], bytes]  # the file of a case
-    read: Callable[[bytes, Path], None]  # reads it as the program does; the folder is for it alone
+    what: str  # the changed parts, for the table
+    make: Callable[[Random], bytes]  # returns the file of a case
+    read: Callable[[bytes, Path], None]  # reads the file as the program does, in an empty folder
     refusals: tuple[type[Exception], ...]
 
     def case(self, number: int) -> bytes:
-        """The file of a case, which is the same every time."""
+        """Return the file of a case; equal numbers give equal files."""
         return self.make(Random(f"{self.name} {number}"))

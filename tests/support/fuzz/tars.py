@@ -1,4 +1,4 @@
-"""Archives: corpora of others, plain and compressed, and shards with their npz members."""
+"""Fuzzing targets: archives of corpora, plain and compressed, and shards with their npz members."""
 
 import bz2
 import gzip
@@ -46,7 +46,7 @@ SCORES = (b"0.5", b"nan", b"1e999", b"", b"9" * 5_000, b"\xff", b"0x1")
 
 
 def tar_targets() -> list[Target]:
-    """A target for each compression: changes before it and after it."""
+    """Return a target per compression, with changes before and after the compression."""
     return [
         Target(
             name,
@@ -89,7 +89,7 @@ def _maker(compress: Callable[[bytes], bytes]) -> Callable[[Random], bytes]:
 
 
 def _by_hand(random: Random) -> bytes:
-    """An archive of strange members with good checksums."""
+    """Return an archive of unusual members with correct checksums."""
     parts = []
     for _ in range(random.randrange(1, 8)):
         name = random.choice(NAMES)
@@ -131,7 +131,7 @@ SUFFIXES = [IDS_SUFFIX, "src.txt", "tgt.txt"]
 
 
 def shard_target() -> Target:
-    """A shard whose manifest promises what it has: everything else of it may be wrong."""
+    """Return a shard whose size and hash agree with the manifest; everything else may be wrong."""
     return Target(
         "shard",
         "shard of a dataset: the tar file, and npz members in a tar file that is right",

@@ -1,4 +1,4 @@
-"""A stage for the runner's tests: rows that pass, and rows that end in every bad way."""
+"""Stage for the runner's tests: rows that pass, and rows that fail in every possible way."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def is_skipped(work: Work) -> Measurement:
 
 
 def is_killed(work: Work) -> Measurement:
-    """Die while a forked process holds open what this one reports through."""
+    """Die while a forked process still holds the pipe of this process's reports open."""
     if os.fork() == 0:
         time.sleep(600)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -44,7 +44,7 @@ def exits(work: Work) -> Measurement:
 
 
 def hangs(work: Work) -> Measurement:
-    """Hang, with a process of another session that hangs, too."""
+    """Hang, together with a process of another session."""
     started = subprocess.Popen([sys.executable, "-c", HANGS], start_new_session=True)
     (work.folder / "left.pid").write_text(str(started.pid))
     time.sleep(600)

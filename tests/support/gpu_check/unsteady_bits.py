@@ -1,4 +1,4 @@
-"""The exact stage of the GPU check with planted faults in single runs of one process."""
+"""Exact stage of the GPU check with planted faults in runs of a single process."""
 
 import itertools
 import json
@@ -20,13 +20,13 @@ _right = attention.packed_attention
 
 
 def restart_varlen(work: Work) -> Measurement:
-    """With packed attention whose results change slightly from call to call, as atomics' do."""
+    """Measure with packed attention whose results vary slightly between calls, as with atomics."""
     attention.packed_attention = _unsteady
     return exact_stage.restart_varlen(work)
 
 
 def verified(work: Work, fault: str) -> Measurement:
-    """With an alarm without a reason, or with checksums that change a gradient."""
+    """Measure with a false alarm, or with checksums that change a gradient."""
     if fault == "alarm":
         ReductionCheck.wrong_parameters = lambda *_, **__: [0]  # type: ignore[method-assign]
     else:
@@ -42,7 +42,7 @@ def verified(work: Work, fault: str) -> Measurement:
 
 
 def verify_zero(work: Work, outcome: str) -> Measurement:
-    """With a stand-in for the command, which takes minutes."""
+    """Measure with a replacement of the command, which takes minutes."""
     commands.prepare = lambda work: Measurement()
     answer = {"verdicts": [{"cell": {"stage": 1}, "outcome": outcome, "parameter": "w"}]}
     code = f"import sys; print({json.dumps(answer)!r}); sys.exit({int(outcome != 'equal')})"

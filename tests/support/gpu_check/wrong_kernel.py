@@ -1,4 +1,4 @@
-"""The kernels of the GPU check with a planted bug: SDPA forgets that attention is causal."""
+"""Kernel stage of the GPU check with a planted bug: SDPA ignores that attention is causal."""
 
 from typing import Any
 

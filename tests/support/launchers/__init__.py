@@ -1,1 +1,1 @@
-"""Programs that stand for those of a cluster in tests without one."""
+"""Programs that replace those of a cluster in tests without a cluster."""

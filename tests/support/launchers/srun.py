@@ -1,7 +1,7 @@
-"""A stand-in for Slurm's srun on one machine: really starts the command, once for each node.
+"""Replacement of Slurm's srun on one machine: start the command once for each node.
 
-As srun does, it hands its standard input to all tasks, gives them their numbers, kills all when one
-fails, and ends with the worst of their exit codes. Of its options it knows those that the script
+Like srun, it passes its standard input to all tasks, gives them their numbers, kills all if one
+fails, and exits with the largest of their exit codes. It accepts only the options that the script
 uses.
 """
 

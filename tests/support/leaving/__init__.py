@@ -1,14 +1,14 @@
-"""A command that is sent SIGTERM and SIGINT at every stage of its leaving.
+"""Command that receives SIGTERM and SIGINT at every stage of its shutdown.
 
-site/sitecustomize.py sends them, in the command's own process, when it comes to a stage. Once
-Python is done, the process is gone: see `transloom.cli.exit_code`.
+site/sitecustomize.py sends the signals in the command's own process at each stage. When Python's
+shutdown is done, the process ends at once: see `transloom.cli.exit_code`.
 """
 
 import os
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# In the order in which a command comes to them; those of Ray if it trained under Ray.
+# Stages in order. A command has those of `RAY` only if it trained under Ray.
 OUTCOME = ["outcome stands"]
 RAY = ["disconnects", "has disconnected", "ends Ray's processes", "has ended Ray's processes"]
 LAST = [
@@ -25,7 +25,7 @@ LAST = [
 
 
 class Leaving:
-    """The environment of such commands, and the stages at which one was struck."""
+    """Environment of such commands, and a log of the stages at which they received signals."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "stages"

@@ -1,6 +1,7 @@
 """Wrap functions of modules as they are imported, in processes that a test starts.
 
-Standard library only, and imported by its path: every process of Ray imports this.
+This module is imported by its path and uses only the standard library, because every process of Ray
+imports it.
 """
 
 import functools
@@ -8,10 +9,10 @@ import importlib.machinery
 
 
 class Finder:
-    """Finds modules as Python does, and wraps their functions once they are executed."""
+    """Import finder that wraps functions of modules after the modules are executed."""
 
     def __init__(self, hooks):
-        """Take the wrappers by module and dotted name of the function."""
+        """Store the wrappers, by module and by the function's dotted name."""
         self._hooks = hooks
 
     def find_spec(self, name, path=None, target=None):

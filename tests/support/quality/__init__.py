@@ -1,1 +1,1 @@
-"""Looking at the code itself: planted bugs, attributes that are read, what is imported, memory."""
+"""Checks of the code itself: planted bugs, unread attributes, imported files, memory."""

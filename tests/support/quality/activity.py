@@ -1,8 +1,8 @@
 """Distinguish processes that hang from those that wait for a core of a busy machine.
 
-A thread is active if it computes, or if every sample finds it waiting for a core or a disk.
-Neither a deadlock nor a wait for something that never comes is activity. Thus, no limit of time has
-to be long enough for a busy machine.
+A thread is active if it computes, or if every sample finds it waiting for a core or a disk. A
+deadlock is no activity, nor is a wait for an event that never happens. Time limits therefore need
+no reserve for a busy machine.
 """
 
 import os
@@ -25,26 +25,28 @@ def _threads(processes: Iterable[int]) -> dict[int, tuple[str, float]]:
         try:
             for thread in Path(f"/proc/{process}/task").iterdir():
                 state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
-                # In nanoseconds; in "stat", a thread that wakes up often has whole ticks of 10 ms.
+                # In nanoseconds. The ticks of 10 ms in "stat" overestimate a thread that wakes up
+                # often.
                 computed = int((thread / "schedstat").read_text().split()[0]) / 1e9
                 found[int(thread.name)] = state, computed
-        except OSError:  # it has ended
+        except OSError:  # the thread has ended
             continue
     found.pop(threading.get_native_id(), None)
     return found
 
 
 class IdleClock:
-    """Seconds for which none of a set of processes has been active.
+    """Clock of the seconds for which none of a set of processes has been active.
 
-    A thread that starts or ends is activity, too.
+    The start or end of a thread is activity, too.
     """
 
     def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
         self._processes = processes
         self._since = self._checked = time.monotonic()
         self._threads = _threads(processes())
-        self._waiting: dict[int, int] = {}  # number of checks in a row, by thread
+        # number of consecutive checks in which each thread waited
+        self._waiting: dict[int, int] = {}
         self.cpu_seconds = 0.0
 
     def check(self) -> None:
@@ -79,7 +81,7 @@ def family(process: int | None = None) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         children.setdefault(int(fields[1]), []).append(int(entry.name))
     found = [process or os.getpid()]

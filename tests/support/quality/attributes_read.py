@@ -1,4 +1,4 @@
-"""Attributes of classes that some source files read, by the types that mypy finds."""
+"""Find the attributes of classes that source files read, with the types that mypy infers."""
 
 import ast
 from collections import defaultdict
@@ -16,10 +16,10 @@ Read = tuple[str, str]  # class, attribute
 
 
 class Sources:
-    """The classes of all files, and what their functions read."""
+    """Source files with their classes, and the attributes that their functions read."""
 
     def __init__(self, files: Iterable[Path], root: Path) -> None:
-        """Let mypy find the types; those of other packages than the files' are unknown."""
+        """Infer the types with mypy; types from packages outside of these files are unknown."""
         options = Options()
         options.incremental, options.export_types = False, True
         options.follow_imports, options.ignore_missing_imports = "skip", True
@@ -28,7 +28,7 @@ class Sources:
         names = {name.removesuffix(".__init__"): path for name, path in paths.items()}
         built = build.build([BuildSource(str(path), name) for name, path in names.items()], options)
         self._readers: dict[Path, dict[Read, set[Read]]] = {}
-        self._related: dict[str, set[str]] = defaultdict(set)  # by class, those it is made from
+        self._related: dict[str, set[str]] = defaultdict(set)  # base classes of each class
         for name, path in names.items():
             collector = NameAndMemberCollector()
             built.files[name].accept(collector)
@@ -68,7 +68,7 @@ class Sources:
 
 
 class _Reads(ast.NodeVisitor):
-    """Attributes that each function of a file reads, by its class and name."""
+    """Return the attributes that each function of a file reads, by class and name."""
 
     def __init__(self, owners: dict[tuple[int, int, int | None, int | None], Type | None]) -> None:
         self._owners = owners

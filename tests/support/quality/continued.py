@@ -1,7 +1,7 @@
-"""A pytest plugin with which a target of hours continues where it stopped.
+"""Pytest plugin with which a target that takes hours continues after an interruption.
 
-`--continued FILE` keeps the tests that have passed, with their seconds, and leaves them out of the
-next run. Its name says of which code it is.
+`--continued FILE` stores the tests that have passed, with their seconds, and skips them in the next
+run. The file's name identifies the version of the code.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 
 
 class Continued:
-    """The tests of a file, those of this run included; a test is named with its selection."""
+    """Passed tests in a file, including those of this run; an id contains the selection `-m`."""
 
     def __init__(self, file: Path, selection: str) -> None:
         self._file = file
@@ -44,14 +44,14 @@ class Continued:
                 file.write(f"{self._seconds[test]:.1f} {self._name(test)}\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say how many tests this run leaves out."""
+        """Print the number of tests that this run has skipped."""
         if self.left_out:
             minutes = sum(self.passed.values()) / 60
             terminalreporter.line(f"{self.left_out} passed before, in {minutes:.1f} minutes")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
-        """Count it as a success if no test was left to run."""
+        """Exit with success if all tests had passed before."""
         if self.left_out and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
         return (yield)
@@ -66,8 +66,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep passed tests if a file is named."""
+    """Store passed tests if a file is named."""
     if file := config.getoption("--continued"):
-        os.environ.pop("PYTEST_ADDOPTS", None)  # tests that run pytest have other ones
+        os.environ.pop("PYTEST_ADDOPTS", None)  # tests that run pytest use other options
         selection = config.getoption("markexpr")
         config.pluginmanager.register(Continued(file, selection), "continued")

@@ -1,10 +1,10 @@
-"""A pytest plugin for CI: no test begins after a deadline, and tests near the change come first.
+"""Pytest plugin for CI: start no test after a deadline, and first run tests near the change.
 
     TESTS_DEADLINE   seconds since the epoch
     TESTS_STATE      directory with `left-*`: ids of tests that did not run, which come first in the
                      next run; and `changed`: names of the files of the change
 
-`.ci/run` sets the variables, and prints what did not run.
+`.ci/run` sets the variables, and prints the tests that did not run.
 """
 
 import os
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Leave out a test whose turn comes after the deadline."""
+    """Skip a test if the deadline has passed."""
     if time.time() < float(os.environ["TESTS_DEADLINE"]):
         return None
     _left.append(item.nodeid)

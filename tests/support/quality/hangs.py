@@ -1,8 +1,9 @@
-"""End a unit test that hangs within half a minute, on a busy machine too.
+"""End a unit test that hangs within half a minute, even on a busy machine.
 
 A test hangs if neither this process nor a descendant computes or waits for a core, or if they
-compute for longer than any unit test. Complete runs are not watched: they wait for deadlines, and
-the idle processes of Ray are never quite idle. For these, pytest's timeout remains.
+compute for longer than any unit test. Complete runs are not watched, because they wait for
+deadlines, and because the idle processes of Ray are never completely idle. They have pytest's
+timeout.
 """
 
 import faulthandler
@@ -21,12 +22,13 @@ INTERRUPT = signal.SIGRTMIN + 3
 
 
 class Limits(NamedTuple):
-    """Time limits in seconds after which a test counts as hung, and the interval of the checks."""
+    """Time limits in seconds after which a test is considered hung, and the check interval."""
 
     idle: float = 20.0
     cpu: float = 30.0
     interval: float = 1.0
-    unwatched: float = 5.0  # of each test, since most end within a few milliseconds
+    # at the start of each test, because most tests end within a few milliseconds
+    unwatched: float = 5.0
 
 
 class HangWatch:
@@ -47,7 +49,7 @@ class HangWatch:
             self._condition.notify()
 
     def end(self) -> None:
-        """Watch nothing until the next test begins."""
+        """Stop watching until the next test begins."""
         self._test = None
 
     def _watch(self) -> None:
@@ -71,7 +73,7 @@ class HangWatch:
                     self._interrupt(f"this test has computed for {limits.cpu:g} s")
                 else:
                     continue
-                clock = IdleClock(family)  # its end may hang, too
+                clock = IdleClock(family)  # the test's clean-up may hang, too
 
     def _interrupt(self, reason: str) -> None:
         self._reason = reason
@@ -79,6 +81,6 @@ class HangWatch:
 
     def _fail(self, number: int, frame: FrameType | None) -> None:
         if self._test is None or is_debugging():
-            return  # it has ended meanwhile, or waits for its programmer
+            return  # the test has ended, or is being debugged
         faulthandler.dump_traceback(sys.__stderr__)
         pytest.fail(f"{self._reason}. If it does not hang, make it cheaper or mark it long")

@@ -1,17 +1,17 @@
-"""Find tests that cannot fail: none of their assertions is sure to run."""
+"""Find tests that cannot fail, because none of their assertions always runs."""
 
 import ast
 from collections.abc import Iterable, Iterator
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-# Calls that raise if what they expect does not come.
+# Calls that raise an error if their expectation is not met.
 _EXPECTING = ("raises", "warns", "fail", "expect", "assert_close", "wait_until", "wait_for")
 _EXPECTING_PREFIXES = ("assert_", "check_", "expect_", "require_")
 
 
 def asserting_functions(sources: Iterable[str]) -> set[str]:
-    """Return the names of the functions that assert something, themselves or by another of them."""
+    """Return the names of functions that assert something, directly or indirectly."""
     functions = [
         node
         for source in sources
@@ -55,7 +55,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _given(function: Function) -> set[str]:
-    """Return the names of a test's arguments, and of values that it writes out."""
+    """Return the names of a test's arguments, and of values that are literals in the test."""
     names = {one.arg for one in (*function.args.args, *function.args.kwonlyargs)}
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and _is_given(node.value, names):
@@ -64,7 +64,7 @@ def _given(function: Function) -> set[str]:
 
 
 def _is_given(values: ast.expr, given: set[str]) -> bool:
-    """Return whether the values of a loop are written in the test, and not computed by the code."""
+    """Return whether a loop's values are literals in the test, and not results of the code."""
     match values:
         case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
             return bool(elements)
@@ -84,7 +84,7 @@ def _is_given(values: ast.expr, given: set[str]) -> bool:
 def _surely_asserts(
     statements: Iterable[ast.stmt], known: set[str], given: set[str]
 ) -> Iterator[bool]:
-    """Yield for each statement whether it asserts something whenever it runs."""
+    """Yield, for each statement, whether it always asserts something when it runs."""
     for statement in statements:
         match statement:
             case ast.For(iter=values, body=body):

@@ -1,6 +1,6 @@
-"""A pytest plugin for `scripts/mutants`: the packages must have been imported from the copy.
+"""Pytest plugin for `scripts/mutants`: check that packages are imported from the copy.
 
-A bug that was planted in another file than the imported one would seem to survive.
+If a bug were planted in a file that is not imported, the bug would seem to survive.
 """
 
 import os

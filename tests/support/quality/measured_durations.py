@@ -7,9 +7,9 @@ _CLOCKS = ("monotonic", "perf_counter", "process_time")
 
 
 def asserted_durations(source: str) -> list[int]:
-    """Return the lines of a test module that assert how long something took.
+    """Return the lines of a test module that assert the duration of something.
 
-    A duration is a difference of two readings of a clock, directly or by the name of a variable.
+    A duration is a difference of two readings of a clock, either directly or through a variable.
     """
     found = []
     for function in ast.walk(ast.parse(source)):
@@ -33,7 +33,7 @@ def _assigned(function: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _is_duration(value: ast.expr) -> bool:
-    """Return whether a clock's reading takes part in a difference."""
+    """Return whether a difference contains the reading of a clock."""
     return any(
         isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Sub)

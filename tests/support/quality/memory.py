@@ -1,4 +1,4 @@
-"""The memory that Python allocates, and bounds on it."""
+"""Measure and limit the memory that Python allocates."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class Peak:
-    """The most memory that a block needed at any time; known once it has ended."""
+    """Maximum memory of a block, in bytes; known when the block has ended."""
 
     bytes = 0
 
 
 @contextmanager
 def measured_peak() -> Iterator[Peak]:
-    """Measure the block within."""
+    """Measure the maximum memory of the block."""
     peak = Peak()
     tracemalloc.start()
     try:
@@ -25,7 +25,7 @@ def measured_peak() -> Iterator[Peak]:
 
 @contextmanager
 def at_most(limit_bytes: int) -> Iterator[None]:
-    """Fails when the block within needs more than that at any time."""
+    """Fail if the block needs more memory than the limit at any time."""
     with measured_peak() as peak:
         yield
     assert peak.bytes <= limit_bytes, f"{peak.bytes:,} bytes, expected at most {limit_bytes:,}"

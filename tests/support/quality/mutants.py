@@ -15,7 +15,7 @@ FOLDER = Path("tests", "mutants")  # below the repository's root
 
 
 class MutantError(Exception):
-    """A mutant that cannot be read, or that no longer fits the code."""
+    """Error of a mutant file that cannot be read, or that no longer fits the code."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_mutant(path: Path) -> Mutant:
 
 
 def changed_files(mutant: Mutant, root: Path = ROOT) -> dict[str, str]:
-    """Return the content that the bug gives to files below `root`, by path.
+    """Return the content of the changed files below `root`, with the bug, by path.
 
     Raises:
         MutantError: the old code of a change does not occur exactly once.

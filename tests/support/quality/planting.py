@@ -1,7 +1,7 @@
-"""Replace a part of the program in a test, by the name of the part.
+"""Replace parts of the program in a test, by their names.
 
-A name that is not there any more fails loudly: else nothing would be planted, and the test would
-pass for the wrong reason.
+An unknown name is an error. Otherwise nothing would be replaced, and the test could pass for the
+wrong reason.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 
 def plant(owner: object, **values: object) -> None:
-    """Give attributes of a module, class or object other values."""
+    """Set attributes of a module, class or object to other values."""
     for name, value in values.items():
         if not hasattr(owner, name):
             raise AttributeError(
@@ -20,7 +20,7 @@ def plant(owner: object, **values: object) -> None:
 
 
 def require(hooks: Mapping[str, Iterable[str]]) -> None:
-    """See that modules have what is to be hooked there: names of functions, methods with a dot."""
+    """Check that modules have the functions to hook; methods have a dotted name."""
     for module_name, names in hooks.items():
         module = importlib.import_module(module_name)
         for name in names:

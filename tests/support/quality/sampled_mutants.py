@@ -1,10 +1,10 @@
-"""Mutants drawn at random from all lines of the product, each with the tests that should see it.
+"""Draw mutants at random from all lines of the product, each with the tests that should fail.
 
     lines of the packages ──seed, weights──▶ sites ──an operator each──▶ SampledMutant
 
-A line has at most one mutant. Texts, annotations, `__repr__` and what is only logged stay as they
-are. The operators on Python are those of cosmic-ray (comparisons, arithmetic, booleans, numbers),
-and deleted statements and dropped arguments; those on JavaScript replace operators and numbers.
+A line has at most one mutant. Texts, annotations, `__repr__` and logging calls are not changed. For
+Python, the operators are those of cosmic-ray (comparisons, arithmetic, booleans, numbers), and the
+deletion of statements and arguments. For JavaScript, they replace operators and numbers.
 """
 
 import ast
@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 from support.quality.imported_files import PACKAGES
 
-CHANGED_WEIGHT = 5.0  # of a line that was changed since the commit
+CHANGED_WEIGHT = 5.0  # weight of a line that was changed since the commit
 LONGEST = ("tests/chaos/", "tests/lab/")
-TEST_FILES = 8  # at most: the mirrored one, and others that import the module
+TEST_FILES = 8  # maximum: the mirrored test file, and others that import the module
 TELLS = re.compile(r"(?:[\w.]+\.)?_?(?:warn|note|notice|print_line|announce|add_note)\(|logger\.")
-# Keywords that are only shown.
+# Keyword arguments whose values are only shown.
 SHOWN = {"help", "metavar", "description", "doc", "title", "caption"}
 COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -173,7 +173,7 @@ def _python(text: str) -> list[Edit]:
 
 
 def _replacements(node: ast.expr | ast.stmt) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """Yield a node, or the one below it that an operator replaces, with the new code."""
+    """Yield each replacement that an operator makes in a node: the replaced node, and new code."""
     match node:
         case ast.Compare(ops=[operator]) if type(operator) in COMPARED:
             yield node, f"({_with(node, ops=[COMPARED[type(operator)]()])})"
@@ -207,7 +207,7 @@ def _is_text(node: ast.BinOp) -> bool:
 
 
 def _mutable(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """Yield the nodes below one that may be changed."""
+    """Yield the direct children of a node that may be changed."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
@@ -241,12 +241,12 @@ def _is_python(content: str) -> bool:
 
 
 def related_tests(root: Path, file: str, target: str = "make test") -> list[str]:
-    """Return the test files that should see a bug in a file: the mirrored one, then importers.
+    """Return the test files that should detect a bug in a file: the mirrored one, then importers.
 
-    Tests of modules that import the file, or import such modules, follow if there are few.
+    If they are few, the tests of modules that import the file, directly or not, follow.
 
     Args:
-        target: the files have tests of this target.
+        target: only files with tests of this target are returned.
     """
     sources = _texts(root, *PACKAGES, "tests/support")
     modules, found = {file}, _importers(root, file, target)
@@ -272,7 +272,7 @@ def _importers(root: Path, file: str, target: str) -> list[str]:
 
 
 def _mention(file: str) -> re.Pattern[str]:
-    """Return the pattern of a text that imports a file, or runs the command in a file."""
+    """Return a regular expression for a text that imports a file, or runs its command."""
     path = Path(file)
     if path.suffix == ".js":
         return re.compile(rf"[\"'/]{re.escape(path.name)}\b")

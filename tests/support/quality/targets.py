@@ -3,7 +3,7 @@
 A test belongs to several targets, or to none, by the marks of its function, class and module. The
 mark `needs` is left out, because `make lab` repeats such tests with the parts that they need.
 
-`make test` has the unit tests, and one test of complete runs for each promise: that one has the
+`make test` has the unit tests, and for each promise one test of complete runs, which has the
 mark `proof`. By rules, these tests get the mark `long` without an edit:
 
 - tests with a costly fixture: a cluster of Ray, a browser;
@@ -35,12 +35,12 @@ LONG_DIRECTORIES = {
     f"tests/{name}" for name in ("benchmarks", "integration", "notebooks", "tutorials")
 }
 RANK_PROCESSES, MATRIX = "rank_pools", "matrix"
-# A test with one of these is in its target already.
+# A test with one of these marks already belongs to its target.
 _DECIDED = {"proof", "long", "gpu", "chaos", "lab"}
 
 
 def mark_long(items: Iterable[pytest.Item], root: PurePath) -> None:
-    """Give the mark `long` to tests that are too costly for `make test` and prove no promise."""
+    """Add the mark `long` to tests that are too costly for `make test` and have no mark `proof`."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         marks = _marks(item)

@@ -31,9 +31,9 @@ def tiers_of(items: Iterable[pytest.Item]) -> Tiers:
 
 
 def differences(found: Tiers, committed: Tiers) -> list[str]:
-    """Describe the files in which the collected tests are not those of tests/tiers.json.
+    """Describe the files whose collected tests differ from those in tests/tiers.json.
 
-    Files without a collected test are left out, because a process can collect a part of the tests.
+    Files without collected tests are skipped, because a process can collect a part of the tests.
     """
     files = {file for counts in found.values() for file in counts}
     return [

@@ -1,1 +1,1 @@
-"""Rank processes without Ray, and what they are given to do."""
+"""Rank processes without Ray, and jobs for them."""

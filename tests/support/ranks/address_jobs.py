@@ -1,4 +1,4 @@
-"""Job for a `RankPool` that observes at which addresses products and norms read parameters."""
+"""Job for a `RankPool` that records the addresses at which products and norms read parameters."""
 
 from collections import defaultdict
 from typing import Any
@@ -12,11 +12,11 @@ from support.ranks.engine_jobs import Shape, train_steps
 from support.ranks.shape_jobs import Network, engine_of
 from trainer.process.placement import Placement
 
-READERS = ("mm", "linear", "norm")  # in the names of the operations
+READERS = ("mm", "linear", "norm")  # parts of the names of the operations
 
 
 class ParameterReads(TorchDispatchMode):
-    """Addresses modulo `ALIGNMENT`, by operation."""
+    """Recorder of addresses modulo `ALIGNMENT`, by operation."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

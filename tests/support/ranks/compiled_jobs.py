@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that train with compiled layers by the engine alone."""
+"""Jobs for a `RankPool` that train with compiled layers, with the engine but without the loop."""
 
 import os
 from dataclasses import replace
@@ -18,13 +18,13 @@ from trainer.zero import compiled_layers
 def train(
     placement: Placement, values: dict[str, Any], steps: int, sizes: tuple[Any, ...] = ()
 ) -> dict[str, Any]:
-    """Results of a run of random pairs, or of no steps.
+    """Return the results of a run on random pairs; `steps` may be 0.
 
     Args:
         values: the recipe.
-        sizes: shapes of micro-batches that are passed before the first step.
+        sizes: shapes of micro-batches that are computed before the first step.
     """
-    from torch._dynamo.utils import counters  # which imports the compiler
+    from torch._dynamo.utils import counters  # imports the compiler
 
     counters.clear()
     task, _ = opened_task(Recipe.of(values).training())
@@ -58,6 +58,6 @@ def train(
 
 
 def train_with_cache(placement: Placement, folder: str, *arguments: Any) -> dict[str, Any]:
-    """`train` with another cache of the compiler."""
+    """Run `train` with a separate cache of the compiler."""
     with mock.patch.dict(os.environ, TRANSLOOM_CACHE=folder):
         return train(placement, *arguments)

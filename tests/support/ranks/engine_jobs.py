@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that train a small model on random pairs through the engine alone."""
+"""Jobs for a `RankPool` that train a small model on random pairs, with the engine but no loop."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,11 +35,11 @@ from trainer.zero.settings import parameter_groups
 
 VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
 SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
-# Widths and sizes that 2 and 3 ranks do not divide.
+# Widths and sizes that are not divisible by 2 or 3 ranks.
 MODEL = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=20, feed_forward_width=34, heads=2, dropout=0.1
 )
-# Heads of 16, because the flash kernel needs a multiple of 8.
+# Heads have width 16, because the flash kernel needs a multiple of 8.
 PACKED_MODEL = MODEL.model_copy(update={"width": 32})
 # Sizes that are multiples of 8, so that ZeRO moves no parameter to an odd address.
 COMPILED_MODEL = PACKED_MODEL.model_copy(update={"feed_forward_width": 64})
@@ -50,7 +50,7 @@ LEARNING_RATE = 0.01
 
 @dataclass(frozen=True)
 class Shape:
-    """Options in which two runs of one recipe may differ."""
+    """Options that may differ between two runs of one recipe."""
 
     zero_stage: int
     precision: str = "fp32"
@@ -71,8 +71,10 @@ def make_model(
 def plain_loop(
     model: Transformer, steps: int, clipping: float = 0.0, optimizer: Any = None
 ) -> tuple[list[float], list[float]]:
-    """Losses and gradient norms of the same training without DeepSpeed: autograd, torch's
-    clipping, torch's AdamW or another optimizer."""
+    """Return the losses and gradient norms of the same training without DeepSpeed.
+
+    It uses autograd, torch's clipping, and torch's AdamW or another optimizer.
+    """
     optimizer = optimizer or torch.optim.AdamW(
         parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
     )
@@ -125,7 +127,7 @@ def make_engine(
 
 
 def micro_batch(step: int, slot: int) -> MicroBatch:
-    """Random pairs that depend on the coordinate alone."""
+    """Return random pairs that depend only on the coordinate."""
     random = np.random.default_rng([step, slot])
     fields = {}
     for name in ("src", "tgt"):
@@ -139,9 +141,9 @@ def micro_batch(step: int, slot: int) -> MicroBatch:
 def accumulate(
     engine: TrainingEngine, step: int, before_pass: Callable[[int | None], None] = lambda slot: None
 ) -> tuple[StepReport, int]:
-    """Run a step's passes and exchange their results; return the step's target tokens, too.
+    """Run a step's passes and exchange their results; also return the step's target tokens.
 
-    ``before_pass`` gets each pass's slot, or None for a dummy.
+    ``before_pass`` is called with each pass's slot, or None for a dummy.
     """
     device = engine.placement.torch_device
     tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
@@ -161,7 +163,7 @@ def run_passes(
     """Run the passes of a step, and the exchange between the ranks.
 
     Args:
-        batch_of: called before each pass with its slot, or None for a dummy.
+        batch_of: returns the batch of a pass for its slot, or for None in a dummy.
         units: the loss units of all slots.
     """
     placement = engine.placement
@@ -198,7 +200,7 @@ def train_steps(
     last: int,
     before_pass: Callable[[int | None], None] = lambda slot: None,
 ) -> list[float]:
-    """Losses of steps ``first … last``, each the same on all ranks."""
+    """Return the losses of steps ``first … last``, which are the same on all ranks."""
     losses = []
     for step in range(first, last + 1):
         report, tokens = accumulate(engine, step, before_pass)
@@ -212,7 +214,7 @@ def train_steps(
 
 
 def save(engine: TrainingEngine, folder: Path, step: int) -> Any:
-    """A rank's part of a checkpoint, and the header that rank 0 would commit."""
+    """Return a rank's state file, and the header that rank 0 would commit."""
     header = make_header(
         step,
         optimizer_step=fragments.optimizer_step(engine),
@@ -232,7 +234,7 @@ def train(
     clipping: float = 0.0,
     optimizer: str = "adamw",
 ) -> Any:
-    """Losses of an undisturbed run, its full final weights, and its gradient norms."""
+    """Return the losses of an undisturbed run, its full final weights, and its gradient norms."""
     engine = make_engine(placement, shape, clipping, optimizer=optimizer)
     norms = record_norms(engine)
     losses = train_steps(engine, 1, steps)
@@ -244,7 +246,7 @@ def train(
 def train_in_buckets(
     placement: Placement, shape: Shape, steps: int, clipping: float, capacity: int
 ) -> Any:
-    """The result of `train` with buckets of this many elements, converted as on a GPU."""
+    """Return the result of `train` with buckets of this many elements, converted as on a GPU."""
     with (
         mock.patch.dict(gradient_buckets.CAPACITY, cpu=capacity),
         mock.patch.object(stages, "adds_other_types", return_value=False),
@@ -253,7 +255,7 @@ def train_in_buckets(
 
 
 def record_norms(engine: TrainingEngine) -> list[float]:
-    """The gradient norms that the engine's steps return from now on."""
+    """Record the gradient norms of the engine's later steps in the returned list."""
     norms: list[float] = []
     step = engine.step
 
@@ -266,9 +268,9 @@ def record_norms(engine: TrainingEngine) -> list[float]:
 
 
 def train_poisoned(placement: Placement, shape: Shape, steps: int) -> list[float]:
-    """Like `train`, but all gradients of dummies are NaN when they leave the backward pass."""
+    """Train like `train`, but set the gradients of dummies to NaN at the end of each backward."""
     model, passes = make_model(), []
-    for parameter in model.parameters():  # called before the engine's own hooks
+    for parameter in model.parameters():  # these hooks run before the engine's hooks
         parameter.register_hook(lambda g: g if passes[-1] else torch.full_like(g, torch.nan))
     engine = make_engine(placement, shape, model=model)
     losses = train_steps(engine, 1, steps, lambda slot: passes.append(slot is not None))
@@ -300,7 +302,7 @@ def resume(
     optimizer: str = "adamw",
     frozen: tuple[str, ...] = (),
 ) -> Any:
-    """Losses and weights from a checkpoint on, under this shape."""
+    """Return losses and weights of a run that continues a checkpoint with this shape."""
     checkpoint = Checkpoint(folder)
     engine = make_engine(placement, shape, optimizer=optimizer, frozen=frozen)
     reader = CheckpointReader(checkpoint)
@@ -323,7 +325,7 @@ def resume(
 
 
 def finish_run(engine: TrainingEngine, losses: list[float]) -> dict[str, Any]:
-    """Train steps 3 and 4, destroy the engine, and return what the run has come to."""
+    """Train steps 3 and 4, destroy the engine, and return the run's results."""
     losses = losses + train_steps(engine, 3, 4)
     result = {
         "losses": losses,
@@ -347,14 +349,14 @@ def full_weights(engine: TrainingEngine) -> dict[str, torch.Tensor]:
 
 
 def committed(folder: Path, results: list[Any]) -> Path:
-    """Commit what `save` returned on all ranks; returns the checkpoint's folder."""
+    """Commit the results of `save` on all ranks, and return the checkpoint's folder."""
     return commit_state(work_folder(folder), results[0][1], [file for file, _ in results]).path
 
 
 def train_recording_gradients(placement: Placement, shape: Shape, steps: int) -> dict[str, Any]:
     """Train a network whose weights ZeRO-3 releases between forward and backward.
 
-    Tensors as digests: the gradients of each pass as they leave the backward, and the weights.
+    Return digests of the weights, and of each pass's gradients at the end of the backward pass.
     """
     wide = MODEL.model_copy(
         update={"encoder_layers": 2, "decoder_layers": 2, "width": 192, "feed_forward_width": 640}
@@ -369,7 +371,7 @@ def train_recording_gradients(placement: Placement, shape: Shape, steps: int) ->
     found["layers_run"] = len(layers_run)
     found["partitioned"] = [n for n, p in engine.module.named_parameters() if not p.numel()]
     found["weights"] = {name: digest(weight) for name, weight in full_weights(engine).items()}
-    with engine.inference_model() as model:  # which the memory preflight tries
+    with engine.inference_model() as model:  # the memory preflight uses this model, too
         found["activation_checkpointing"] = model.encoder.recomputes_activations
     engine.destroy()
     return found | {"gradients": gradients}

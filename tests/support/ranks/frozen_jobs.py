@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that train a network of which parts are frozen."""
+"""Jobs for a `RankPool` that train a network with frozen parts."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from trainer.zero import fragments
 def train(
     placement: Placement, shape: Shape, frozen: tuple[str, ...], steps: int, clipping: float
 ) -> dict[str, Any]:
-    """Return losses, norms, the weights that forward reads, and their average."""
+    """Return losses, norms, the weights that the forward pass reads, and their average."""
     engine = make_engine(placement, shape, clipping, frozen=frozen)
     fragments.create_moments(engine, 0)
     ema = Ema(engine, DECAY)
@@ -44,7 +44,7 @@ def train(
 
 
 def load_other_weights(placement: Placement, shape: Shape, frozen: tuple[str, ...]) -> Any:
-    """The weights that forward reads, and what the rank owns, after loading twice the initial."""
+    """Load twice the initial weights; return those of the forward pass, and the rank's share."""
     initial = {n: p.detach().flatten() for n, p in make_model().named_parameters()}
 
     def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
@@ -53,7 +53,8 @@ def load_other_weights(placement: Placement, shape: Shape, frozen: tuple[str, ..
 
     engine = make_engine(placement, shape, frozen=frozen)
     fragments.load_state(engine, read, 0)
-    train_steps(engine, 1, 1)  # under ZeRO-3 a pass has to find what was gathered and cut
+    # under ZeRO-3, a pass gathers the weights and partitions them again, from the loaded values
+    train_steps(engine, 1, 1)
     weights = full_weights(engine)
     owned = [(f.parameter, f.start, f.tensor.clone()) for f in engine.frozen.fragments()]
     engine.destroy()

@@ -1,4 +1,4 @@
-"""A job for a `RankPool`: a network that begins with the encoder of another one's checkpoint."""
+"""Job for a `RankPool`: a network that starts with the encoder of another network's checkpoint."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,8 @@ from trainer.zero.engine import TrainingEngine
 
 VOCABULARY, CONTEXT = 31, 10
 CONFIG = EncoderOnlyConfig(preset="bert", layers=2, width=20, heads=2)
-BEGUN_WITH = ("encoder.layers.0.*", "classes.weight")  # what is frozen, of either kind
+# frozen parameters: some that start from the checkpoint, and some that do not
+BEGUN_WITH = ("encoder.layers.0.*", "classes.weight")
 
 
 class Labelled(nn.Module):
@@ -59,7 +60,7 @@ def make_masked(config: EncoderOnlyConfig = CONFIG) -> MaskedLanguageModel:
 def begin_with(
     placement: Placement, shape: Shape, checkpoint: Path, frozen: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the weights that forward reads, the rank's share of the state, and the messages."""
+    """Return the weights of the forward pass, the rank's share of the state, and the messages."""
     engine = TrainingEngine(
         make_labelled,
         engine=EngineConfig(**asdict(shape)),

@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that train a small model of documents by the engine alone."""
+"""Jobs for a `RankPool` that train small one-stack models, with the engine but without the loop."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -39,13 +39,13 @@ SIZES = {"layers": 2, "width": 24, "heads": 4, "dropout": 0.1}
 
 
 def rows(step: int, slot: int) -> DeviceBatch:
-    """Four rows of up to three parts, one with padding; they depend on the coordinate alone."""
+    """Return four rows of up to three parts, one with padding, determined by the coordinate."""
     generator = torch.Generator().manual_seed(100 * step + slot)
     input_bt, target_bt = torch.randint(2, VOCABULARY, (2, 4, CONTEXT), generator=generator)
     part_bt = torch.randint(0, 3, (4, CONTEXT), generator=generator).sort(dim=1).values
     part_bt -= part_bt[:, :1]
     part_bt[1, 9:] = -1
-    for row in part_bt:  # numbered without gaps
+    for row in part_bt:  # number the parts without gaps
         _, numbers = row[row >= 0].unique(return_inverse=True)
         row[row >= 0] = numbers
     padding = int((part_bt < 0).sum())
@@ -53,7 +53,7 @@ def rows(step: int, slot: int) -> DeviceBatch:
 
 
 def masked_rows(step: int, slot: int) -> DeviceBatch:
-    """The same rows, with some tokens to be predicted, in one slot of a step none at all."""
+    """Return such rows with some tokens to predict; one slot of a step has no such tokens."""
     input_bt, target_bt, part_bt = rows(step, slot).inputs
     hidden = (part_bt >= 0) & (target_bt % 3 == 0) & (slot != step % SLOTS)
     place_m = hidden.flatten().nonzero().squeeze(1)
@@ -64,7 +64,7 @@ def masked_rows(step: int, slot: int) -> DeviceBatch:
 
 
 def sentence_rows(step: int, slot: int) -> DeviceBatch:
-    """Three pairs of the first parts of such rows, the others hidden as padding."""
+    """Return three pairs of the first parts of such rows; the other parts are hidden as padding."""
     (input_bt, target_bt, part_bt), (_, _, other_bt) = rows(step, slot).inputs, rows(9, slot).inputs
     ids_bt = torch.cat([input_bt[:3], target_bt[:3]])
     part_bt = torch.cat([part_bt[:3], other_bt[:3]])
@@ -74,7 +74,7 @@ def sentence_rows(step: int, slot: int) -> DeviceBatch:
 
 
 def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Losses of a run, and digests of its weights and of each pass's gradients by parameter."""
+    """Return a run's losses, and digests of its weights and of each pass's gradients."""
     config = DecoderOnlyConfig.model_validate({**SIZES, **form})
 
     build = partial(DecoderOnly, config, VOCABULARY, pad_id=0, context_length=CONTEXT)
@@ -84,7 +84,7 @@ def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) 
 def train_masked(
     placement: Placement, shape: Shape, form: dict[str, Any], steps: int
 ) -> dict[str, Any]:
-    """The same of a network that tells masked tokens."""
+    """Train a network that predicts masked tokens; return as `train`."""
     config = EncoderOnlyConfig.model_validate({**SIZES, **form})
 
     build = partial(MaskedLanguageModel, config, VOCABULARY, CONTEXT)
@@ -94,7 +94,7 @@ def train_masked(
 def train_sentences(
     placement: Placement, shape: Shape, form: dict[str, Any], steps: int
 ) -> dict[str, Any]:
-    """The same of a network that tells pairs of sentences apart."""
+    """Train a network that matches pairs of sentences; return as `train`."""
     config = SentenceEncoderConfig.model_validate({**SIZES, **form})
 
     build = partial(SentenceEncoder, config, VOCABULARY, CONTEXT)
@@ -102,7 +102,7 @@ def train_sentences(
 
 
 def labelled_rows(step: int, slot: int) -> DeviceBatch:
-    """The same rows, of which some tokens have a label, in one slot of a step none at all."""
+    """Return such rows with labels of some tokens; in one slot of a step, there are no labels."""
     batch = masked_rows(step, slot)
     return replace(batch, inputs=(*batch.inputs[:-1], batch.inputs[-1] % LABELS))
 
@@ -110,7 +110,7 @@ def labelled_rows(step: int, slot: int) -> DeviceBatch:
 def train_labels(
     placement: Placement, shape: Shape, kind: str, form: dict[str, Any], steps: int
 ) -> dict[str, Any]:
-    """The same of a network that tells labels, of texts or of tokens."""
+    """Train a network that predicts labels of texts or of tokens; return as `train`."""
     config = {"texts": LabelTextsConfig, "tokens": LabelTokensConfig}[kind](**SIZES, **form)
 
     build = partial(LabelModel, config, VOCABULARY, CONTEXT, LABELS)

@@ -1,4 +1,4 @@
-"""The jobs of `engine_jobs` with Lion, which this module registers in the processes of ranks."""
+"""Jobs of `engine_jobs` with Lion; importing this module registers Lion in the ranks' processes."""
 
 from pathlib import Path
 from typing import Any

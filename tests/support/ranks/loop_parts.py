@@ -1,7 +1,7 @@
-"""The parts that `trainer.training.loop.Trainer` drives, which compute nothing and note calls.
+"""Parts that `trainer.training.loop.Trainer` drives, without computation: they record calls.
 
-All of them write into one list of events, which shows their order. The result of a step is set
-beforehand, by step.
+All parts write into one list of events, which shows their order. A test sets the result of each
+step in advance.
 """
 
 from collections import Counter
@@ -39,28 +39,28 @@ from trainer.training.prober import Prober
 from trainer.zero.engine import PassResult
 
 SLOTS = 3
-OTHER_RANKS_TOKENS = 1000  # target tokens of a step that are in slots of other ranks
-LOSSES = {"smoothed": 3.0, "nll": 2.0}  # of each slot
-SAVE_SECONDS = 0.25  # that the training stands for each checkpoint
+OTHER_RANKS_TOKENS = 1000  # target tokens of a step in the slots of other ranks
+LOSSES = {"smoothed": 3.0, "nll": 2.0}  # losses of each slot
+SAVE_SECONDS = 0.25  # time for which each checkpoint blocks the training
 
 
 @dataclass
 class Story:
-    """Events to come, by step, and events that have happened.
+    """Future events by step, and past events.
 
     Attributes:
         bad: steps in which a slot is not finite.
-        overflows: steps in which only the sum of the gradients is not.
-        norms: the norm of the gradients, 1.5 where there is none.
-        loss_factors: what the loss of each slot is multiplied with.
-        refits: what the engine's grids say after a step's first, second, … passes.
-        wrong: the wrong sums of a step, after each passes that fit their grids.
-        stops: steps at which a request to stop arrives.
-        scores: loss of the validation of a step; None: it yields to a request to stop.
-        events: what the parts were asked to do, in order.
-        saved: the progress that each checkpoint holds, and whether it was the final one.
+        overflows: steps in which all slots are finite, but not the sum of their gradients.
+        norms: the gradient norm of steps; 1.5 for other steps.
+        loss_factors: factor of each slot's loss, by step.
+        refits: the result of the engine's grids after a step's first, second, … passes.
+        wrong: the wrong sums of a step, after each of the passes that fit their grids.
+        stops: steps at which a stop request arrives.
+        scores: loss of the validation of a step; None if a stop request interrupts the validation.
+        events: calls of the parts, in order.
+        saved: the progress in each checkpoint, and True for the final one.
         lines: the record.
-        notices: what the log says.
+        notices: messages for the log.
     """
 
     bad: set[int] = field(default_factory=set)
@@ -79,7 +79,7 @@ class Story:
     notices: list[str] = field(default_factory=list)
 
     def of(self, *names: str) -> list[tuple[Any, ...]]:
-        """The events of these names."""
+        """Return the events with these names."""
         return [event for event in self.events if event[0] in names]
 
 
@@ -140,7 +140,7 @@ class Ema:
 
 
 class Task:
-    """Batches as those of translation."""
+    """Task with batches like those of translation."""
 
     def collate_for_training(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
         return to_device(micro_batch, VOCABULARY, device)
@@ -164,7 +164,7 @@ class Validator:
 
 
 class NotingProber(Prober):
-    """Notes the weights of each frame instead of writing it."""
+    """Prober that records the weights of each frame instead of writing the frame."""
 
     def __init__(self, story: Story, run: Path, state: TrainingState) -> None:
         super().__init__(Task(), ["a sentence"], run, state, Supervision(story))  # type: ignore[arg-type]
@@ -239,9 +239,9 @@ def make_trainer(
     observers: Sequence[StepObserver] = (),
     guards: Mapping[str, StepGuard] = MappingProxyType({}),
 ) -> Trainer:
-    """A rank that computes these slots of each step, and a dummy if that is not all of them.
+    """Return a rank that computes these slots of each step, and a dummy unless these are all slots.
 
-    Its guards are those of the recipe, and others.
+    It has the guards of the recipe and additional ones.
     """
 
     def steps(cursor: Cursor) -> Iterator[RankStep]:

@@ -1,4 +1,4 @@
-"""A job for a `RankPool` that fine-tunes a Marian model of a folder."""
+"""Job for a `RankPool` that fine-tunes the Marian model in a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from trainer.zero import fragments
 def tune(
     placement: Placement, shape: Shape, folder: Path, frozen: tuple[str, ...], steps: int
 ) -> Any:
-    """The weights before the first step, the losses, and the weights after the last."""
+    """Return the weights before the first step, the losses, and the weights after the last step."""
     theirs = from_marian(*read_model(folder))
     model = Transformer(theirs.config, theirs.vocabulary)
     engine = make_engine(placement, shape, model=model, frozen=frozen)

@@ -1,4 +1,4 @@
-"""Optimizers of torch as an extension would register them, and jobs that train with them."""
+"""Optimizers of torch, registered like an extension's, and jobs that train with them."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class RmsProp(OptimizerKind):
 
 
 class Forgetful(OptimizerKind):
-    """AMSGrad, which has a third moment that its kind does not name."""
+    """AMSGrad, which has a third moment that its kind does not declare."""
 
     moments = ("exp_avg", "exp_avg_sq")
     reads = ("weight_decay",)
@@ -36,7 +36,7 @@ class Forgetful(OptimizerKind):
 
 
 class Rounding(OptimizerKind):
-    """Says nothing against exact numerics, and is not made for them."""
+    """Optimizer that does not refuse exact numerics, but does not support them."""
 
     moments = ("exp_avg", "exp_avg_sq")
     reads = ("weight_decay",)
@@ -51,7 +51,7 @@ OPTIMIZERS.register(ROUNDING, Rounding)
 
 
 def kinds_after_training(placement: Placement, shape: Shape, optimizer: str) -> Any:
-    """Losses of a few steps, what a checkpoint holds after them, and the optimizer's steps."""
+    """Return losses of some steps, the kinds of state after them, and the optimizer's step."""
     engine = make_engine(placement, shape, optimizer=optimizer)
     try:
         losses = train_steps(engine, 1, 3)

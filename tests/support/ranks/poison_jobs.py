@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` whose second step is not finite in a chosen way."""
+"""Jobs for a `RankPool` whose second step is not finite, in a selectable way."""
 
 from typing import Any, Literal
 
@@ -20,14 +20,15 @@ from trainer.process.placement import Placement
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
 
-# What is wrong: a slot's loss; one number of one parameter's gradient of a slot; or nothing but
+# The value that is not finite: a slot's loss, one number of a slot's gradient of one parameter, or
 # the sum of the slots' gradients, each of which is finite.
 Poison = Literal["loss", "gradient", "sum"]
-BAD_SLOT = {"loss": 1, "gradient": 4}  # of the first of two ranks, and the last before a dummy
+# slots of the first of two ranks; the second one is its last before a dummy
+BAD_SLOT = {"loss": 1, "gradient": 4}
 
 
 def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dict[str, Any]:
-    """Steps 1 to 4, of which the second is poisoned and not applied."""
+    """Train steps 1 to 4, of which the second is poisoned and therefore not applied."""
     model = make_model()
     slots: list[int | None] = []
     _add(poison, model, slots)
@@ -55,14 +56,14 @@ def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dic
 
 
 def compared(placement: Placement, shape: Shape, poison: Poison) -> Any:
-    """The bad slots, whether the state was unchanged, the losses, and what they should be."""
+    """Return the bad slots, whether the state was unchanged, the losses, and those expected."""
     result = train_past_poison(placement, shape, poison)
     expected = train_without_the_second_step(placement, shape)
     return result["bad_slots"], result["unchanged"], result["losses"], expected["losses"]
 
 
 def _add(poison: Poison, model: Transformer, slots: list[int | None]) -> None:
-    """Hooks that act while the newest of the slots is a poisoned one."""
+    """Add hooks that change values while the newest slot is a poisoned one."""
 
     def spoilt_loss(module: object, inputs: object, sums: LossSums) -> LossSums | None:
         if not slots or slots[-1] != BAD_SLOT["loss"]:
@@ -84,7 +85,7 @@ def _add(poison: Poison, model: Transformer, slots: list[int | None]) -> None:
 
 
 def _state(engine: TrainingEngine) -> dict[str, torch.Tensor]:
-    """A copy of all of the state that this rank holds."""
+    """Return a copy of all state that this rank owns."""
     state = {
         f"{held.kind}:{held.parameter}:{held.start}": held.tensor.clone()
         for held in fragments.held_fragments(engine)

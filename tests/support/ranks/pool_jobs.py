@@ -41,7 +41,7 @@ def end_at_five(number: int) -> int:
 
 
 def end_while_writing(number: int) -> bytes:
-    """A result that a pipe cannot hold; from the fifth on its process dies in a moment."""
+    """Return a result; from the fifth on, it fills the pipe, and the process is then killed."""
     if number >= 5:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
     return bytes(100_000_000 if number >= 5 else 100_000)
@@ -55,7 +55,7 @@ def sleep(job: tuple[str, float]) -> None:
 
 
 class Delivered:
-    """A result that leaves a file when its receiver takes it out of the pipe."""
+    """Result that creates a file when its receiver takes it out of the pipe."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -65,13 +65,13 @@ class Delivered:
 
 
 def deliver_or_sleep(job: tuple[str, float]) -> Delivered:
-    """As `sleep`; of what takes no time, it is seen when the result has arrived."""
+    """Sleep like `sleep`, and return a result whose arrival creates a file."""
     sleep(job)
     return Delivered(Path(job[0], DELIVERED))
 
 
 def given_up(folder: Path) -> Iterator[tuple[str, float]]:
-    """Long jobs for `sleep`, until one of them runs."""
+    """Yield long jobs for `sleep` until one of them runs, then raise KeyboardInterrupt."""
     yield from [(str(folder), 3600)] * 2
     while not any(folder.iterdir()):
         time.sleep(0.05)
@@ -79,8 +79,8 @@ def given_up(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 if __name__ == "__main__":
-    # A shell that starts tests in the background lets them ignore it.
+    # A shell that starts tests in the background makes them ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Two processes are at work, and a third one waits for jobs.
+    # Two processes work, and a third one waits for jobs.
     with process_pool(3, "slept", ChildProcessError) as pool:
         list(pool.map(deliver_or_sleep, [(sys.argv[1], seconds) for seconds in (300, 300, 0)]))

@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that try the widest micro-batches in more or less memory."""
+"""Jobs for a `RankPool` that try the widest micro-batches with different amounts of memory."""
 
 import contextlib
 import resource
@@ -36,7 +36,7 @@ from trainer.zero.engine import TrainingEngine
 def train_after_preflight(
     placement: Placement, shape: Shape, steps: int, widest: Sequence[PairShape]
 ) -> Any:
-    """Losses and weights of a run that begins with a preflight."""
+    """Return losses and weights of a run that begins with a preflight."""
     engine = make_engine(placement, shape)
     fragments.create_moments(engine, 0)
     _try(engine, widest, 1000)
@@ -49,7 +49,7 @@ def train_after_preflight(
 def rows_tried(
     placement: Placement, widest: Sequence[PairShape], ample_shares: Sequence[float]
 ) -> list[int]:
-    """Number of sentences in each forward pass of the preflight."""
+    """Return the number of sentences in each forward pass of the preflight."""
     encode, rows = Transformer.encode, []
 
     def watched(model: Transformer, source: torch.Tensor, *arguments: Any) -> torch.Tensor:
@@ -66,7 +66,7 @@ def rows_tried(
 def passes_before_step_one(
     placement: Placement, values: dict[str, Any], available: Sequence[int]
 ) -> int:
-    """Count the forward passes of a run's preflight, by the bytes of each rank's host."""
+    """Return the number of forward passes in a preflight, given the bytes of each rank's host."""
     recipe = Recipe.of(values)
     task, (store, manifest) = opened_task(recipe.training())
     engine = build_engine(recipe.training(), task, placement)
@@ -115,9 +115,9 @@ def shortage_of_addresses(
     budget: int,
     spare_bytes: Sequence[int | None],
 ) -> str:
-    """Do the same if each rank can really take this number of further bytes.
+    """Return the preflight's error if each rank can allocate this number of additional bytes.
 
-    A process keeps memory that it has taken once, so the process should be a new one.
+    A process keeps memory that it has allocated once, so the process should be new.
     """
     engine = make_engine(placement, shape)
     train_steps(engine, 1, 1)
@@ -133,7 +133,7 @@ def shortage_of_bucket(
     spare_bytes: Sequence[int | None],
     elements: int,
 ) -> str:
-    """`shortage_of_addresses` with so large a bucket for gradients."""
+    """Return the result of `shortage_of_addresses` with a gradient bucket of this many elements."""
     with patch("trainer.zero.engine.bucket_elements", lambda model: elements):
         return shortage_of_addresses(placement, shape, widest, budget, spare_bytes)
 
@@ -141,7 +141,7 @@ def shortage_of_bucket(
 def shortage_of_host(
     placement: Placement, widest: Sequence[PairShape], budget: int, available: int
 ) -> str:
-    """Do the same if the host reports that it has this number of bytes left."""
+    """Return the preflight's error if the host reports this number of available bytes."""
     engine = make_engine(placement, Shape(1))
     train_steps(engine, 1, 1)
     with patch.object(host_memory, "available_bytes", lambda: available):
@@ -155,7 +155,7 @@ def shortage_of_gpu(
     budget: int,
     spare_bytes: int,
 ) -> str:
-    """Do the same if the GPU may give this process this number of further bytes."""
+    """Return the preflight's error if the GPU has this number of bytes left for this process."""
     engine = make_engine(placement, shape)
     train_steps(engine, 1, 1)
     torch.cuda.empty_cache()
@@ -168,7 +168,7 @@ def shortage_of_gpu(
 def _try(
     engine: TrainingEngine, widest: Sequence[PairShape], budget: int, ample_share: float = 0.0
 ) -> None:
-    """Try the shapes; unless a share is given, no memory is ample and everything is tried."""
+    """Try the shapes; without a share, no memory is ample, so that all shapes are tried."""
 
     def synthetic(shape: PairShape) -> PairBatch:
         device = engine.placement.torch_device

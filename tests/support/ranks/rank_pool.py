@@ -1,8 +1,8 @@
 """Rank processes that stay alive between tests, since importing DeepSpeed takes seconds.
 
-A job is an importable function ``job(placement, *arguments)``; the pool runs it on all of its
+A job is an importable function ``job(placement, *arguments)``. The pool runs it on all of its
 ranks, which are one process group, and returns their results. The ranks of all pools are forked
-from one process that has imported it.
+from one process that has imported DeepSpeed.
 """
 
 import ctypes
@@ -25,18 +25,19 @@ from typing import Any, Literal, NamedTuple, cast
 from support.quality.activity import IdleClock, family
 from trainer.process.placement import Placement
 
-# A job that hangs is ended by then, so that one deadlock does not become a timeout of pytest in
-# each test with these ranks: it has neither computed nor waited for a core, or computes for ever.
+# A job that hangs is ended after these times, so that one deadlock does not become a timeout of
+# pytest in each test with these ranks. A job hangs if it neither computes nor waits for a core, or
+# if it computes without an end.
 IDLE_SECONDS = 20.0
 JOB_CPU_SECONDS = 120.0
 CHECK_SECONDS = 1.0
-# What a rank waits in a collective. One that has more to do than the others does it on a busy
-# machine too.
+# Timeout of a collective. On a busy machine, a rank with more work may be late.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
 STACKS_SIGNAL = signal.SIGUSR1
-PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
-IMPORTED = ["trainer.assembly.run", "torch._dynamo"]  # which ZeRO-3 imports
-LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
+PR_SET_PDEATHSIG = 1  # option of prctl(2): the signal that a process gets when its parent ends
+IMPORTED = ["trainer.assembly.run", "torch._dynamo"]  # the second module is imported by ZeRO-3
+# time for the messages of ranks that fail because another rank has failed
+LAST_WORDS_SECONDS = 20.0
 # DeepSpeed never releases a stage 3 engine and its process group. Its three threads wake up 100
 # times a second, between jobs too. A rank with more threads than this is replaced, which takes
 # 20 ms of CPU time; a fresh rank has 9, and one with 200 takes ten times as long for a step.
@@ -44,12 +45,13 @@ MOST_THREADS = 24
 
 
 def preloaded_context() -> Any:
-    """Return a multiprocessing context whose processes fork from one that has imported the trainer.
+    """Return a context whose processes fork from a process that has imported the trainer.
 
     They have the environment and the standard streams of that process.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)  # without effect once its first process has started
+    # has no effect after the start of the context's first process
+    context.set_forkserver_preload(IMPORTED)
     return context
 
 
@@ -57,9 +59,9 @@ class RankPool:
     def __init__(
         self, world_size: int, method: Literal["forkserver", "spawn"] = "forkserver"
     ) -> None:
-        """method: "spawn" for ranks whose libraries are to read the environment as it is now."""
+        """method: "spawn" for ranks whose libraries must read the current environment."""
         self._world_size = world_size
-        self._folder = tempfile.TemporaryDirectory()  # with the stacks of ranks, by their pids
+        self._folder = tempfile.TemporaryDirectory()  # contains the stacks of ranks, by process id
         self._context: Any = (
             preloaded_context() if method == "forkserver" else multiprocessing.get_context(method)
         )
@@ -68,13 +70,13 @@ class RankPool:
     def run(
         self, job: Callable[..., Any], *arguments: Any, cpu_seconds: float = JOB_CPU_SECONDS
     ) -> list[Any]:
-        """Return the job's results by rank.
+        """Run a job, and return its results by rank.
 
-        cpu_seconds: what the job takes at most, of all ranks together.
+        cpu_seconds: maximum CPU time of the job, of all ranks together.
 
         Raises:
             AssertionError: the job has failed on a rank, or hangs. The next job gets new ranks, as
-                it does if anything else interrupts the wait.
+                after any other interruption of the wait.
         """
         try:
             self._send(signal.SIGCONT)
@@ -84,19 +86,19 @@ class RankPool:
             raise
         if max(answer.threads for answer in answers) > MOST_THREADS:
             self._restart()
-        self._send(signal.SIGSTOP)  # or gloo's threads would wake up 100 times a second
+        self._send(signal.SIGSTOP)  # otherwise gloo's threads would wake up 100 times a second
         return [answer.result for answer in answers]
 
     def _run(
         self, job: Callable[..., Any], arguments: tuple[Any, ...], cpu_seconds: float
     ) -> list["_Answer"]:
         for pipe in self._pipes:
-            with suppress(BrokenPipeError):  # reading finds that the process has ended
+            with suppress(BrokenPipeError):  # reading the pipe detects that the process has ended
                 pipe.send((job, arguments))
         answers: dict[int, _Answer] = {}
-        # A rank may wait for the compiler.
+        # Descendants are included, because a rank may wait for the compiler.
         clock = IdleClock(lambda: [one for rank in self._processes for one in family(rank.pid)])
-        deadline = float("inf")  # once a rank has failed
+        deadline = float("inf")  # set when a rank has failed
         failures: dict[int, str] = {}
         hangs = ""
         while pending := [pipe for rank, pipe in enumerate(self._pipes) if rank not in answers]:
@@ -147,14 +149,14 @@ class RankPool:
         self._folder.cleanup()
 
     def _end(self) -> None:
-        """At once: there is nothing that the ranks would have to bring to an end."""
+        """Kill the ranks immediately, because they have nothing to complete."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.join()
 
     def _start(self) -> None:
-        # A file, as in the product: another process could take a port before rank 0 listens.
+        # A file, as in the product: another process could use a port before rank 0 listens.
         rendezvous = f"file://{self._folder.name}/rendezvous-{secrets.token_hex(8)}"
         self._pipes: list[Connection] = []
         self._processes = []
@@ -170,13 +172,13 @@ class RankPool:
                 target=_serve, args=(placement, theirs, Path(self._folder.name)), daemon=True
             )
             process.start()
-            theirs.close()  # or no process would notice that the process has ended
+            theirs.close()  # otherwise reading would not detect that the process has ended
             self._pipes.append(ours)
             self._processes.append(process)
 
 
 def _hang(clock: IdleClock, cpu_seconds: float) -> str:
-    """Return by what the ranks are seen to hang, or an empty text."""
+    """Return a description of how the ranks hang, or an empty text if they do not."""
     if clock.idle_seconds >= IDLE_SECONDS:
         return f", and idle for {IDLE_SECONDS:g} s"
     if clock.cpu_seconds >= cpu_seconds:
@@ -185,7 +187,7 @@ def _hang(clock: IdleClock, cpu_seconds: float) -> str:
 
 
 class _Answer(NamedTuple):
-    """Result of a job on one rank, or its error's text, with the number of the rank's threads."""
+    """Result of a job on one rank, or the text of its error, and the rank's number of threads."""
 
     ok: bool
     result: Any
@@ -207,10 +209,12 @@ def _threads() -> int:
 def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
     from trainer.process.distributed import process_group
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped one sees no end of a pipe
+    # a stopped process does not notice the end of a pipe
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     stacks = (folder / str(os.getpid())).open("w")
     faulthandler.register(STACKS_SIGNAL, stacks)
-    gc.freeze()  # DeepSpeed collects garbage for each engine, and would search all of torch
+    # DeepSpeed collects garbage for each engine; freeze torch's objects, which are slow to search
+    gc.freeze()
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
         while True:
             job, arguments = pipe.recv()
@@ -218,7 +222,7 @@ def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
                 ok, result = True, job(placement, *arguments)
             except Exception:
                 ok, result = False, traceback.format_exc()
-            # Engines that a job left, with the threads of their process groups. When one of them is
-            # freed, torch's functions are restored, which must not happen within another job.
+            # Engines of a job, with the threads of their process groups. When an engine is freed,
+            # torch's functions are restored, which must not happen during a later job.
             gc.collect()
             pipe.send((ok, result, _threads()))

@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` whose reductions go wrong: see trainer/zero/reduction_check.py."""
+"""Jobs for a `RankPool` with wrong reductions: see trainer/zero/reduction_check.py."""
 
 import math
 import random
@@ -19,8 +19,8 @@ from trainer.zero.engine import TrainingEngine
 
 IN_PLACE = ("all_reduce", "reduce")
 REDUCTIONS = (*IN_PLACE, "reduce_scatter_tensor", "reduce_scatter")
-RESULTS = ("tensor", "output_tensor", "output")  # names of the argument for the result
-LEAST_ELEMENTS = 100  # of a bucket of gradients
+RESULTS = ("tensor", "output_tensor", "output")  # names of the argument that receives the result
+LEAST_ELEMENTS = 100  # minimum elements of a bucket of gradients
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Reduction:
 
     Attributes:
         result: the sum, which a fault may change in place.
-        share: what the rank has added to it; None if it added more than its part of the sum.
-        earlier: the result of the same reduction in the step before.
+        share: this rank's contribution to it; None if it contributed to more than its part of the
+            sum.
+        earlier: the result of the same reduction in the previous step.
     """
 
     result: torch.Tensor
@@ -50,7 +51,7 @@ def flip_a_bit(found: Reduction, drawn: random.Random) -> None:
 
 
 def exchange_elements(found: Reduction, drawn: random.Random) -> None:
-    """Between blocks of a checksum."""
+    """Exchange two elements in different blocks of a checksum."""
     elements = found.result
     nonzero = elements.nonzero().flatten()
     for _ in range(100):
@@ -61,14 +62,14 @@ def exchange_elements(found: Reduction, drawn: random.Random) -> None:
 
 
 def lose_a_share(found: Reduction, drawn: random.Random) -> None:
-    """A partial sum that came too late: a chunk lacks this rank's share, or half of the sum."""
+    """Remove this rank's share, or half of the sum, from a chunk, as if it had arrived too late."""
     chunk = found.chunk(drawn)
     share = found.result / 2 if found.share is None else found.share
     found.result[chunk] -= share[chunk]
 
 
 def keep_an_older_chunk(found: Reduction, drawn: random.Random) -> None:
-    """A chunk that has the sum of another step."""
+    """Replace a chunk by that of the previous step."""
     chunk = found.chunk(drawn)
     assert found.earlier is not None
     found.result[chunk] = found.earlier[chunk]
@@ -85,12 +86,12 @@ FAULTS: dict[str, Fault] = {
 
 @dataclass
 class Wire:
-    """Reductions of gradients on this rank, of which one may go wrong.
+    """Reductions of gradients on this rank, one of which may be wrong.
 
     Attributes:
-        results: of the last passes.
-        earlier: of the step before.
-        pending: the number of the reduction that goes wrong, the fault, and its random numbers.
+        results: results of the last passes.
+        earlier: results of the previous step.
+        pending: the number of the wrong reduction, its fault, and its random numbers.
     """
 
     results: list[torch.Tensor] = field(default_factory=list)
@@ -104,14 +105,15 @@ class Wire:
         self.earlier = self.results
 
     def plant(self, fault: Fault, drawn: random.Random) -> None:
-        """Let any one reduction of the next passes go wrong; the passes before had as many."""
+        """Plant a fault in a reduction of the next passes, which have as many as the last ones."""
         self.pending = (drawn.randrange(len(self.results)), fault, drawn)
 
     @contextmanager
     def tapped(self) -> Iterator[None]:
         places = [(deepspeed.comm.comm.cdb, name) for name in REDUCTIONS] + [(dist, "all_reduce")]
         before = [(owner, name, getattr(owner, name)) for owner, name in places]
-        inside: list[bool] = []  # DeepSpeed's function calls torch's
+        # not empty within a call, because DeepSpeed's function calls torch's
+        inside: list[bool] = []
         for owner, name, reduction in before:
             setattr(owner, name, self._tapped(name, reduction, inside))
         try:
@@ -151,7 +153,7 @@ class Wire:
 
 @dataclass(frozen=True)
 class Planted:
-    """Fault in a reduction of one rank; `seed` draws the reduction, the elements and the bits."""
+    """Fault in a reduction of one rank; `seed` determines the reduction, elements and bits."""
 
     fault: str
     rank: int
@@ -161,11 +163,11 @@ class Planted:
 def try_faults(
     placement: Placement, shape: Shape, faults: list[Planted]
 ) -> list[tuple[bool, list[str]]]:
-    """Train two steps, and one for each fault, whose sums are made without it, with it, and again.
+    """Train two steps, and one per fault, with sums computed without it, with it, and again.
 
     Returns:
-        For each fault, whether it has changed an element that this rank would have applied, and
-        what `TrainingEngine.wrong_reductions` has found.
+        For each fault, True if it has changed an element that this rank would have applied, and
+        the result of `TrainingEngine.wrong_reductions`.
     """
     engine, wire, results = make_engine(placement, shape), Wire(), []
     with wire.tapped():
@@ -187,7 +189,7 @@ def try_faults(
 
 
 def wrong_by_opposite_errors(placement: Placement, shape: Shape) -> list[str]:
-    """Return the findings if one rank gets twice an element of a sum, and the other gets 0."""
+    """Return the findings if an element of a sum is doubled on one rank, and 0 on the other."""
 
     def opposite(found: Reduction, _: random.Random) -> None:
         assert found.earlier is not None
@@ -206,7 +208,7 @@ def wrong_by_opposite_errors(placement: Placement, shape: Shape) -> list[str]:
 
 
 def _make_sums(engine: TrainingEngine, wire: Wire, step: int) -> torch.Tensor:
-    """Accumulate the sums of a step on grids that fit; return `PassResult.amax`."""
+    """Accumulate the sums of a step on suitable grids; return `PassResult.amax`."""
     while True:
         wire.begin_passes()
         report, _ = accumulate(engine, step)
@@ -215,7 +217,7 @@ def _make_sums(engine: TrainingEngine, wire: Wire, step: int) -> torch.Tensor:
 
 
 def _repeated(engine: TrainingEngine, wire: Wire, step: int) -> list[torch.Tensor]:
-    """Discard the sums of a step, and make them again."""
+    """Discard the sums of a step, and compute them again."""
     engine._discard_sums()
     wire.begin_passes()
     accumulate(engine, step)
@@ -231,10 +233,10 @@ def _equal(parts: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
 
 
 def count_alarms(placement: Placement, shape: Shape, slots: int, steps: int) -> Counter[str]:
-    """Train healthy steps in the real loop, of which some are odd.
+    """Train correct steps in the real loop, some of which are unusual.
 
-    One in 20 steps is not finite, and one in 20 has gradients a hundred times as large, which
-    widens the grids and may be skipped as a spike.
+    One in 20 steps is not finite. One in 20 has gradients a hundred times as large, which widens
+    the grids, and which a spike guard may skip.
 
     Returns:
         The number of lines and events of each kind.

@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that take a run's state from one shape and go on under another."""
+"""Jobs for a `RankPool` that continue a run's state with a different shape."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -33,18 +33,18 @@ FORMS: dict[str, dict[str, Any]] = {
         **{"positions": "rotary", "key_value_heads": 1},
     },
 }
-# What a rank owned: kind, parameter, start, elements.
+# State of a rank: kind, parameter, start, elements.
 Pieces = list[tuple[str, str, int, torch.Tensor]]
-# The whole state, by kind and parameter.
+# State of all ranks, by kind and parameter.
 State = dict[tuple[str, str], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Network:
-    """Properties that no shape changes: groups of parameters, shared embeddings, frozen parts,
-    form.
+    """Properties of a network that are the same for all shapes.
 
-    Marian's form has SiLU and a bias of the output, the newer one what came after the paper.
+    The form "marian" has SiLU and an output bias; "newer" has features that are newer than the
+    paper.
     """
 
     groups: Literal["matrices and vectors", "one"] = "matrices and vectors"
@@ -55,7 +55,7 @@ class Network:
 
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
-    """Losses of a run, and what this rank owns of its state."""
+    """Return the losses of a run, and this rank's share of its state."""
     with engine_of(placement, shape, network) as engine:
         fragments.create_moments(engine, 0)
         ema = Ema(engine, DECAY)
@@ -66,9 +66,9 @@ def train(placement: Placement, shape: Shape, network: Network, steps: int) -> A
 def train_looking_at_the_average(
     placement: Placement, shape: Shape, network: Network, steps: int
 ) -> Any:
-    """Losses of a run that computes with its average after each step; then the average as seen.
+    """Compute with the average after each step of a run; return its losses, and this average.
 
-    Ranks compute unequally often with it.
+    The ranks compute with the average different numbers of times.
     """
     losses = []
     with engine_of(placement, shape, network) as engine:
@@ -87,8 +87,12 @@ def train_looking_at_the_average(
 def go_on(
     placement: Placement, shape: Shape, network: Network, state: State, first: int, last: int
 ) -> Any:
-    """Return this rank's share after loading `first - 1` steps; then losses, Adam's step and
-    the settings of the parameter groups at the end."""
+    """Load the state after `first - 1` steps, and train until `last`.
+
+    Returns:
+        This rank's share before the training; then losses, Adam's step and the settings of the
+        parameter groups at the end.
+    """
 
     def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
         target.copy_(state[kind, parameter][start : start + target.numel()])
@@ -104,7 +108,7 @@ def go_on(
 
 
 def whole(owned: Sequence[Pieces]) -> State:
-    """The state that the ranks own together; each element is of exactly one rank."""
+    """Join the ranks' shares of the state, in which each element belongs to exactly one rank."""
     parts: dict[tuple[str, str], list[tuple[int, torch.Tensor]]] = {}
     for kind, parameter, start, elements in (piece for pieces in owned for piece in pieces):
         parts.setdefault((kind, parameter), []).append((start, elements))

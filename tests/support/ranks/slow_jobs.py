@@ -28,19 +28,20 @@ from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import to_device
 from trainer.training import loop, slow_ranks
 
-# That each pass takes, besides the CPU time, which varies by milliseconds on a busy machine.
+# Simulated seconds of each pass, in addition to the CPU time, which varies by milliseconds on a
+# busy machine.
 USUAL_SECONDS = 0.2
-SLOTS_OF_A_RANK = 2  # at least
+SLOTS_OF_A_RANK = 2  # minimum
 _MOMENT = struct.Struct("d")
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Cause of a delay, and the steps of a rank that have it.
+    """Cause of a delay, and the steps of a rank with the delay.
 
     Attributes:
         cause: "compute" or "data".
-        factor: by how much the rank needs longer than `USUAL_SECONDS` in each pass.
+        factor: duration of each pass with the delay, as a multiple of `USUAL_SECONDS`.
     """
 
     rank: int
@@ -50,20 +51,20 @@ class Delay:
     last: int
 
     def seconds(self, placement: Placement, step: int, cause: str) -> float:
-        """Return a rank's additional time for a cause, in a pass."""
+        """Return a rank's additional seconds for a cause, in a pass."""
         hits = placement.rank == self.rank and cause == self.cause
         within = self.first <= step <= self.last
         return (self.factor - 1) * USUAL_SECONDS if hits and within else 0.0
 
     def seconds_of_step(self) -> float:
-        """The same, for a whole step of the rank."""
+        """Return the additional seconds of a whole step of the rank."""
         return SLOTS_OF_A_RANK * (self.factor - 1) * USUAL_SECONDS
 
 
 class WorkClock:
-    """CPU time of the thread that trains, and simulated delays.
+    """Clock that counts the CPU time of the training thread, and simulated delays.
 
-    The time of a rank is then the same on a busy machine.
+    It is independent of the machine's load.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ def train_run(
     delays: Sequence[Delay],
     window: int,
 ) -> None:
-    """Train a run whose detector compares `window` steps; its times are those of a `WorkClock`."""
+    """Train a run whose detector compares `window` steps, with the times of a `WorkClock`."""
     clock = WorkClock()
 
     def longer(step: int, cause: str) -> float:
@@ -111,7 +112,7 @@ def train_run(
 
 
 class SharedClock:
-    """Clock of all ranks of this machine, which stands still unless a rank advances it."""
+    """Clock shared by all ranks of this machine, which stands still unless a rank advances it."""
 
     def __init__(self, file: Path) -> None:
         """Open the clock in a file, which is created with the time 0."""
@@ -134,10 +135,11 @@ class SharedClock:
 def times_of_steps(
     placement: Placement, shape: Shape, slow_rank: int, seconds: float, folder: Path
 ) -> tuple[float, float]:
-    """Train two steps of two ranks, one of which is slow in the second; return what a timer says.
+    """Train two steps of two ranks, one of which is slow in the second; return the timer's result.
 
-    That is, for the second step, the sum of the compute times of the passes, and the wait. The slow
-    rank computes until the other one waits for it, and then for `seconds` of a `SharedClock`.
+    The result has, for the second step, the sum of the compute times of the passes, and the wait.
+    The slow rank computes until the other one waits for it, and then for `seconds` of a
+    `SharedClock`.
     """
     engine = make_engine(placement, shape)
     clock = engine.timer._clock = SharedClock(folder / "clock")
@@ -168,8 +170,8 @@ def times_of_steps(
             taken = engine.timer.take()
             engine.step(LEARNING_RATE)
         assert len(taken.compute) == engine.slots_per_rank
-        engine.timer.take()  # the waits of the update
-    with engine.timer.compute(), engine.timer.wait():  # outside of a step
+        engine.timer.take()  # the wait during the optimizer update
+    with engine.timer.compute(), engine.timer.wait():  # waits outside of a step
         pass
     assert engine.timer.take() == ([], 0)
     engine.destroy()

@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that train a real run, and what becomes of an engine's refused step."""
+"""Jobs for a `RankPool` that train a real run, and jobs with a step that the engine refuses."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ train_without_the_step = train_without_the_second_step
 
 
 class Supervisor(Listener):
-    """A supervision that asks for nothing."""
+    """Supervision without requests."""
 
     def progress(self, phase: str, step: int, where: str = "") -> None:
         """No supervisor waits for this rank."""
@@ -49,7 +49,7 @@ class Supervisor(Listener):
 
 
 class DiedError(Exception):
-    """Raised in the rank as it asks for data."""
+    """Raised in a rank when it requests data."""
 
 
 def local_rank(
@@ -62,8 +62,8 @@ def local_rank(
 ) -> AbstractContextManager[Trainer]:
     """Build a rank that reads its data itself.
 
-    before_step: called with each step whose data the rank gets.
-    checkpoint: from which the run goes on.
+    before_step: called with each step before the rank gets its data.
+    checkpoint: checkpoint from which the run continues.
     """
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
@@ -114,8 +114,11 @@ def train_run(
 
 
 def norms_of_steps(placement: Placement, shape: Shape, steps: int) -> list[tuple[float, ...]]:
-    """The norm of each step's gradients, as known before it is applied, and as `step` returns it
-    without knowing it before; and on rank 0 the norm of the sums of observed gradients."""
+    """Return each step's gradient norm, computed in different ways.
+
+    On rank 0, the first is computed from the sums of observed gradients. The others are returned by
+    `step`, with and without computing `gradient_norm` before it.
+    """
     observed: list[float] = []
     found = [observed]
     for known in (True, False):
@@ -139,7 +142,7 @@ def norms_of_steps(placement: Placement, shape: Shape, steps: int) -> list[tuple
 
 
 def train_past_refused_step(placement: Placement, shape: Shape, factor: float) -> dict[str, Any]:
-    """Steps 1 to 4, of which the second has gradients of `factor` times the size and is refused."""
+    """Train steps 1 to 4; the second has gradients multiplied by `factor`, and is refused."""
     model = make_model()
     grows = [False]
     for parameter in model.parameters():

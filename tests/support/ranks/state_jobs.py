@@ -1,4 +1,4 @@
-"""A job for a `RankPool` that weighs what DeepSpeed and the checkpoint writer hold of a model."""
+"""Job for a `RankPool` that measures the state of DeepSpeed and the checkpoint writer."""
 
 from support.ranks.engine_jobs import SLOTS, Shape, make_engine, train_steps
 from trainer.process.placement import Placement
@@ -8,7 +8,7 @@ from trainer.zero import fragments
 def bytes_held(
     placement: Placement, shape: Shape, patterns: tuple[str, ...] = ()
 ) -> dict[str, int]:
-    """The bytes of a rank's state after a step, by part, as its tensors have them."""
+    """Return the bytes of a rank's state after a step, by part, from the sizes of its tensors."""
     engine = make_engine(placement, shape, frozen=patterns)
     train_steps(engine, 1, 1)
     stage = engine.stage

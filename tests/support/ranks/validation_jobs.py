@@ -26,7 +26,7 @@ def validate(placement: Placement, dataset: Path, budget: int) -> ValidationResu
 def interrupted_validation(
     placement: Placement, dataset: Path, budget: int
 ) -> ValidationResult | None:
-    """Rank 1 is asked to stop when it comes to its third batch."""
+    """Supervision that asks rank 1 to stop at its third batch."""
     asked: list[None] = []
 
     def stop_requested() -> bool:
@@ -37,7 +37,7 @@ def interrupted_validation(
 
 
 def validate_language_model(placement: Placement, dataset: Path) -> ValidationResult:
-    """Scores the whole held-out set."""
+    """Score the whole held-out set."""
     recipe = Recipe.of(language_model_values(dataset))
     task, (store, manifest) = opened_task(recipe.training())
     validator = Validator(task.scoring(load_heldout(store, manifest, "validation")), placement)

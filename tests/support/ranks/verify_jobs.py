@@ -1,4 +1,4 @@
-"""Jobs for a `RankPool` that train with checks of slots, while bits of one rank flip."""
+"""Jobs for a `RankPool` that train with checks of slots while bits flip on one rank."""
 
 import hashlib
 import math
@@ -39,13 +39,13 @@ KINDS: tuple[Kind, ...] = ("weight", "activation", "gradient")
 
 @dataclass(frozen=True)
 class Setting:
-    """Training that a test runs.
+    """Training of a test.
 
     Attributes:
-        slots: the slots of a step; ranks that do not divide them have dummies.
+        slots: number of slots of a step; if it is not divisible by the ranks, there are dummies.
         every: `engine.verify_every_steps`.
         guard: whether a spike guard checks each step.
-        node_names: of the ranks.
+        node_names: names of the ranks' nodes.
     """
 
     shape: Shape
@@ -60,8 +60,8 @@ class Flip:
     """Bit that flips on one rank.
 
     Attributes:
-        sticks: in every pass of a step and its repetition; otherwise in one pass of the step.
-        seed: from which module, element, bit and pass are drawn.
+        sticks: True to flip it in every pass of a step and its repetition, False for one pass.
+        seed: determines module, element, bit and pass.
     """
 
     rank: int
@@ -71,29 +71,29 @@ class Flip:
 
 
 class Flipper:
-    """Flips bits of this rank's network as they would flip in its memory, unknown to autograd."""
+    """Flipper of bits in this rank's network, which autograd does not notice, as in real memory."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Attach to a model that no engine has yet, so that gradients flip before they are seen."""
+        """Attach to a model before an engine does, so that the engine sees flipped gradients."""
         self._model = model
         self._parameters = list(model.parameters())
         self._modules = [m for m in model.modules() if any(True for _ in m.parameters(False))]
         self._flip: Flip | None = None
         self._undo: Callable[[], None] | None = None
-        self.passes = 0  # of the step so far
+        self.passes = 0  # passes of the current step so far
         for number, parameter in enumerate(self._parameters):
             parameter.register_hook(lambda g, number=number: self._on_gradient(number, g))
 
     def attach(self) -> None:
-        """Attach to the forward passes, after ZeRO-3's own hooks, which gather the weights."""
+        """Attach to the forward passes, after ZeRO-3's hooks, which gather the weights."""
         for module in self._modules:
             module.register_forward_pre_hook(self._before)
             module.register_forward_hook(self._after)
 
     def arm(self, flip: Flip | None, passes: int) -> None:
-        """Flip a bit from now on.
+        """Flip a bit in the next passes.
 
-        passes: that the step has.
+        passes: number of passes of the step.
         """
         self._flip, self.passes = flip, 0
         if flip:
@@ -129,7 +129,8 @@ class Flipper:
     def _before(self, module: nn.Module, inputs: object) -> None:
         if self._is_on and self._flip.kind == "weight" and module is self._module:
             weight = next(module.parameters(recurse=False))
-            if self._undo is None:  # it stays flipped for the backward pass, and with `sticks` on
+            # the bit stays flipped for the backward pass, and with `sticks` in later passes
+            if self._undo is None:
                 self._undo = self._strike(weight)
 
     def _after(self, module: nn.Module, inputs: object, output: object) -> None:
@@ -146,12 +147,13 @@ class Flipper:
 
 
 class CheckedRank:
-    """Rank with a real loop and engine, in which nothing else is real."""
+    """Rank with a real loop and a real engine; all other parts are simulated."""
 
     def __init__(self, placement: Placement, setting: Setting, steps: int = 1) -> None:
         placement = replace(placement, node_ids=setting.node_names, node_names=setting.node_names)
         self.setting, self.placement, self.story = setting, placement, Story()
-        self.units: dict[int, float] = {}  # of steps whose units are not the target tokens
+        # loss units of steps in which they are not the target tokens
+        self.units: dict[int, float] = {}
         model = make_model()
         self.flipper = Flipper(model)
         given = [model]
@@ -243,7 +245,7 @@ class CheckedRank:
         """Compute a step and discard it.
 
         Returns:
-            Whether a digest of this rank has changed, and what the check has found.
+            True if a digest of this rank has changed, and the findings of the check.
         """
         self.passes, self.digests = 0, {}
         self.flipper.arm(None, 1)
@@ -264,16 +266,16 @@ class CheckedRank:
 
 
 def try_flips(placement: Placement, setting: Setting, flips: list[Flip]) -> list[Any]:
-    """Of each flip, whether it has changed a digest of this rank, and what was found."""
+    """Return for each flip: True if it has changed a digest of this rank, and the findings."""
     rank = CheckedRank(placement, setting, steps=2)
-    rank.trainer.train()  # so that the grids exist
+    rank.trainer.train()  # a step that creates the grids
     found = [rank.try_step(3 + number, flip) for number, flip in enumerate(flips)]
     rank.engine.destroy()
     return found
 
 
 def train_past_nan(placement: Placement, setting: Setting) -> list[str]:
-    """The kinds of lines of a healthy training, of which the third step is not finite."""
+    """Return the kinds of lines of a correct training whose third step is not finite."""
     rank = CheckedRank(placement, setting, steps=4)
     rank.units[3] = math.nan
     rank.trainer.train()
@@ -282,7 +284,7 @@ def train_past_nan(placement: Placement, setting: Setting) -> list[str]:
 
 
 def count_alarms(placement: Placement, setting: Setting, steps: int) -> tuple[int, int]:
-    """Comparisons of a healthy training, and findings."""
+    """Return the number of comparisons of a correct training, and its findings."""
     rank = CheckedRank(placement, setting, steps)
     comparisons = sum(len(rank.checks.of_step(step).checks) for step in range(1, steps + 1))
     alarms = 0

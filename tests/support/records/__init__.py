@@ -1,1 +1,1 @@
-"""Output of runs: lines, progress, checkpoints, W&B's files."""
+"""Output of runs: record lines, progress, checkpoints, and files of W&B."""

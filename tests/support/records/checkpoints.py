@@ -1,4 +1,4 @@
-"""Checkpoints made without a run. torch is imported only where tensors are written."""
+"""Checkpoints written without a run; torch is imported only for tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """A supervision that records its calls and passes them on to a committer."""
+    """Supervision that records its calls, and passes them on to a committer."""
 
     def __init__(self, committer: CheckpointCommitter | None = None) -> None:
         self.written: list[tuple[FileRecord, CheckpointHeader]] = []
@@ -69,13 +69,13 @@ def header_of(checkpoint: Path) -> CheckpointHeader:
 
 
 def rewrite_header(checkpoint: Path, **fields: Any) -> None:
-    """Rewrite a header as if the checkpoint had been written with these values."""
+    """Change fields of a checkpoint's header on disk."""
     header = header_of(checkpoint).model_copy(update=fields)
     (checkpoint / HEADER).write_text(header.to_json())
 
 
 def work_folder(checkpoints: Path) -> Path:
-    """A work folder as an owner of the run would have."""
+    """Return a work folder like that of a run's owner."""
     work = checkpoints / ".work-00000001-test"
     work.mkdir(parents=True, exist_ok=True)
     return work
@@ -88,7 +88,7 @@ def write_state(
     placement: Placement,
     attempt: str = "a",
 ) -> FileRecord:
-    """Write what a rank owns, and wait for it."""
+    """Write a rank's fragments, wait for the writer, and return the file's record."""
     from trainer.state.checkpoint_writer import CheckpointWriter
 
     owned, heard = list(fragments), Listener()
@@ -107,13 +107,13 @@ def write_state(
 def commit_state(
     work: Path, header: CheckpointHeader, files: list[FileRecord], attempt: str = "a"
 ) -> Checkpoint:
-    """Make a checkpoint of the files that the ranks wrote."""
+    """Commit the files of the ranks as a checkpoint."""
     partial = partial_folder(work, header.step, attempt)
     return commit(partial, work.parent / folder_name(header.step), header, files)
 
 
 def stepped_share(step: int, rank: int) -> list[Fragment]:
-    """Return one of two ranks' share of the parameter, whose elements a step determines."""
+    """Return the share of one of two ranks in the parameter; its values depend on the step."""
     import torch
 
     from run_store.checkpoints.fragment import Fragment
@@ -122,7 +122,7 @@ def stepped_share(step: int, rank: int) -> list[Fragment]:
 
 
 def check_stepped(checkpoints: Path, when: str) -> list[Checkpoint]:
-    """Return all checkpoints of stepped shares; there is one, and each is whole."""
+    """Check that there are checkpoints of stepped shares and that all are complete; return them."""
     import torch
 
     from run_store.checkpoints.reader import CheckpointReader
@@ -139,7 +139,7 @@ def check_stepped(checkpoints: Path, when: str) -> list[Checkpoint]:
 def save_checkpoint(
     checkpoints: Path, header: CheckpointHeader, shares: Sequence[Sequence[Fragment]]
 ) -> Checkpoint:
-    """A complete checkpoint of what each rank owns."""
+    """Write and commit a checkpoint of the fragments of each rank."""
     from trainer.process.placement import Placement
 
     work = work_folder(checkpoints)

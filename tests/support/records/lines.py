@@ -1,4 +1,4 @@
-"""Lines of a record for tests, each with every field."""
+"""Lines of a record for tests, each with all fields."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from run_store.record.metrics_lines import (
 )
 from trainer.tasks.translation import translation_scores
 
-# Of a step of 0.5 s by two ranks, at 40 % of their peak.
+# Counters of a step that takes two ranks 0.5 s at 40 % of their peak performance.
 COUNTED: dict[str, Any] = {
     "model_flops": 4 * 10**12,
     "hardware_flops": 5 * 10**12,
@@ -23,7 +23,7 @@ COUNTED: dict[str, Any] = {
     "tflops_per_second_per_rank": 4.0,
     "mfu": 0.4,
 }
-# Of a step of three ranks, of which rank 2 is slow.
+# Times of a step of three ranks, in which rank 2 is slow.
 COMPARED: dict[str, Any] = {
     "compute_seconds_min": 0.125,
     "compute_seconds_median": 0.25,
@@ -36,7 +36,7 @@ COMPARED: dict[str, Any] = {
     "wait_seconds": 0.25,
     "slow_ranks": [SlowRankState(rank=2, node="node-2", cause="compute", factor=2.0)],
 }
-# Of a skipped step whose loss alone is above its threshold.
+# Guard values of a skipped step, in which only the loss exceeds its threshold.
 SPIKE_FIELDS: dict[str, Any] = {
     "cause": "spike",
     "loss": 9.5,
@@ -76,7 +76,7 @@ def skipped_line(step: int, **fields: Any) -> SkippedLine:
 
 
 def corruption_found(last_step: int, **fields: Any) -> CorruptionFound:
-    """The step after the last one was not applied, because of rank 1."""
+    """Return a line: the next step was not applied, because of rank 1."""
     given: dict[str, Any] = {
         "slots": (3,),
         "ranks": (1,),
@@ -89,7 +89,7 @@ def corruption_found(last_step: int, **fields: Any) -> CorruptionFound:
 
 
 def wrong_reduction(last_step: int, **fields: Any) -> WrongReduction:
-    """The gradients of the step after the last one were summed wrongly, and are summed again."""
+    """Return an event: the gradients of the next step were summed wrongly, and are summed again."""
     given = _finding(last_step) | {"is_repeated": False}
     return WrongReduction(step=last_step, **given | fields)
 
@@ -99,7 +99,7 @@ def _finding(last_step: int) -> dict[str, Any]:
 
 
 def rank_hung(last_step: int, node: str = "far", **fields: Any) -> RankHung:
-    """Rank 1 did not enter a collective of the step after the last one."""
+    """Return an event: rank 1 did not enter a collective of the next step."""
     values: dict[str, Any] = {
         "hang_step": last_step + 1,
         "collective": Collective(

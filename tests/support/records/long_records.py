@@ -1,4 +1,4 @@
-"""Records of many steps, made without training: a curve with noise, spikes and rare lines."""
+"""Records of many steps, written without training: a curve with noise, spikes and rare lines."""
 
 import json
 import random
@@ -8,14 +8,14 @@ from pathlib import Path
 from run_store.record.metrics_lines import Resumed
 from support.records.lines import skipped_line, train_line, validation_line
 
-# Every field of a line; thousands of them are made of it without a class.
+# All fields of a line, as a dictionary, because creating thousands of objects would be slow.
 _TRAIN = json.loads(train_line(1).to_json())
 
 
 def long_record(
     path: Path, steps: int, first_step: int = 1, spikes: tuple[int, ...] = (), rarity: int = 1
 ) -> Path:
-    """Append a record of this number of steps to the present one."""
+    """Append this number of steps to an existing record."""
     with path.open("a") as file:
         file.writelines(f"{line}\n" for line in lines_of(first_step, steps, spikes, rarity))
     return path
@@ -24,10 +24,10 @@ def long_record(
 def lines_of(
     first_step: int, steps: int, spikes: tuple[int, ...] = (), rarity: int = 1
 ) -> Iterator[str]:
-    """Every 100th step is validated, every 250th one is skipped, every 1000th one is a restart.
+    """Yield lines: every 100th step is validated, every 250th skipped, every 1000th a restart.
 
     Args:
-        rarity: by how much all of these are rarer.
+        rarity: factor by which all of these are rarer.
     """
     for step in range(first_step, first_step + steps):
         if step % (1000 * rarity) == 0:
@@ -61,7 +61,7 @@ def lines_of(
 
 
 def damaged(path: Path, step: int) -> None:
-    """Put a line of other bytes where the line of a step is."""
+    """Replace the line of a step by zero bytes."""
     text = path.read_bytes()
     at = text.index(json.dumps({"version": 2, "step": step})[:-1].encode())
     end = text.index(b"\n", at)

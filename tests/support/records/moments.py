@@ -1,4 +1,4 @@
-"""Moments of a time-lapse without a network."""
+"""Frames of a time-lapse without a network."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ EVEN = np.full((2, 2, 3), 1 / 3)
 
 
 def made_probe(output: str, sentence: str = "je suis", weights: np.ndarray = EVEN) -> Probe:
-    """Moment of a translation of one piece, with attention to three source pieces."""
+    """Return the translation of one piece, with attention to three source pieces."""
     best = (Prediction(piece=output, probability=0.5), Prediction(piece="x", probability=0.25))
     return Probe(
         sentence=sentence,
@@ -27,6 +27,6 @@ def made_probe(output: str, sentence: str = "je suis", weights: np.ndarray = EVE
 
 
 def write_moments(folder: Path, outputs: dict[int, str], sentence: str = "je suis") -> None:
-    """A time-lapse: what the sentence became, by step."""
+    """Write a time-lapse: the translations of a sentence, by step."""
     for step, output in outputs.items():
         write_frame(folder, TimeLapseFrame(step=step, probes=(made_probe(output, sentence),)))

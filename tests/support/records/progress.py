@@ -1,4 +1,4 @@
-"""A progress in which every value differs from that of a beginning, and from the others."""
+"""Progress in which every value differs from its initial value and from the others."""
 
 from data_pipeline.batching.plan import Cursor
 from run_store.checkpoints.format import SPIKE_GUARD, EarlyStoppingState, Parent

@@ -1,4 +1,4 @@
-"""Folders of runs, made without training."""
+"""Run folders written without training."""
 
 import json
 import os
@@ -28,14 +28,14 @@ LONG_AGO = 1000.0
 
 
 def opened_run(path: Path, recipe: TrainingRecipe) -> RunFolder:
-    """Start the run of a recipe, without training."""
+    """Create the run of a recipe, without training it."""
     run = RunFolder(path)
     open_folder(run, recipe, *open_dataset(recipe.data))
     return run
 
 
 def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: float = 0.0) -> Path:
-    """Make a run with this record and its status, without an owner or a checkpoint."""
+    """Write a run with this record and its status, without an owner or a checkpoint."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "owners").mkdir()
     card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
@@ -50,7 +50,7 @@ def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: flo
 
 
 def with_status(run: Path, **fields: Any) -> Path:
-    """The run, with the status that its owner would write now."""
+    """Write the status that the run's owner would write now, and return the run."""
     folder, held = RunFolder(run), lease_module.ownership(run)
     owner = held.card if held else None
     status = recorded_status(folder, lasting_status(folder), owner, MANY_BYTES)
@@ -62,7 +62,7 @@ def with_status(run: Path, **fields: Any) -> Path:
 
 
 def with_checkpoint(run: Path, step: int, **fields: Any) -> Path:
-    """The run, with the header of a checkpoint."""
+    """Add a checkpoint that has only a header to the run, and return the run."""
     folder = run / "checkpoints" / folder_name(step)
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(step, **fields).to_json())
@@ -72,7 +72,7 @@ def with_checkpoint(run: Path, step: int, **fields: Any) -> Path:
 def with_owner(
     run: Path, *, released: bool = False, silent_seconds: float = 0.0, **changes: Any
 ) -> Path:
-    """The run, owned by this process or by one that differs from it."""
+    """Make this process, or a process with changed fields, the run's owner; return the run."""
     file = run / "owners" / ("00000007" + (".released" if released else ".json"))
     file.write_text(json.dumps(lease_module.this_process() | changes))
     renewed = time.time() - silent_seconds
@@ -81,7 +81,7 @@ def with_owner(
 
 
 def dead_process() -> int:
-    """The id of a process that has ended."""
+    """Return the id of a process that has ended."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return ended.pid

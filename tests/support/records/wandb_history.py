@@ -1,4 +1,4 @@
-"""W&B's history of a run as its own files have it."""
+"""History of a run in W&B's files."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from trainer.tracking.leveldb_log import whole_records
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The rows in the files under a run's folder, in the order of the files."""
+    """Return the rows in the files below a run's folder, in the order of the files."""
     return [row for file in wandb_files(run) for row in rows_of(file)]
 
 
@@ -19,7 +19,7 @@ def wandb_files(run: Path) -> list[Path]:
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
-    """The rows of one file, as far as it is whole."""
+    """Return the complete rows of a file."""
     records = [Record.FromString(content) for _, content in whole_records(file)]
     return [
         {
@@ -32,7 +32,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 
 
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row that a server got with the keys that it has in W&B's files."""
+    """Rename the keys of a row that a server received to those of W&B's files."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         inner = flattened(value) if isinstance(value, dict) else None
@@ -41,19 +41,19 @@ def flattened(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_of(file: Path) -> Any:
-    """Return the content of one file on its run: W&B's record of the run."""
+    """Return W&B's record of the run in a file."""
     records = (Record.FromString(content) for _, content in whole_records(file))
     return next(record.run for record in records if record.HasField("run"))
 
 
 def config(file: Path) -> dict[str, Any]:
-    """The run's config as one file has it."""
+    """Return the run's config in a file."""
     values = {item.key: json.loads(item.value_json) for item in run_of(file).config.update}
     return {key: value for key, value in values.items() if key != "_wandb"}
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """The last value of each key that W&B has written into its summary."""
+    """Return the last value of each key in W&B's summary."""
     values: dict[str, Any] = {}
     for file in wandb_files(run):
         for _, content in whole_records(file):

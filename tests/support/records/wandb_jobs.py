@@ -1,4 +1,4 @@
-"""Runs that do nothing but record and show it in W&B, whose processes come to harm."""
+"""Runs without training that record lines and send them to W&B, whose processes fail."""
 
 import contextlib
 import io
@@ -39,11 +39,11 @@ def make_run(path: Path) -> RunFolder:
     return run
 
 
-trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
+trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # short, because jobs wait for this time
 
 
 class Start:
-    """A start of the ranks, as far as record and W&B are concerned."""
+    """Start of a run's ranks, reduced to its record and W&B."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Start:
     ) -> None:
         """
         Args:
-            tracking: of the recipe, in addition to the mode.
-            facts: what W&B gets in addition to the recipe.
+            tracking: fields of the recipe's section, in addition to the mode.
+            facts: values sent to W&B in addition to the recipe.
         """
         self.notices: list[str] = []
         self.record = MetricsFile(run.metrics, resume_step)
@@ -79,7 +79,7 @@ class Start:
 
 
 def train_offline_instead(run: RunFolder) -> None:
-    """A first start whose server cannot be reached says how to send what it records offline."""
+    """Check that a start without access to the server names the command to upload its data."""
     start = Start(run)
     (notice,) = start.notices
     assert "cannot be reached" in notice
@@ -93,7 +93,7 @@ def steps_of(run: RunFolder) -> list[int]:
 
 
 def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
-    """Run a job in a process where W&B's death harms no other test; return the exit code."""
+    """Run a job in a process, so that W&B's end affects no other test; return the exit code."""
     process = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
     os.environ.pop("WANDB_SERVICE", None)
     process.start()
@@ -106,7 +106,7 @@ def in_a_process(job: Callable[..., Any], *arguments: Any) -> int:
 def in_a_forked_process(job: Callable[..., Any], *arguments: Any) -> int:
     """Run a job like `in_a_process` without importing torch again.
 
-    No exit handlers run and the interpreter is not finalised, so W&B must have ended before.
+    No exit handlers run, and the interpreter is not finalised, so the job must end W&B.
     """
     with tempfile.NamedTemporaryFile() as errors:
         environment = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}
@@ -170,14 +170,14 @@ def train_while_wandb_hangs(run: RunFolder) -> None:
     assert len(start.notices) == 1, start.notices
     assert "did not finish" in start.notices[0]
     core.kill()
-    # Python 3.11 may abort when a thread that comes out of C meets the end of the interpreter.
+    # Python 3.11 may abort if a thread returns from C code during the interpreter's finalisation.
     for thread in threading.enumerate():
         if thread.name == "wandb":
             thread.join()
 
 
 def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
-    """Return the steps in W&B's files at several moments, what was noticed, and standard error."""
+    """Return the steps in W&B's files at several times, the notices, and standard error."""
     with contextlib.redirect_stderr(io.StringIO()) as errors:
         found = _train_on_a_disk_that_gets_full(disk)
     return found | {"stderr": errors.getvalue()}
@@ -238,7 +238,7 @@ def _fill_disk(ballast: Path) -> None:
 
 
 def _wandb_core(run: RunFolder) -> psutil.Process:
-    """W&B's process that writes a run's file."""
+    """Return W&B's process that writes a run's file."""
     for process in psutil.Process().children(recursive=True):
         if any(file.path.endswith(".wandb") for file in process.open_files()):
             return process

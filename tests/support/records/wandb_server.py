@@ -1,7 +1,7 @@
-"""A stand-in for the W&B server: it keeps what `wandb sync` and online runs send to it.
+"""Replacement of the W&B server that stores what `wandb sync` and online runs send.
 
-W&B's own program reads the files of a run and sends their history, so what arrives here is what
-W&B makes of them.
+W&B's program reads the files of a run and sends their history, so the server stores the data as W&B
+interprets them.
 """
 
 import json
@@ -41,7 +41,7 @@ class WandbServer(QuietServer):
         }
 
     def sync(self, run: Path) -> str:
-        """Upload the files under a run's folder by `wandb sync`; returns what it printed."""
+        """Upload the files below a run's folder by `wandb sync`; return its output."""
         others = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
         folders = sorted((run / "wandb").glob("offline-run-*"))
         done = subprocess.run(
@@ -82,7 +82,7 @@ class WandbServer(QuietServer):
             "displayName": name,
             "project": {"id": "p", "name": "p", "entity": ENTITY},
             "config": "{}",
-            "wandbConfig": '{"t": 1}',  # it has been started
+            "wandbConfig": '{"t": 1}',  # the upload has been started
             "historyLineCount": len(rows),
             "historyTail": json.dumps([json.dumps(row) for row in rows[-1:]]),
             "eventsLineCount": 0,

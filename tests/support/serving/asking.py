@@ -1,4 +1,4 @@
-"""Answers of a server to a program that does not retry."""
+"""Responses of a server to a client that does not retry."""
 
 import json
 import urllib.request
@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 
 def ask(address: str, sentences: Sequence[str]) -> tuple[int, dict[str, Any]]:
-    """The status and the JSON of the answer."""
+    """Return the status and the JSON of the response."""
     body = json.dumps({"sentences": list(sentences)}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/translate", body, headers)
@@ -30,7 +30,7 @@ def standing(address: str) -> dict[str, Any]:
 
 
 def numbers(address: str) -> dict[str, float]:
-    """The metrics by name, of one run."""
+    """Return the metrics of a run by name."""
     with urllib.request.urlopen(f"{address}/metrics") as response:
         families = text_string_to_metric_families(response.read().decode())
     return {one.name: one.value for family in families for one in family.samples}

@@ -1,4 +1,4 @@
-"""A server in a thread of the test's process that translates there, and requests to it."""
+"""Server in a thread of the test's process that translates in threads, and requests to it."""
 
 import asyncio
 import json
@@ -23,11 +23,11 @@ Before = Callable[[Batch], None]
 
 
 class RunningServer(ServerInThread):
-    """A server of one run, for as long as the context lasts.
+    """Server of one run, which runs during a context.
 
     Attributes:
-        batches: those that were translated.
-        before: called with each batch before it is translated; may raise what a replica does.
+        batches: the batches that were translated.
+        before: called with each batch before it is translated; may raise a replica's errors.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RunningServer(ServerInThread):
         self._token = token
         self.before = before
         self.batches: list[Batch] = []
-        self._pool = ThreadPoolExecutor(2)  # a lost replica may still hold a thread
+        self._pool = ThreadPoolExecutor(2)  # two, because a lost replica may still occupy a thread
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -56,11 +56,11 @@ class RunningServer(ServerInThread):
         return self.request("POST", path, {"Content-Type": "application/json"} | headers, body)
 
     def lose_replica(self) -> None:
-        """Let the replica stop reporting, as if its process had been killed."""
+        """Make the replica stop reporting, as if its process had been killed."""
         self._loop.call_soon_threadsafe(self._replica_here.lost.set)
 
     def drain(self) -> "asyncio.Future[int]":
-        """Let the server take no more requests."""
+        """Make the server refuse new requests."""
         return asyncio.run_coroutine_threadsafe(self._server.drain(HANG_SECONDS), self._loop)
 
     @asynccontextmanager
@@ -90,7 +90,7 @@ class RunningServer(ServerInThread):
 
 
 class _ReplicaHere:
-    """A replica in this process; the test says when it is lost."""
+    """Replica in this process; a test decides when it is lost."""
 
     def __init__(
         self,
@@ -115,11 +115,11 @@ class _ReplicaHere:
 
 
 def problem(answer: Answer) -> tuple[int, str]:
-    """Return the reason of a refusal, from its JSON: status and kind."""
+    """Return status and kind of a refusal, from its JSON."""
     assert answer.headers["Content-Type"].startswith("application/json")
     return answer.status, answer.json["kind"]
 
 
 def newest(run: Path) -> int:
-    """The step of a run's newest checkpoint."""
+    """Return the step of a run's newest checkpoint."""
     return max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))

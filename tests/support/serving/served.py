@@ -1,4 +1,4 @@
-"""`transloom serve` as a process."""
+"""`transloom serve` as a separate process."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from transloom.cli.sweep_runs import TRANSLOOM
 
 
 class Serving(NamedTuple):
-    """A server, and the run that it serves."""
+    """Server process, and the run that it serves."""
 
     process: "subprocess.Popen[str]"
     address: str
@@ -25,7 +25,7 @@ class Serving(NamedTuple):
 
 @contextmanager
 def served(run: Path | str, *options: str) -> Iterator[Serving]:
-    """Yield the server of a run, given by its folder or its URL; end it at the end."""
+    """Start the server of a run's folder or URL, yield it, and end it afterwards."""
     with subprocess.Popen(
         [*TRANSLOOM, "serve", run, *options, "--timeout-seconds", "240"],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Checkpoints that are not as they were written."""
+"""Damage checkpoints."""
 
 from pathlib import Path
 

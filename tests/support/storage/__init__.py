@@ -1,1 +1,1 @@
-"""Object stores of this host for tests, and a proxy that makes them fail."""
+"""Object stores on this host, and a proxy that makes their requests fail."""

@@ -1,4 +1,4 @@
-"""Drivers that save checkpoints of a run in an object store, killed or hindered at each request."""
+"""Drivers that save checkpoints of a run in an object store, with faults at each request."""
 
 import multiprocessing.process
 import os
@@ -33,7 +33,7 @@ SECONDS = 120.0
 
 
 class Driver:
-    """A driver without ranks; its local folder is new unless one is given."""
+    """Driver without ranks; its local folder is new unless a folder is given."""
 
     def __init__(self, run: RunFolder, lease: Lease, mirror: RunMirror) -> None:
         self.run = run
@@ -42,7 +42,7 @@ class Driver:
         self.committer = CheckpointCommitter(lease, run.checkpoints, KEEP_ONE, RANKS, print, mirror)
 
     def save(self, step: int) -> None:
-        """Record a step and save it as the ranks and the supervisor do, until it is published."""
+        """Record a step, save it like ranks and supervisor, and wait until it is published."""
         with self.run.metrics.open("a") as record:
             record.write(f"{step}\n")
         listener = Listener(self.committer)
@@ -68,7 +68,7 @@ class Driver:
 
 @contextmanager
 def driving(url: str, folder: Path, announce: Callable[[str], None] = print) -> Iterator[Driver]:
-    """A driver that owns the run for the time of the context."""
+    """Yield a driver that owns the run during the context."""
     run = RunFolder(folder, url)
     folder.mkdir(parents=True, exist_ok=True)
     with Lease(folder) as lease, RunMirror(url, run, announce) as mirror:
@@ -87,7 +87,7 @@ def save_in_process(
 
 
 def check_run(url: str, folder: Path, when: str) -> int:
-    """Check that readers find only whole checkpoints and their record; return the newest step."""
+    """Check that readers find only complete checkpoints and a record; return the newest step."""
     shutil.rmtree(folder, ignore_errors=True)
     RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
     found = check_stepped(folder / "checkpoints", when)
@@ -97,7 +97,7 @@ def check_run(url: str, folder: Path, when: str) -> int:
 
 
 def check_no_orphans(url: str, when: str) -> None:
-    """The head names every object, and every object that it names exists."""
+    """Check that the head refers to every object, and that each object in it exists."""
     store = ObjectStore(url)
     head = HeadObject(store).read()
     assert head is not None

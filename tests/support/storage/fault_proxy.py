@@ -12,11 +12,11 @@
     proxy.fail(hold, "PUT", on={1})
     ...                                 # a thread or process writes
     hold.arrived.wait(60)
-    ...                                 # meanwhile another one writes
+    ...                                 # meanwhile another thread or process writes
     hold.release.set()
 
-The first rule that holds decides. Whether the n-th request of a rule fails depends on nothing
-else. The proxy is transparent otherwise: it forwards the Host header unchanged, because S3's
+The first matching rule with a fault decides. Whether the n-th request of a rule fails is
+deterministic. Otherwise, the proxy is transparent: it forwards the Host header, because S3's
 signatures cover it.
 """
 
@@ -58,29 +58,29 @@ class Fault:
 
 @dataclass(frozen=True)
 class Refusal(Fault):
-    """A request that is not forwarded."""
+    """Fault in which the request is not forwarded."""
 
 
 @dataclass(frozen=True)
 class Answer(Refusal):
-    """An error of S3; the request is not forwarded. `text` comes after S3's code and message."""
+    """Error response of S3; `text` follows S3's code and message. The request is not forwarded."""
 
     status: int
-    code: str = ""  # of S3, if not the usual one of the status
+    code: str = ""  # code of S3, if it is not the usual one for the status
     text: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Delay(Fault):
-    """The request is forwarded after some seconds, when later ones may have overtaken it."""
+    """Forward the request after some seconds, when later requests may have overtaken it."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Hold(Fault):
-    """The request is forwarded (or if `after`, answered) when a test says so."""
+    """Forward the request (or if `after`, its response) when a test releases it."""
 
     after: bool = False
     arrived: threading.Event = field(default_factory=threading.Event, hash=False)
@@ -89,7 +89,7 @@ class Hold(Fault):
 
 @dataclass(frozen=True)
 class Slow(Fault):
-    """The answer's body comes in pieces of `size` bytes, each after some seconds."""
+    """Send the response's body in parts of `size` bytes, each after some seconds."""
 
     seconds: float
     size: int = 1
@@ -97,69 +97,69 @@ class Slow(Fault):
 
 @dataclass(frozen=True)
 class Stall(Refusal):
-    """No answer for some seconds, then the end of the connection; nothing is forwarded."""
+    """Send no response for some seconds, then close the connection; forward nothing."""
 
     seconds: float = 60.0
 
 
 @dataclass(frozen=True)
 class StallBody(Fault):
-    """Half of the answer's body, then nothing for some seconds, then the rest."""
+    """Send half of the response's body, then nothing for some seconds, then the rest."""
 
     seconds: float = 60.0
 
 
 @dataclass(frozen=True)
 class StallUpload(Refusal):
-    """The request's body is not read for some seconds, then the connection ends."""
+    """Read none of the request's body for some seconds, then close the connection."""
 
     seconds: float = 60.0
 
 
 @dataclass(frozen=True)
 class CutRequest(Refusal):
-    """A connection reset in the middle of the request's body; nothing is forwarded."""
+    """Reset the connection in the middle of the request's body; forward nothing."""
 
 
 @dataclass(frozen=True)
 class CutAnswer(Fault):
-    """A connection reset in the middle of the answer's body."""
+    """Reset the connection in the middle of the response's body."""
 
 
 @dataclass(frozen=True)
 class LostAnswer(Fault):
-    """The request is applied, then the connection is reset before the answer."""
+    """Forward the request, then reset the connection before the response."""
 
 
 @dataclass(frozen=True)
 class AppliedThen(Fault):
-    """The request is applied, and answered with an error nevertheless."""
+    """Forward the request, but respond with an error."""
 
     status: int = 500
 
 
 @dataclass(frozen=True)
 class Skew(Fault):
-    """Shift of the answer's Date by this number of seconds, ahead or, if negative, behind."""
+    """Shift the response's Date by this number of seconds; negative values are in the past."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Rewrite(Fault):
-    """The answer's body is changed, its length with it."""
+    """Change the response's body and its length."""
 
     change: Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Record of a request, which a test may inspect afterwards.
+    """Record of a request, for checks by a test.
 
     Attributes:
         kind: GET, HEAD, LIST, PUT, PUT_NEW, PUT_OVER, DELETE or another method.
-        path: decoded, with its query.
-        status: of the store's answer; None if the request was not forwarded.
+        path: the decoded path with its query.
+        status: status of the store's response; None if the request was not forwarded.
     """
 
     kind: str
@@ -169,14 +169,15 @@ class Request:
     status: int | None
 
 
-Rule = Callable[[str, str, str], Fault | None]  # from method, kind and path, at each request
+# the rule's fault for a request's method, kind and path, or None
+Rule = Callable[[str, str, str], Fault | None]
 
 
 class FaultProxy(QuietServer):
     """Proxy that forwards to `target`.
 
     Attributes:
-        requests: number of requests by kind, failed ones included.
+        requests: number of requests by kind, including failed ones.
         log: all requests, in the order in which the store answered or the proxy failed them. A
             client that has its answer finds its request there.
         environment: variables for processes that use the store through the proxy.
@@ -202,10 +203,10 @@ class FaultProxy(QuietServer):
         probability: float = 1.0,
         seed: int = 0,
     ) -> None:
-        """Adds a rule for requests whose method and path (patterns) and kind match.
+        """Add a rule for requests whose method and path (patterns) and kind match.
 
-        Of these, those with a number in `on` fail, of which the next one is 1; or each with the
-        probability.
+        Matching requests are numbered from 1. Those with a number in `on` fail or, if it is None,
+        each with the given probability.
         """
         seen = 0
 
@@ -223,14 +224,15 @@ class FaultProxy(QuietServer):
             self._rules.append(rule)
 
     def heal(self) -> None:
-        """Forgets all rules."""
+        """Remove all rules."""
         with self._lock:
             self._rules.clear()
 
     def decide(self, method: str, kind: str, path: str) -> Fault | None:
         with self._lock:
             self.requests[kind] += 1
-            answers = [rule(method, kind, path) for rule in self._rules]  # all, since they count
+            # evaluate all rules, because each counts the requests
+            answers = [rule(method, kind, path) for rule in self._rules]
             return next((answer for answer in answers if answer is not None), None)
 
     def note(self, request: Request) -> None:
@@ -398,9 +400,9 @@ class _Handler(QuietHandler):
         self.end_headers()
 
     def _reset(self) -> None:
-        """Ends the connection by RST, which is no regular end of a body."""
+        """Reset the connection, which differs from a regular end of a body."""
         self.close_connection = True
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        # The socket's own close waits for its other users and would end it in good order.
+        # A socket's `close` waits for other references, and would end the connection without RST.
         socket.close(self.connection.detach())

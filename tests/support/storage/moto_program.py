@@ -1,4 +1,7 @@
-"""moto's server as a program, one write at a time: else two conditional writes may both win."""
+"""Program that runs moto's server with one write at a time.
+
+Otherwise two concurrent conditional writes might both succeed.
+"""
 
 import io
 import sys
@@ -15,7 +18,7 @@ _answer = DomainDispatcherApplication.__call__
 def _answer_alone(self: Any, environ: dict[str, Any], start_response: Any) -> Any:
     if environ["REQUEST_METHOD"] != "PUT":
         return _answer(self, environ, start_response)
-    # The body is read before, so that no slow client holds up the others.
+    # Read the body before taking the lock, so that a slow client does not block other clients.
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     with _lock:

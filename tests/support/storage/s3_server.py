@@ -28,7 +28,7 @@ KEY_ID, SECRET_KEY = "AKIAMOTOCANARY000001", "m0t0-CANARY-secret-0123456789abcde
 # Tests with SeaweedFS are part of `make lab`.
 USES_SEAWEEDFS = os.environ.get("TRANSLOOM_TEST_S3") == "seaweedfs"
 only_moto = pytest.mark.skipif(USES_SEAWEEDFS, reason="the test depends on how moto answers")
-LISTED_AT_ONCE = 10  # objects by moto, which it lists in pages as S3 does
+LISTED_AT_ONCE = 10  # objects per page of a list; moto then lists in several pages, as S3 does
 
 
 def environment_of(url: str) -> dict[str, str]:
@@ -45,7 +45,7 @@ def environment_of(url: str) -> dict[str, str]:
 
 
 class S3Server:
-    """A server with one process, which `with` ends.
+    """A server with one process, which ends with the context.
 
     Attributes:
         url: its address, http://127.0.0.1:PORT.
@@ -53,7 +53,8 @@ class S3Server:
     """
 
     def __init__(self, *command: str, ready: str) -> None:
-        """ready: a pattern in the server's output, whose group 1 is its address or port."""
+        """ready: a pattern that matches the server's output when it is ready; group 1 is its
+        address or port."""
         environment = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": str(LISTED_AT_ONCE)}
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -67,7 +68,7 @@ class S3Server:
         else:
             self._process.wait()
             raise AssertionError(f"{command} has ended: {''.join(lines)}")
-        # An unread log would fill the pipe.
+        # If no process reads the log, the pipe fills and the server blocks.
         self._log = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=subprocess.DEVNULL)
         self._process.stdout.close()
         address = found[1].rstrip("/")
@@ -83,7 +84,7 @@ class S3Server:
 
     @classmethod
     def seaweedfs(cls, folder: Path) -> Self:
-        """Keeps the objects in `folder`."""
+        """Server that keeps its objects in `folder`."""
         key = {"accessKey": KEY_ID, "secretKey": SECRET_KEY}
         owner = {"name": "owner", "credentials": [key], "actions": ["Admin"]}
         config = folder / "s3.json"
@@ -102,7 +103,7 @@ class S3Server:
 
     @classmethod
     def rclone(cls, folder: Path) -> Self:
-        """Keeps the buckets as folders in `folder`."""
+        """Server that keeps its buckets as folders in `folder`."""
         rclone = str(Path(sys.executable).with_name("rclone"))
         return cls(
             *(rclone, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"),
@@ -111,7 +112,7 @@ class S3Server:
         )
 
     def bucket(self, name: str) -> str:
-        """Makes a new bucket, whose name begins so, and returns its URL."""
+        """Create a bucket whose name has this beginning, and return its URL."""
         bucket = f"{name}-{next(self._numbers)}"
         client = boto3.client(
             "s3",
@@ -124,7 +125,7 @@ class S3Server:
         return f"s3://{bucket}"
 
     def client(self, bucket_url: str) -> obstore.store.S3Store:
-        """A second client, for files that tests put there and look for."""
+        """Return a second client, with which tests add and inspect objects."""
         return obstore.store.S3Store(
             bucket_url.removeprefix("s3://"),
             endpoint=self.url,

@@ -1,7 +1,7 @@
-"""Run the commands of a tutorial in one shell, one after another, as a reader pastes them.
+"""Run the commands of a tutorial in one shell, one after another, like a reader who pastes them.
 
-The shell has an empty home directory and a separate user name. All processes that the commands
-start inherit a variable, `MARK`, by which they are found and ended.
+The shell has an empty home directory and a separate user name. All processes of the commands
+inherit a variable, `MARK`, by which they are found and ended.
 """
 
 import json
@@ -23,8 +23,8 @@ from support.pages import Step
 
 MARK = "TRANSLOOM_TUTORIAL"
 BIN = Path(sys.executable).parent
-# A block runs in the shell itself, so that its variables, functions and background processes last.
-# The first block that fails ends the shell.
+# A block runs in the shell itself, so that its variables, functions and background processes
+# remain. The first block that fails ends the shell.
 LOOP = """
 for _block in "$TUTORIAL_BLOCKS"/*.sh; do
     export TUTORIAL_TEXTS="${_block%.sh}.texts"
@@ -37,7 +37,7 @@ done
 
 
 class Ran(NamedTuple):
-    """A command, its exit code, its output, and the seconds that it took."""
+    """Command with its exit code, its output, and its duration in seconds."""
 
     step: Step
     code: int
@@ -46,7 +46,7 @@ class Ran(NamedTuple):
 
 
 class TutorialShell:
-    """A home directory for the commands of a page; `processes` are those that they started.
+    """Shell with a home directory; `processes` returns the processes that its commands started.
 
     Attributes:
         home: the reader's home directory.
@@ -54,11 +54,11 @@ class TutorialShell:
     """
 
     def __init__(self, home: Path, more: Mapping[str, str] = {}) -> None:
-        """more: further variables of the shell."""
+        """more: additional variables of the shell."""
         self.home = home
         self._mark = secrets.token_hex(8)
         user = f"t{self._mark[:8]}"
-        self._ray_folder = Path("/tmp") / f"tl-{user}"  # of the pages
+        self._ray_folder = Path("/tmp") / f"tl-{user}"  # the folder of Ray that the tutorials use
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -75,9 +75,9 @@ class TutorialShell:
         }
 
     def run(self, steps: Sequence[Step], texts: Sequence[Sequence[str]]) -> list[Ran]:
-        """Run the commands up to the first that fails, and return what they did.
+        """Run the commands up to the first that fails, and return their results.
 
-        texts: what the output of each command will contain; a display is left when it has that.
+        texts: texts that the output of each command must contain; a display ends when it has them.
         """
         folder = self.home / ".blocks"
         folder.mkdir()
@@ -109,7 +109,7 @@ class TutorialShell:
         return marked(MARK, self._mark)
 
     def clean(self) -> None:
-        """Kill all that the commands started, and remove Ray's folder."""
+        """Kill all processes that the commands started, and remove Ray's folder."""
         while left := self.processes():
             for process in left:
                 process.kill()
@@ -119,7 +119,7 @@ class TutorialShell:
 
 @contextmanager
 def tutorial_shell(home: Path, more: Mapping[str, str] = {}) -> Iterator[TutorialShell]:
-    """A shell whose processes end with the context."""
+    """Yield a shell whose processes end with the context."""
     shell = TutorialShell(home, more)
     try:
         yield shell

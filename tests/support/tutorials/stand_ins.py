@@ -1,7 +1,7 @@
-"""Programs that replace commands of a tutorial which would reach beyond the test, or take long.
+"""Programs that replace commands of a tutorial that have effects outside the test, or take long.
 
-`ray start` uses free ports, `ray stop` and `pgrep` know only the processes of the tutorial, and
-`transloom watch`, which a reader ends by Ctrl-C, is ended when the run has made some steps.
+`ray start` uses free ports, `ray stop` and `pgrep` see only the processes of the tutorial, and
+`transloom watch`, which a reader ends by Ctrl-C, ends when the run has made some steps.
 
     ray start OPTION...                     ray stop
     pgrep [-a] [-o] -f PATTERN              transloom watch JOB
@@ -27,14 +27,14 @@ from support.ports import free_port
 from support.tutorials.shell import BIN, MARK
 
 RAY_JOBS = "RAY_API_SERVER_ADDRESS"
-STEPS = 30  # that a run makes while it is watched
+STEPS = 30  # steps that a run makes while it is watched
 SCREEN = struct.pack("HHHH", 50, 80, 0, 0)
 CTRL_C = b"\x03"
 STAND_IN = """#!/bin/bash
 exec {python} {file} {name} "$@"
 """
-# Replaced by the command itself, so that the process has its number. A run of one rank needs no Ray
-# and then starts in half the time.
+# Replace this process by the command, so that it keeps the process id. Without Ray, a run of one
+# rank starts in half the time.
 TRANSLOOM = """#!/bin/bash
 case "$*" in
 watch*) exec {python} {file} {name} "$@" ;;
@@ -78,7 +78,7 @@ def ray_start(options: list[str]) -> int:
     token = (Path.home() / ".ray" / "auth_token").read_text()
     RayHead(
         folder.parent,
-        cpus=4,  # as many as the commands need, whatever the machine has
+        cpus=4,  # as many as the commands need, even on a machine with fewer
         environment={"RAY_AUTH_TOKEN": token},
         options=options,
         dashboard_port=int(os.environ[RAY_JOBS].rpartition(":")[2]),
@@ -88,7 +88,7 @@ def ray_start(options: list[str]) -> int:
 
 
 def ray_stop() -> int:
-    """Kill all processes of the tutorial but this one, its shell and their parents."""
+    """Kill all processes of the tutorial except this one, its shell and their parents."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = [process for process in marked(MARK, os.environ[MARK]) if process.pid not in own]
     for process in found:
@@ -116,7 +116,7 @@ def pgrep(arguments: list[str]) -> int:
 def watch(job: str) -> int:
     """Show a job in a terminal, press Ctrl-C after some steps, and return the exit code.
 
-    Before that, the display must have had the texts of the file TUTORIAL_TEXTS.
+    The display must have shown the texts of the file TUTORIAL_TEXTS before.
     """
     texts = json.loads(Path(os.environ["TUTORIAL_TEXTS"]).read_text(encoding="utf-8"))
     last = last_step()
@@ -140,7 +140,7 @@ def watch(job: str) -> int:
 
 
 def last_step() -> int:
-    """Return the last recorded step of the tutorial's one run; 0 if there is none."""
+    """Return the last recorded step of the tutorial's only run; 0 if there is none."""
     recorded = b"".join(file.read_bytes() for file in Path("runs").glob("*/metrics.jsonl"))
     found = re.findall(rb'"step": (\d+),', recorded)
     return int(found[-1]) if found else 0

@@ -33,7 +33,7 @@ from transloom.inference.ctranslate2.library import library
 CARD = "export.json"
 HASH_CHARACTERS = 16
 UNFINISHED = ".unfinished"
-UNFINISHED_MAX_AGE_SECONDS = 24 * 3600  # killed processes left unfinished folders older than this
+UNFINISHED_MAX_AGE_SECONDS = 24 * 3600  # older unfinished folders are those of killed processes
 
 # Error numbers which mean that the run folder is not writable, while the run itself is intact.
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}

@@ -77,7 +77,7 @@ class TranslatorOrigin:
 
 @ray.remote(max_restarts=-1, max_task_retries=MAX_CHUNK_FAILURES)
 class LineTranslator:
-    """Actor that translates chunks of lines; Ray starts a dead one again, and repeats its calls."""
+    """Actor that translates chunks of lines; Ray restarts a dead actor and repeats its calls."""
 
     def __init__(self, origin: TranslatorOrigin, wanted: LineOptions) -> None:
         read_environment()
@@ -91,7 +91,7 @@ class LineTranslator:
 
     def translate(self, lines: list[str]) -> list[str]:
         """Return the output lines for these input lines."""
-        if self._translator is None:  # after a death
+        if self._translator is None:  # Ray has restarted the actor
             self.open()
         assert self._translator is not None
         return lines_of_batch(self._translator, lines, None, self._wanted)
@@ -196,7 +196,7 @@ def _result_of(answer: Any, chunk: int | None) -> list[str]:
         if isinstance(error.cause, (RunError, DataError, ModelError)):
             raise error.cause from error
         raise ClusterError(f"An actor could not translate: {error}") from error
-    except RayError as error:  # it died repeatedly, or memory ran out
+    except RayError as error:  # the actor died repeatedly, or memory ran out
         what = "while loading the weights" if chunk is None else f"at chunk {chunk}"
         raise ClusterError(
             f"An actor died {MAX_CHUNK_FAILURES + 1} times {what}, most likely for lack of "

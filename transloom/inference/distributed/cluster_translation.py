@@ -86,7 +86,7 @@ def translate_on_cluster(
         if chunks:
             with ray_session(address, EmbeddedRay(cpus=resources.cpus)):
                 results = translate_chunks(origin, wanted, resources, chunks, given.chunk, warn)
-                with closing(results):  # the actors end before the session, after an error, too
+                with closing(results):  # end the actors before the session, even on an error
                     _keep_results(work, given, results, chunks, console)
         work.finish()
 

@@ -9,7 +9,7 @@
                                                               └ checkpoint_reloader.py
     serve.py starts these components, and stops them on SIGINT or SIGTERM.
 
-The server is one process, and each replica another one. The server checks the size of a request
-before it processes the request, and forms batches from the sentences of all requests. If a replica
-dies or hangs, another one translates its batch, and the client does not notice.
+The server and each replica are separate processes. The server checks the size of a request before
+it processes the request, and forms batches from the sentences of all requests. If a replica dies or
+hangs, another replica translates its batch, and the client does not notice.
 """

@@ -21,7 +21,7 @@ MAX_LOSSES_IN_SHARED_BATCH = 1
 
 
 class RequestedSearch(NamedTuple):
-    """Search options of a sentence; all sentences of a batch have the same.
+    """Search options of a sentence; all sentences of a batch have equal options.
 
     Attributes:
         prefixed: True if the request has prefixes.

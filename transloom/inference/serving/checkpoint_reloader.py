@@ -142,7 +142,7 @@ class CheckpointReloader:
                 found = self._load(checkpoint_name(path))
                 break
             except REASONS as error:
-                if path.exists():  # otherwise retention has just removed it
+                if path.exists():  # if not, retention has just removed the checkpoint
                     self._refused[path] = signature, str(error)
                     damaged.append(str(error))
         self.damaged = damaged

@@ -41,11 +41,11 @@ MAX_LOSSES = 4
 STATUS_OF_PROBLEM: dict[ProblemKind, int] = {"prefix": 400, "too_long": 413, "failed": 500}
 # Pauses between the loss of a replica and the start of the next one.
 PAUSE_SECONDS = 0.2
-PAUSE_SECONDS_AFTER_START = 10.0  # if the replica was lost before it was ready
+PAUSE_SECONDS_AFTER_START = 10.0  # after a replica that was lost before it was ready
 
 logger = logger_of(__name__)
 
-# Function that starts a replica, which ends with the context.
+# Function that returns a context; the replica starts when the context begins, and ends with it.
 StartReplica = Callable[[], AbstractAsyncContextManager[Replica]]
 
 
@@ -212,7 +212,7 @@ class Dispatcher:
         )
         try:
             report = await replica.translate(batch)
-        except BaseException:  # the replica is lost, which may cancel this task
+        except BaseException:  # also CancelledError, because a lost replica may cancel this task
             self._repeat(sentences)
             raise
         assert report.status is not None

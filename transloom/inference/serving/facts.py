@@ -42,7 +42,7 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
 
     Raises:
         RunMismatchError: the folder has no run, or its run was not trained for translation.
-        CheckpointError: the run has no intact checkpoint, or not the one that was named.
+        CheckpointError: the run has no intact checkpoint, or lacks the one in the settings.
     """
     folder = RunFolder(settings.run)
     folder.card()

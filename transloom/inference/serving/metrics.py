@@ -43,7 +43,7 @@ class ServingMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._of_a_run: list[Counter | Histogram] = []  # those with the label `run` alone
+        self._of_a_run: list[Counter | Histogram] = []  # metrics whose only label is `run`
         self._gauges = {
             name: Gauge(f"transloom_serve_{name}", meaning, ["run"], registry=self._registry)
             for name, (meaning, _) in GAUGES.items()

@@ -96,7 +96,7 @@ class Replica:
         """Receive the next report.
 
         Raises:
-            ReplicaLostError: the process ends, has no checkpoint, or does not report in this time.
+            ReplicaLostError: the process ended, has no checkpoint, or sent no report in time.
         """
         assert self._process.stdout is not None
         try:
@@ -161,7 +161,7 @@ async def running_replica(settings: ReplicaSettings) -> AsyncIterator[Replica]:
 
 def run_process() -> None:
     """Run this process as a replica; see `replica_process`."""
-    limit_openmp_spin()  # before torch is imported, which the server does not need
+    limit_openmp_spin()  # must be called before `replica_process` imports torch
     with without_garbage_collection():
         from transloom.inference.serving.replica_process import translate_input
     translate_input()

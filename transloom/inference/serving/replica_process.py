@@ -35,8 +35,8 @@ logger = logger_of(__name__)
 
 def translate_input() -> None:
     """Translate the batches on standard input; end this process when the input ends."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server answers its requests first
-    output, sys.stdout = sys.stdout.buffer, sys.stderr  # a library's prints are no reports
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server answers its requests before it ends
+    output, sys.stdout = sys.stdout.buffer, sys.stderr  # keeps prints of libraries out of reports
     lock = threading.Lock()
 
     def write(report: ReplicaReport) -> None:
@@ -84,7 +84,7 @@ def translate_input() -> None:
 def _read(batches: "SimpleQueue[bytes]") -> None:
     for line in sys.stdin.buffer:
         batches.put(line)
-    os._exit(1)  # the server has ended: so does this process, even in the middle of a batch
+    os._exit(1)  # the server has ended, so end this process, even in the middle of a batch
 
 
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:

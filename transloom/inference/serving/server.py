@@ -284,7 +284,7 @@ async def _serve(
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             return
-        start.result()  # raises the error of a start
+        start.result()  # raises the error if a replica has not started
         async with http_server(
             server.app, listening, shutdown_seconds=STOP_SECONDS, handler_cancellation=True
         ):

@@ -11,7 +11,7 @@ from run_store.record.facts import BY_NAME
 from run_store.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
 # Compared fields in causal order: the data, the results computed from the data, the update.
-# Messages name some by their group, and the others by their title.
+# Messages name a field by its group, if it is listed here, or else by its title.
 _GROUPS = {
     **dict.fromkeys(("data_digest", "target_tokens"), "data"),
     **dict.fromkeys(("loss", "nll", "other_sums"), "loss"),

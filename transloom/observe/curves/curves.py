@@ -101,7 +101,7 @@ def _stored(
     """Yield the points and the other lines of each block; a few blocks are read step by step."""
     ends = [block.header.lines.last_step for block in curves.blocks]
     shown = [before < last and first <= end for before, end in zip([0, *ends], ends, strict=False)]
-    # If the blocks have too few points, their single steps are read.
+    # If the blocks have too few points, read their individual steps.
     are_few = 0 < 2 * sum(shown) * BLOCK_STEPS < points * POINT_STEPS
     with open_regular(curves.path) if are_few else nullcontext() as file:
         for block, is_shown in zip(curves.blocks, shown, strict=True):
@@ -135,7 +135,7 @@ def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
             curves = CurveFile(path, run.metrics)
             if _is_behind(curves, run):
                 with path.open("ab") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)  # other readers wait
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # only one reader extends the copy at a time
                     CurveFile(path, run.metrics).extend()
                 curves = CurveFile(path, run.metrics)
         except (OSError, RunError) as error:

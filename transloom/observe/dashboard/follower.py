@@ -37,7 +37,8 @@ class Tail:
     Attributes:
         step_seconds: duration of the last step that was read.
         due: time of the next read, in seconds of the monotonic clock.
-        begins_at_end: whether it began at the end of the record, for lack of a page's position.
+        begins_at_end: whether reading began at the end of the record, because no page had sent a
+            position.
     """
 
     def __init__(self, record: Path, position: int | None = None) -> None:
@@ -87,9 +88,9 @@ class Follower:
     def expect(self, run: str, record: Path, position: int) -> None:
         """Follow a run from the byte position up to which a page has received its curves.
 
-        A run that is already followed from such a position for subscribed pages keeps it. A run
-        that was followed from its end is read again from the page's position: lines may have been
-        appended before that end was read.
+        If the run is already followed from the position of another subscribed page, it continues
+        from there. If it was followed from the end of the record, it is read again from this
+        page's position: lines may have been appended before that end was read.
         """
         tail = self._tails.get(run)
         if tail is None or tail.begins_at_end or not len(self._subscribers):

@@ -27,7 +27,7 @@ from transloom.observe.dashboard.api_models import (
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 MAX_KEPT_INSPECTIONS = 4
 MESSAGE_CHARACTERS = 2_000
-GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+GRACE_SECONDS = 5.0  # time between SIGTERM and SIGKILL
 _BLOCK_BYTES = 2**16
 
 
@@ -152,7 +152,7 @@ class InspectionManager:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *arguments,
-            stdin=asyncio.subprocess.PIPE,  # closing it ends the process
+            stdin=asyncio.subprocess.PIPE,  # the process ends when this pipe is closed
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,

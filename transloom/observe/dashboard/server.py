@@ -80,7 +80,7 @@ class Dashboard:
     async def _parts(self, app: web.Application) -> AsyncIterator[None]:
         """Create the components that need an event loop, and close them when the server ends."""
         executor = ThreadPoolExecutor(THREADS, "dashboard")
-        asyncio.get_running_loop().set_default_executor(executor)  # of `asyncio.to_thread`
+        asyncio.get_running_loop().set_default_executor(executor)  # used by `asyncio.to_thread`
         self._follower = Follower(self._table, self._subscribers)
         publish = partial(self._subscribers.publish, "looks")
         self._looks = InspectionManager(publish, self._look_command)

@@ -20,7 +20,7 @@ class RunsTable:
         self._folder = folder
         self._rows = FollowedRuns(row_of, _trains)
         self._problems: list[str] = []
-        self._changed: dict[str, RunRow] = {}  # since `refresh` returned them last
+        self._changed: dict[str, RunRow] = {}  # rows changed since the last call of `refresh`
         self._looking = threading.Lock()
         self.paths: dict[str, Path] = {}
 

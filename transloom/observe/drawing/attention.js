@@ -1,4 +1,4 @@
-// All heads of an attention together: a small map of each, and arcs from rows to what they look at.
+// All heads of an attention together: a small map of each, and arcs from rows to the attended pieces.
 
 import { element, svgMaker } from "./elements.js";
 import { savableMatrices } from "./saving.js";
@@ -7,8 +7,8 @@ import { visible } from "./text.js";
 const FAINT = 0.02; // of the full colour: what is less is not drawn
 const HUES = 137; // degrees from one head's colour to the next one's: no two are near each other
 
-// A small map for each head of an attention, as buttons: `choose` is called with nothing. `labels`
-// are those of rows and columns.
+// A small map for each head of an attention, as buttons; `choose` selects a head. `labels` are those of
+// rows and columns.
 export function smallMaps({ name }, { shape, data }, labels, full, choose) {
   const [heads, length, keys] = shape;
   const size = Math.max(2, Math.min(8, Math.floor(110 / Math.max(length, keys))));
@@ -40,8 +40,8 @@ export function smallMaps({ name }, { shape, data }, labels, full, choose) {
   return figure;
 }
 
-// Fills an SVG element: rows at the left, what they look at at the right, an arc for each weight,
-// of a head's own colour, the fainter the smaller.
+// Fills an SVG element: rows at the left, attended pieces at the right, and an arc for each weight in
+// the colour of its head; smaller weights have fainter arcs.
 export function drawArcs(svg, { shape, data }, rows, columns) {
   const [heads, length, keys] = shape;
   const [step, left, right] = [24, 120, 240];
@@ -82,7 +82,7 @@ function colourOfHead(h) {
   return `hsl(${(210 + h * HUES) % 360} 70% 50%)`;
 }
 
-// Which colour is which head's.
+// The legend of the heads' colours.
 export function legendOf(heads) {
   return Array.from({ length: heads }, (_, h) => {
     const swatch = element("i", { "aria-hidden": "true" });

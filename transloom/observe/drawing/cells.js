@@ -1,5 +1,5 @@
-// The number of a cell: under the pointer, and for the keyboard and screen readers, to whom each
-// map is a grid. Its rows are made when they are visited: of thousands, one is needed at a time.
+// Shows the number of a cell: under the pointer, and for the keyboard and screen readers, for which
+// each map is a grid. Rows are created when they are visited, because maps may have thousands.
 
 import { element } from "./elements.js";
 import { formatNumber } from "./numbers.js";
@@ -40,7 +40,7 @@ function pointed(event) {
   if (at) tell(at.figure.map, at.row, at.column, event.clientX, event.clientY);
 }
 
-// Tells a page that knows where numbers come from which one was chosen: a row's numbers and a column.
+// Tells a page with origins of numbers which number was chosen: the row's numbers, and the column.
 function choose({ figure, row, column }) {
   const line = figure.map.lines?.[row]; // a map of the time-lapse has none
   if (!line) return;
@@ -49,7 +49,7 @@ function choose({ figure, row, column }) {
   figure.dispatchEvent(new CustomEvent("numberchosen", { bubbles: true, detail: { line, column } }));
 }
 
-// Puts the frame of a map around a cell, from which the arrow keys go on.
+// Puts the frame of a map around a cell, from which the arrow keys then move.
 function frameOf(figure, row, column) {
   const { left, top, cell } = figure.layout;
   const frame = figure.querySelector(".frame");
@@ -62,7 +62,7 @@ function frameOf(figure, row, column) {
   return frame;
 }
 
-// Puts the visited cell where assistive technology finds it, and a frame around it.
+// Adds the visited cell to the grid for assistive technology, and puts a frame around it.
 function visit(grid, row, column) {
   const figure = grid.closest("figure");
   const map = figure.map;
@@ -78,7 +78,7 @@ function visit(grid, row, column) {
   tell(map, row, column, box.right - 10, box.top);
 }
 
-// The grid of a map that is laid out, if an element is one: the document listens for all, as maps come and go.
+// The grid of an element if it is a map with a layout. The document listens for all maps, because maps change.
 function gridOfMap(target) {
   return target.closest?.("figure.map")?.layout && target.closest(".grid");
 }
@@ -114,7 +114,7 @@ document.addEventListener("focusout", ({ target, relatedTarget }) => {
   const grid = gridOfMap(target);
   if (!grid) return;
   tip.hidden = true;
-  // Where a number comes from is in its figure.
+  // The origin of a number is shown within the figure of its map.
   grid.querySelector(".frame").hidden = !grid.parentElement.contains(relatedTarget);
 });
 document.addEventListener("pointermove", pointed);

@@ -11,7 +11,7 @@ function csvCell(value) {
   return /[",\r\n]|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
 }
 
-// The shortest text that is this number, of float32 numbers among such numbers.
+// The shortest text of a number; for a float32 number, the shortest one that identifies it as float32.
 function numberText(value) {
   if (!Number.isFinite(value)) return String(value).replace("Infinity", "inf"); // as float() reads it
   if (Math.fround(value) !== value) return String(value);
@@ -22,7 +22,7 @@ function numberText(value) {
   return String(Number(value.toPrecision(9)));
 }
 
-// Matrices of the same columns below each other; of several, a first column has their titles.
+// Matrices with the same columns, one below the other; several have a first column with their titles.
 export function tableOfPanels(panels) {
   const several = panels.length > 1;
   const [{ columns, values }] = panels;

@@ -11,8 +11,8 @@ const SMALL_FONT = FONT.replace("13px", "11px");
 const LONGEST_LABEL = 150;
 const NARROWEST_WITH_NUMBER = 30; // in pixels: digits of narrower cells would run into each other
 const NARROWEST = 3; // of a column of a vector: wider maps scroll
-const DEEPEST = 0.5; // how much of a colour a ground of text takes: it keeps a contrast of 4.5
-const INKS = [[0, 0, 0], [255, 255, 255]]; // one of them has a contrast of 4.58 on any ground
+const DEEPEST = 0.5; // share of the colour in a background of text, with which the contrast stays at least 4.5
+const INKS = [[0, 0, 0], [255, 255, 255]]; // one of both has a contrast of at least 4.58 on any background
 
 // A matrix by colours, which `paint` paints and cells.js reads out: `values` are rows of numbers
 // with −∞ at masked places, `columns` labels or null for dimensions, `shape` that of the whole matrix.
@@ -70,14 +70,14 @@ export function greatestIn(lines) {
     (Number.isFinite(value) ? Math.max(greatest, Math.abs(value)) : greatest), most), 1e-9);
 }
 
-// Give an element with a number the number's colour; `greatest` has the full one.
+// Give an element with a number the number's colour; the number `greatest` has the full colour.
 export function shade(cell, value, greatest) {
   const share = (DEEPEST * Math.min(1, Math.abs(value) / greatest)).toFixed(3);
   cell.style.background = `rgb(var(--${value < 0 ? "negative" : "positive"}) / ${share})`;
   return cell;
 }
 
-// The number that has the full colour, and what is said of it. Shares go from 0 to 1.
+// The number with the full colour, and a text about it. Shares range from 0 to 1.
 export function scaleOf(figure) {
   if (figure.dataset.colours !== "signed") return { full: 1, said: "colours: 0 to 1" };
   const own = document.documentElement.dataset.scale !== "shared";
@@ -97,14 +97,14 @@ function shortened(context, text, longest) {
   return characters.join("") + "…";
 }
 
-// The width of the page's text, in CSS pixels, which a map may take; what is folded has none yet.
+// The width of the page's text in CSS pixels, which limits a map; folded text has no width yet.
 function roomOfPage() {
   const main = document.querySelector("main");
   const { paddingLeft, paddingRight } = getComputedStyle(main);
   return Math.floor(main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight));
 }
 
-// Where everything stands, in CSS pixels.
+// The layout of a map: all positions, in CSS pixels.
 export function layoutOf(context, figure, page) {
   const { values, rows, columns } = figure.map;
   const signed = figure.dataset.colours === "signed";
@@ -123,7 +123,7 @@ export function layoutOf(context, figure, page) {
   const cell = columns
     ? { width: square, height: Math.min(Math.max(square, 15), 30) }
     : { width: Math.max(NARROWEST, Math.min(7, fitting)), height: 20 };
-  // Slanted labels need 13 pixels each: of narrower columns only some have one.
+  // Slanted labels need 13 pixels each: if columns are narrower, only some have a label.
   const every = Math.ceil(13 / cell.width);
   const top = columns ? Math.max(0, ...reaches) + 14 : 2;
   const over = Math.max(0, ...reaches.map((reach, column) => column % every ? 0
@@ -223,7 +223,7 @@ function lay(figure, room) {
   figure.querySelector(".scale").textContent = scaleOf(figure).said;
 }
 
-// Paint the maps in an element, each when it comes into view. What is folded has no layout until then.
+// Paint the maps in an element, each when it comes into view. Folded maps have no layout until then.
 export function paintAll(within) {
   const room = roomOfPage();
   within.querySelectorAll("figure.map").forEach((figure) => {

@@ -1,8 +1,8 @@
-// Drawing of what is on the screen, in slices, between which the page answers keys, clicks and the scroll
-// bar. What is elsewhere waits until it comes near the screen.
+// Draws the elements on the screen in slices, between which the page answers keys, clicks and the scroll
+// bar. Other elements are drawn when they come near the screen.
 
 export const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
-const NEAR = "200px"; // so that what is scrolled to is there
+const NEAR = "200px"; // so that elements are drawn before a reader scrolls to them
 
 const waiting = new WeakMap(); // what draws each element
 const queue = [];
@@ -34,10 +34,10 @@ async function run() {
   }
 }
 
-// Resolves once all that is on the screen has been drawn.
+// Resolves when all elements on the screen have been drawn.
 export async function whenStill() {
   do {
-    await nextFrame(); // of what was changed, the observer reports after the next frame
+    await nextFrame(); // the observer reports changed elements after the next frame
     await nextFrame();
     await running;
   } while (queue.length);

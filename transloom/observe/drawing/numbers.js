@@ -6,7 +6,7 @@ export function formatNumber(value, decimals = 2) {
   return value.toFixed(decimals).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
 }
 
-// A number as a cell has room for it: without the zero before the point, and a dot if it rounds to 0.
+// A short number for a cell: without the zero before the point, and as a dot if it rounds to 0.
 export const shortNumber = (value, digits) => (Math.abs(value) < 0.5 * 10 ** -digits ? "·"
   : formatNumber(value, digits).replace(/^(−?)0\./, "$1."));
 
@@ -16,7 +16,7 @@ export function formatPrecise(value) {
   return value.toExponential(2).replaceAll("-", "−");
 }
 
-// The same with its sign.
+// A number in full with its sign.
 export function formatSigned(value) {
   return `${value < 0 ? "−" : "+"}${formatPrecise(Math.abs(value))}`;
 }

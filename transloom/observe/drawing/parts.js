@@ -52,7 +52,7 @@ export function stepsTable(titles, rows, caption = null, kind = "steps", caption
     element("tbody", {}, rows));
 }
 
-// A row of it: a label such as the number of a step, and cells.
+// A row of a table: a label such as the number of a step, and cells.
 export const labelled = (label, cells, kind = null) =>
   element("tr", { class: kind }, element("th", { scope: "row", dir: "auto" }, label), cells);
 
@@ -68,7 +68,7 @@ export const candidatesCell = (candidates, chosen = null) => cell(candidates.map
   return shown;
 }));
 
-// The most probable piece of a layer, and `other` if that is not the one that follows.
+// The most probable piece of a layer, and `other` if a different piece follows.
 export function lensCell(piece, probability, other) {
   return element("td", { class: other === null ? "agrees" : null }, pieceText(piece),
     ` ${formatPercent(probability)}`, other === null ? null : element("small", {}, other));
@@ -94,7 +94,7 @@ export function bars(candidates, chosen) {
     element("tbody", {}, candidates.map(line))), { candidates });
 }
 
-// What the pieces have that are no candidates.
+// The total probability of the pieces that are not candidates.
 export function shareOfOthers({ vocabulary_size }, candidates) {
   const sum = candidates.reduce((total, { probability }) => total + probability, 0);
   return `The other ${formatCount(vocabulary_size - candidates.length)} pieces share ` +

@@ -4,7 +4,7 @@ import { element } from "./elements.js";
 
 const PAUSE_MS = 1000;
 
-// Whether a reader wants nothing on the page to move by itself: what plays is then shown side by side.
+// Whether a reader wants no animation; stages are then shown side by side.
 export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 // {root, length, go, here}. `noun` is what a stage is called; `show(stage)` draws one and returns its name.

@@ -3,7 +3,7 @@
 //
 //   savable(holder, {title, table, svg})       title() ─▶ text, table() ─▶ rows, svg() ─▶ text
 //
-// What is saved is worked out when it is asked for.
+// The content is computed when a reader saves it.
 
 import { csvOf, tableOfPanels } from "./csv.js";
 import { element } from "./elements.js";
@@ -18,7 +18,7 @@ const COPIED = {
 const MARGIN = 14; // around an element of the page
 const LARGEST_CANVAS = 16384; // pixels of a side, in any browser of today
 
-// Puts the button at the end of `holder`; a second time nothing is done.
+// Puts the button at the end of `holder`, unless it already has one.
 export function savable(holder, { title, table, svg }) {
   if (holder.querySelector(":scope > .save")) return;
   const kinds = {
@@ -65,7 +65,7 @@ function savableBlueprint(holder) {
   });
 }
 
-// All figures of a section that are not yet, each when it comes into view.
+// Makes figures of a section savable that have no button yet, each when it comes into view.
 export function makeSavable(section) {
   const kinds = { "figure.map": savableHeatMap, "table.bars": savableBars, "[data-boxes]": savableBlueprint };
   Object.entries(kinds).forEach(([kind, make]) => section.querySelectorAll(kind).forEach((figure) => {
@@ -74,7 +74,7 @@ export function makeSavable(section) {
   }));
 }
 
-// An SVG of the page as a file of its own: what the page's style gives it becomes attributes.
+// An SVG of the page as a separate file, with the properties from the page's style as attributes.
 export function standalone(svg) {
   const copy = svg.cloneNode(true);
   const [from, to] = [svg, copy].map((root) => [...root.querySelectorAll("*")]);
@@ -120,7 +120,7 @@ function fileName(title) {
   return title.replace(/[^\p{L}\p{M}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 100) || "figure";
 }
 
-// An element of the page as it is drawn now, with what is scrolled away: grounds, borders, lines of text, maps.
+// An element as it is drawn now, including hidden scrolled parts: backgrounds, borders, lines of text, maps.
 export function svgOfElement(root) {
   const drawn = [root, ...root.querySelectorAll("*")].filter((one) =>
     one.checkVisibility({ visibilityProperty: true }) && !one.closest(".save, .controls, .visited, .origin"));
@@ -148,7 +148,7 @@ function shapeOf(one, frame) {
     ...painted("stroke", paintOf(borderTopColor)), "stroke-width": border });
 }
 
-// A text node, of which each line is a text.
+// A text node; each of its lines becomes a text element.
 function linesOf(node, frame) {
   const { color, fontSize, fontWeight, direction } = getComputedStyle(node.parentElement);
   const range = document.createRange();

@@ -1,4 +1,4 @@
-// SVG files that stand alone: their colours are in them, as #rrggbb, and they ask for no other file.
+// Self-contained SVG files: they include their colours as #rrggbb, and refer to no other file.
 
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 const FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
@@ -12,7 +12,7 @@ export function svgFile({ width, height }, palette, inside) {
     `<rect width="${wide}" height="${high}" fill="${hex(palette.page)}"/>${inside}</svg>\n`;
 }
 
-// As much of a canvas' context as a map is painted with; `shapes` are what was painted.
+// The part of a canvas context that painting a map needs; `shapes` has the painted shapes.
 export class SvgContext {
   shapes = [];
   #transform = "";
@@ -70,7 +70,7 @@ function written(attributes) {
     .map(([name, value]) => ` ${name}="${value}"`).join("");
 }
 
-// A text between tags; what XML has no character for is left out.
+// A text between tags, without the characters that XML does not allow.
 function markupOf(text) {
   return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "")
     .replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");

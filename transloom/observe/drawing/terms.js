@@ -1,8 +1,8 @@
-// The numbers that add up to another one, as a table: those with the largest shares, those that are
-// marked, and how much the others add up to.
+// A table of the terms of a sum: those with the largest shares, those that are marked, and the sum of
+// the others.
 //
-// A term is {place, a, b, factor, value}: its number a, what it is multiplied by (b, or null), their
-// places (or null), and what it gives.
+// A term is {place, a, b, factor, value}: the number a, its factor b (or null), the places of both (or
+// null), and the value of the product.
 
 import { element } from "./elements.js";
 import { formatPrecise } from "./numbers.js";

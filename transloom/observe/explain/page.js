@@ -136,7 +136,7 @@ window.addEventListener("resize", () => {
   width = innerWidth;
 });
 
-// On paper, all sections stand below each other, or the one whose button was pressed, and nothing is folded.
+// A print shows all sections, or only the one whose button was pressed, without folds.
 let opened = [];
 window.addEventListener("beforeprint", () => {
   if (!root.dataset.printed) sections().forEach((section) => section.draw?.());

@@ -29,7 +29,7 @@ MODULES = ("drawing/cells.js", "explain/page.js", "explain/walk/walk.js")
 # Ids of the sections with separate scripts, for links to them.
 LIVE = "live"
 COMPARE = "compare"
-NOTHING = "(nothing)"  # replaces an empty text
+NOTHING = "(nothing)"  # shown instead of an empty text
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,14 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
 
 
 def _below_the_text(start: PageStart) -> str:
-    """Return the box to type in, or the reason why there is none."""
+    """Return the text box of the reader, or the reason why the page has no text box."""
     if start.not_live is None:
         return filled(_LIVE_BOX, {"label": escape(start.given[0])})
     reason = f"This page shows only this text: {escape(start.not_live)}."
     return f'<p class="label">{reason}</p>' if start.not_live else ""
 
 
-# The script shows it once the model can run.
+# Hidden until the script has loaded the model.
 _LIVE_BOX = (
     '<p data-first="typing" hidden><label for="first-sentence" class="label">{{label}}</label>'
     '<textarea id="first-sentence" data-first="sentence" rows="2" maxlength="1000" dir="auto" '

@@ -19,7 +19,7 @@ from transloom.observe.explain.blueprint.forms import NORMS, activation_name
 from transloom.observe.explain.explanation import TracedPieces
 from transloom.observe.explain.live.packing import encoded, planes_of
 
-# Settings of a network's layers on which the texts of a page depend.
+# Settings of a network's layers that affect the texts of a page.
 _OF_LAYERS = ("width", "heads", "groups", "inner_width", "pre_norm", "norm_kind", "activation")
 
 
@@ -30,7 +30,7 @@ def model_facts(
     vocabulary_size: int,
     checkpoint: str,
 ) -> dict[str, Any]:
-    """Return what the pages of all families say about their model."""
+    """Return the facts about the model that the pages of all families show."""
     positions = getattr(config, "positions", "learned")
     turned = positions == "rotary"  # queries and keys are rotated according to their position
     boxes = list(blueprint.boxes())
@@ -84,10 +84,10 @@ def predictions(
     followed_by: Sequence[int],
     never: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
-    """Return the most probable pieces of each row, and the piece that follows if it is not one.
+    """Return the most probable pieces of each row, and always the piece that follows the row.
 
     Args:
-        followed_by: for each row, the id of the piece that follows; −1 for the best one.
+        followed_by: for each row, the id of the piece that follows; −1 for the best piece.
         never: ids of pieces that cannot be the best one.
     """
 
@@ -149,7 +149,7 @@ class RecordedTensors:
         return found
 
     def add(self, values: Tensor, name: str) -> tuple[str, int]:
-        """Keep a tensor unless it is there, and return its name without a batch and its index."""
+        """Store a tensor once, and return its name without the batch axis, and its index."""
         name, _, axes = name.rpartition("_")
         axes, values = (axes[1:], values[0]) if axes.startswith("b") else (axes, values)
         key = (values.data_ptr(), tuple(values.shape), values.stride())

@@ -63,12 +63,13 @@ def section_count(explained: Explanation) -> int:
     """Return the number of sections that the module draws for the page's sentence."""
     layers = min(explained.config.encoder_layers, limits.MAX_LAYERS)
     steps = min(len(explained.chosen.ids), limits.MAX_PIECES)
-    before, after = 4, 3  # up to the positions; memory, all steps, questions
+    # `before`: the sections up to the positions. `after`: memory, all steps, questions.
+    before, after = 4, 3
     return before + 2 * layers + steps + after
 
 
 def facts(explained: Explanation) -> dict[str, Any]:
-    """Return what the page says about the model, for any sentence."""
+    """Return the facts about the model that the page shows, the same for all sentences."""
     config, blueprint = explained.config, explained.blueprint
     size = len(explained.vocabulary)
     return {

@@ -126,7 +126,7 @@ class RecordedSteps:
         base = before.numerics | (_numerics(fresh[-1], 1) if fresh else {})
         held = [base]
         for other in self.starts:
-            if other.from_step == start:  # the changes in the event are relative to `before`
+            if other.from_step == start:  # the event's changes are relative to `before.numerics`
                 held.append(before.numerics | _numerics(other, 1))
             elif start < other.from_step < steps.last:
                 held += [base | _numerics(other, time) for time in (0, 1)]

@@ -157,7 +157,7 @@ def _notes(comparison: SystemComparison) -> list[str]:
 
 
 def _short_names(names: list[str]) -> list[str]:
-    """Return the last component of each path; keep the paths if two components are equal."""
+    """Return the last component of each path, or the full paths if two components are equal."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else names
 

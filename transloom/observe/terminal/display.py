@@ -34,7 +34,7 @@ from transloom.observe.terminal.fact_text import step_summary
 from transloom.observe.terminal.run_feed import PLAIN_LINE_SECONDS, RunFeed, status_grid
 from transloom.observe.terminal.scores import score_text
 
-POLL_SECONDS = 2.0  # the run's owner writes its vitals as often
+POLL_SECONDS = 2.0  # the run's owner writes its vitals at this interval, too
 
 
 def listener_for(
@@ -73,7 +73,7 @@ class LoggingListener:
         try:
             yield
         except LeaseLostError:
-            raise  # the log now belongs to another process
+            raise  # do not write to the log, because another process now owns the run
         except KeyboardInterrupt:
             self.log_detail(INTERRUPTED)
             raise
@@ -88,7 +88,8 @@ class LoggingListener:
         self._listener.notice(without_credentials(text))
 
     def line(self, line: Line) -> None:
-        if isinstance(line, Event) and not isinstance(line, RankHung):  # its error is logged
+        # A `RankHung` is not logged here, because the error that follows it is logged.
+        if isinstance(line, Event) and not isinstance(line, RankHung):
             self.log_detail(event_text(line))
         self._listener.line(line)
 
@@ -113,7 +114,7 @@ class LoggingListener:
             good, _ = newest_intact(self._run.checkpoints)
             error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
         self.log_detail(f"{ENDED}{full_message(error)}")
-        if isinstance(error, RankLostError):  # its message has only one line of its cause
+        if isinstance(error, RankLostError):  # the message has only one line about the cause
             self.log_detail("".join(traceback.format_exception(error)))
 
 
@@ -179,9 +180,10 @@ class LiveStatus(PlainLines):
     ) -> None:
         super().__init__(console, title, max_steps, loss_form)
         self._run = run
-        self._feed: RunFeed | None = None  # once there is a run
+        self._feed: RunFeed | None = None  # None until the run exists
         self._next_poll = 0.0
-        self._polling = threading.Lock()  # rich draws in a thread, and whenever a line is printed
+        # Needed because rich draws both in a thread and whenever a line is printed.
+        self._polling = threading.Lock()
         self._live = Live(
             self, console=console, refresh_per_second=1 / POLL_SECONDS, vertical_overflow="crop"
         )
@@ -191,7 +193,7 @@ class LiveStatus(PlainLines):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._next_poll = 0.0  # the last refresh shows how the run ended
+        self._next_poll = 0.0  # makes the last refresh show how the run ended
         self._live.stop()
 
     def line(self, line: Line) -> None:
@@ -210,6 +212,6 @@ class LiveStatus(PlainLines):
                 else:
                     self._feed.poll()
             if self._feed:
-                # The notices are above.
+                # Leave out notices, because they are printed above the status.
                 rows = self._feed.rows(options.max_width, has_notices=False)
                 yield status_grid(rows, console, options)

@@ -52,6 +52,6 @@ def step_text(fact: Fact, value: Any, form: LossForm) -> str:
 
 
 def step_summary(value_of: Callable[[Fact], Any], form: LossForm) -> str:
-    """Return the facts that a line about a step has."""
+    """Return the text of all facts that a line about a step shows."""
     values = values_at("progress", value_of)
     return "  ".join(step_text(fact, value, form) for fact, value in values.items())

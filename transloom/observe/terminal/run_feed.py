@@ -50,7 +50,7 @@ from transloom.observe.terminal.run_status_text import (
 
 FOLDER_SECONDS = 5.0
 CURVE_POINTS = 400
-PLAIN_LINE_SECONDS = 10.0  # between two lines about steps
+PLAIN_LINE_SECONDS = 10.0  # minimum time between two lines about steps
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -93,16 +93,16 @@ class RunFeed:
         self.job = self._job_of()
         self.run_status = with_job(run_status_of(self.run.path), self.job)
         step = self.run_status.step
-        # Another point of the curve has at least as many steps as those before.
+        # Read the curve again only when there are enough new steps for one more point.
         if step < self._drawn_step or step - self._drawn_step > self._drawn_step / CURVE_POINTS:
-            with suppress(OSError):  # a problem of the status
+            with suppress(OSError):  # the status reports the problem
                 self._curve = read_curves(self.run, CURVE_POINTS).columns["loss"]
                 self._drawn_step = step
 
     def changes(self) -> list[rich.console.RenderableType]:
-        """Return what has changed since the last call, a line each; at first, the summary."""
+        """Return a line per change since the last call; the first call returns the summary."""
         before, now, texts = self._told, self.run_status, list[str]()
-        if before and not now.time and not self.is_over:  # it cannot be read
+        if before and not now.time and not self.is_over:  # the status cannot be read
             return []
         self._told = now
         if before is None:

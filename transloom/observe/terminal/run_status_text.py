@@ -22,7 +22,7 @@ from transloom.observe.terminal.time_format import ago, clock
 QUIET_SECONDS = 120.0
 SILENT_SECONDS = 10.0  # a process with an older heartbeat is shown as silent
 OLD_SECONDS = 15.0  # older vitals, which are written every two seconds, cause a warning
-RESTARTS = 3  # shown at most
+RESTARTS = 3  # maximum number of restarts shown
 
 
 def runs_in(folder: Path) -> list[RunStatus]:

@@ -1,26 +1,31 @@
-"""Stops a process at a moment that a test wants, so that the test can strike just then.
+"""Stop a process at a moment that a test has requested, so that the test can apply a fault there.
 
-Python imports this module at the start of every process that has its folder on PYTHONPATH. It does
-nothing unless TRANSLOOM_FAULTS names a folder. A test asks for a moment by an empty file in it::
+Python imports this module at the start of every process that has its folder on PYTHONPATH. The
+module does nothing unless TRANSLOOM_FAULTS names a folder. A test requests a moment by an empty
+file in this folder::
 
-    wanted.MOMENT.rank-R.step-S      the test: rank R shall stop there ("any" for any step)
-    reached.MOMENT.rank-R.step-S.P   the process, whose id is P: the same file renamed, so once only
+    wanted.MOMENT.rank-R.step-S      the request: stop rank R in this step ("any" for any step)
+    reached.MOMENT.rank-R.step-S.P   the stopped process with id P; it has renamed the request, so
+                                     only one process stops
 
-R is "driver" at the driver's moments; at those of a data worker it is "worker", and S the first
-micro-batch that it is asked for.
-The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
-but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
-A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass. ``slow.window``
-has the number of steps that a rank compares to find a slow one, from its start on.
-At a file ``skip.rank-R.step-S``, which is removed, that rank leaves out the step's all-gathers.
-At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
-A file ``sum.rank-R.step-S`` has a number: how many times that step's sum of gradients is wrong,
-because an element of that rank's share changes on its way.
+At moments of the driver, R is "driver". At those of a data worker, R is "worker", and S is the
+first micro-batch that is requested from it. The process continues when the test has removed the
+file. Other files have these effects:
 
-TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
-of its `ray start`: wrong-bits, unsteady-bits, full-disk, wrong-clock.
+    nan.rank-R.step-S    the step's gradients are NaN in the first slot of the rank, also in
+                         repetitions; the file remains
+    slow.rank-R          contains the seconds that the rank sleeps in each pass; the file remains
+    slow.window          contains the number of steps that a rank, when it starts, is set to
+                         compare to find slow ranks
+    skip.rank-R.step-S   the rank skips the step's all-gathers, and removes the file
+    flip.rank-R.step-S   a bit of the rank's weights flips in memory; the rank removes the file
+    sum.rank-R.step-S    contains the number of times that the step's sum of gradients is wrong,
+                         because an element of the rank's share changes on its way
 
-Standard library only, since every process of Ray imports this.
+The variable TRANSLOOM_SICK_NODE lists the faults of a node, in the environment of its `ray start`:
+wrong-bits, unsteady-bits, full-disk, wrong-clock.
+
+This module uses only the standard library, because every process of Ray imports it.
 """
 
 import functools
@@ -43,7 +48,7 @@ class Here:
     step = 0
     slots_done = 0
     products = 0
-    share_is_sent = False  # a changed one, since the step's passes began
+    share_is_sent = False  # whether a changed share was sent since the step's first pass
     left_out = None
 
 
@@ -61,7 +66,7 @@ def reach(moment, step, who=None):
 
 
 def joining(process_group):
-    """A rank is known, and about to meet the others."""
+    """Stop before a rank joins the process group."""
 
     @functools.wraps(process_group)
     def wrapper(placement, *arguments):
@@ -74,7 +79,7 @@ def joining(process_group):
 
 
 def loading(restore):
-    """A rank is about to load the state of a checkpoint."""
+    """Stop before a rank loads the state of a checkpoint."""
 
     @functools.wraps(restore)
     def wrapper(*arguments):
@@ -94,7 +99,7 @@ def position(progress):
 
 
 def flip_bit(engine):
-    """Flip a high bit of the mantissa of one weight, if a test wants it now."""
+    """Flip a high bit of the mantissa of one weight, if a test has requested it for this step."""
     ordered = FOLDER / f"flip.rank-{Here.rank}.step-{Here.step}"
     if ordered.exists():
         ordered.unlink()
@@ -104,7 +109,7 @@ def flip_bit(engine):
 
 
 def step(forward_backward):
-    """A rank has done one of its slots, and not all."""
+    """Stop after a slot of a rank that is not its last one in the step."""
 
     @functools.wraps(forward_backward)
     def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy, **others):
@@ -134,7 +139,7 @@ def step(forward_backward):
 
 
 def all_reduce(add):
-    """A rank's share of a sum changes before it is added, as on a faulty network."""
+    """Change a rank's share of a sum before it is added, like a faulty network."""
 
     @functools.wraps(add)
     def wrapper(tensor, *arguments, **options):
@@ -147,7 +152,7 @@ def all_reduce(add):
 
 
 def gather(all_gather):
-    """A rank leaves out a collective that the others enter, if a test wants it now."""
+    """Skip a collective on this rank, if a test has requested it for this step."""
 
     @functools.wraps(all_gather)
     def wrapper(*arguments, **options):
@@ -176,7 +181,7 @@ def compared_steps(window):
 
 
 def validation(greedy_search):
-    """A rank is at its first batch of a validation."""
+    """Stop at a rank's first batch of a validation."""
 
     @functools.wraps(greedy_search)
     def wrapper(*arguments):
@@ -187,7 +192,7 @@ def validation(greedy_search):
 
 
 def copy(owned_fragments):
-    """A rank's state is being copied."""
+    """Stop while a rank's state is being copied."""
 
     @functools.wraps(owned_fragments)
     def wrapper(*arguments):
@@ -199,7 +204,7 @@ def copy(owned_fragments):
 
 
 def write(write_state_file):
-    """A rank's file has been begun."""
+    """Stop after the beginning of a rank's file has been written."""
 
     @functools.wraps(write_state_file)
     def wrapper(path, sizes, data):
@@ -213,7 +218,7 @@ def write(write_state_file):
 
 
 def memory_copy(copy_to_slot):
-    """A rank is about to copy its state to its node's memory."""
+    """Stop before a rank copies its state to its node's memory."""
 
     @functools.wraps(copy_to_slot)
     def wrapper(writer, slot):
@@ -224,7 +229,7 @@ def memory_copy(copy_to_slot):
 
 
 def pull(copy_from_node):
-    """A node's agent is about to copy a memory file of another node."""
+    """Stop before a node's agent copies a memory file of another node."""
 
     @functools.wraps(copy_from_node)
     def wrapper(memory, source, file):
@@ -235,7 +240,7 @@ def pull(copy_from_node):
 
 
 def commit(sync_to_disk):
-    """The driver has written a checkpoint's header, and not yet made the checkpoint complete."""
+    """Stop between the driver's write of a checkpoint's header and its commit."""
 
     @functools.wraps(sync_to_disk)
     def wrapper(path):
@@ -247,7 +252,7 @@ def commit(sync_to_disk):
 
 
 def fetch(fetch_of_reader):
-    """A data worker has been asked for some of a window's micro-batches."""
+    """Stop when a data worker gets a request for some of a window's micro-batches."""
 
     @functools.wraps(fetch_of_reader)
     def wrapper(reader, epoch, window, start, stop):
@@ -262,7 +267,7 @@ def step_of(partial):
 
 
 def pause(wait_before_retry):
-    """No moment: a file that cannot be read is read again after a hundredth of the pause."""
+    """Shorten the pause before an unreadable file is read again to a hundredth."""
 
     @functools.wraps(wait_before_retry)
     def wrapper(delay_seconds, what, reason):
@@ -272,7 +277,7 @@ def pause(wait_before_retry):
 
 
 def product(multiply):
-    """A sick node computes one wrong bit, always or only when it repeats a product."""
+    """Compute one wrong bit on a sick node, always or only when a product is repeated."""
 
     @functools.wraps(multiply)
     def wrapper(left, right):
@@ -286,7 +291,7 @@ def product(multiply):
 
 
 def storage(measure_storage):
-    """A sick node has a megabyte of free storage."""
+    """Report a megabyte of free storage on a sick node."""
 
     @functools.wraps(measure_storage)
     def wrapper(folder):
@@ -297,7 +302,7 @@ def storage(measure_storage):
 
 
 def clock(clock_of_node):
-    """A sick node's clock is a minute ahead."""
+    """Set the clock of a sick node a minute ahead."""
 
     @functools.wraps(clock_of_node)
     def wrapper():

@@ -1,8 +1,8 @@
-"""Sends this process SIGTERM and SIGINT at every stage of its leaving, and notes the stage.
+"""Send this process SIGTERM and SIGINT at every stage of its shutdown, and log the stage.
 
-Python imports this module at the start of every process that has its folder on PYTHONPATH. It does
-something in the one whose run has an outcome. Standard library only: every process of Ray imports
-this.
+Python imports this module at the start of every process that has its folder on PYTHONPATH. The
+module acts only in the process that ends a run with an outcome. It uses only the standard library,
+because every process of Ray imports it.
 """
 
 import atexit
@@ -15,14 +15,17 @@ from pathlib import Path
 
 
 class Here:
-    """State of this process: whether it leaves, and the stages at which it has been struck."""
+    """State of this process: whether it shuts down, and the stages at which it got signals."""
 
     leaves = False
     stages = ()
 
 
 def strike(stage, here=Here, system=os, numbers=(signal.SIGTERM, signal.SIGINT)):
-    """Names that it needs are bound here, as it is also called when modules have been cleared."""
+    """Send the signals once per stage.
+
+    Default values bind the names in use, because modules may have been cleared before a call.
+    """
     if not here.leaves or stage in here.stages:
         return
     here.stages += (stage,)
@@ -35,14 +38,14 @@ def strike(stage, here=Here, system=os, numbers=(signal.SIGTERM, signal.SIGINT))
 
 
 class Remains:
-    """Deleted when the interpreter clears its modules; by then it has dropped all handlers."""
+    """Object that is deleted when the interpreter clears modules, after all handlers are reset."""
 
     def __del__(self, strike=strike):
         strike("modules are cleared")
 
 
 def strikes(before=None, after=None):
-    """Wraps a function whose beginning or end is a stage."""
+    """Wrap a function whose beginning or end is a stage."""
 
     def wrap(function):
         @functools.wraps(function)
@@ -60,7 +63,7 @@ def strikes(before=None, after=None):
 
 
 def arms(ignore_requests):
-    """From here on; it is called again when the process stops listening."""
+    """Start to send signals; called again when the process stops listening for requests."""
 
     @functools.wraps(ignore_requests)
     def wrapper(stop):

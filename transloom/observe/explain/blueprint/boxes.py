@@ -40,7 +40,7 @@ class Box(FileModel):
         lines: description of the operation, with shapes, in short lines. `t` or `s` is the number
             of pieces, and `m` is the number of masked or labelled pieces.
         weights: the parameters of this box; no other box has them.
-        same_as: key of the box whose matrix this box also uses; None if it uses no other's.
+        same_as: key of the box whose matrix this box also uses; None if it shares no matrix.
         around: for a sum, key of the first box that its residual connection bypasses.
         reads_memory: True if the encoder's output (the memory) is an input of this box.
     """

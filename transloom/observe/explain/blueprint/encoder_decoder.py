@@ -12,7 +12,7 @@ from transloom.observe.explain.blueprint.parts import (
     stack,
 )
 
-TARGET_EMBEDDING = ("decoder.embedding", "the target embedding")  # its key, and its name in texts
+TARGET_EMBEDDING = ("decoder.embedding", "the target embedding")  # key of the box, name in texts
 SIDES = {"encoder": ("Source", "s"), "decoder": ("Target", "t")}
 
 

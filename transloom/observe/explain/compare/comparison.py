@@ -23,7 +23,7 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain import limits
 
 CANDIDATES = 5
-MOST_PIECES = 64  # limit for attention maps that are computed in advance
+MOST_PIECES = 64  # maximum number of pieces in attention maps that are computed in advance
 DIGITS = 5
 ENCODER, DECODER = "encoder layers", "decoder layers"
 

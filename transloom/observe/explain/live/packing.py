@@ -32,9 +32,9 @@ from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
 from transloom.observe.explain import limits
 
-MOST_PIECES = 128  # of a sentence; computing.js has the same limit
-MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
-SEEDS = 32  # for which a page has the random numbers of sampling
+MOST_PIECES = 128  # maximum pieces of a sentence; computing.js has the same limit
+MOST_WEIGHTS = 5_000_000  # a page with these has 21 MB, and needs some seconds for a sentence
+SEEDS = 32  # number of seeds for which a page contains the random numbers of sampling
 
 
 class NotLiveError(RunError):
@@ -155,10 +155,10 @@ def packed_filler(filler: MaskFiller) -> dict[str, Any]:
 def _packed_text(
     reader: TextGenerator | MaskFiller, network: Any, names: Mapping[str, str], stack: str
 ) -> dict[str, Any]:
-    """Return what both kinds of networks with one stack need in a page.
+    """Return the packed data that a page needs of any network with one stack.
 
     Args:
-        names: beginnings of the names of parameters, with those that forward.js expects.
+        names: prefixes of parameter names, each with the prefix that forward.js expects instead.
     """
     config = getattr(network, "config", None) or network.encoder.config
     weights = {}

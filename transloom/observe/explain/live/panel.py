@@ -24,7 +24,7 @@ from transloom.observe.explain.live.packing import (
 from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 from transloom.observe.explain.page import LIVE, PageSection
 
-LIVE_STYLE = "live/live.css"  # of the elements that the live section draws
+LIVE_STYLE = "live/live.css"  # style sheet of the elements that the live section draws
 LINES_READ = 20_000  # maximum number of lines to search for a validation, from the file's end
 
 
@@ -83,7 +83,7 @@ def training_settings(translator: Translator) -> dict[str, Any]:
 
 
 def longest_in_training(checkpoint: Path) -> int | None:
-    """Return the pieces of the longest source sentence of the training, or None if unknown."""
+    """Return the number of pieces of the longest training source, or None if unknown."""
     with suppress(OSError, RunError):
         dataset = open_store(RunFolder(checkpoint.parents[1]).dataset)
         return Manifest.load(dataset).longest()[SOURCE]

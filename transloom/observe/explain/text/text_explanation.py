@@ -155,10 +155,10 @@ def _greedy(generator: TextGenerator, prompt: list[int]) -> list[int]:
 
 
 def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None) -> TracedPieces:
-    """Return the pieces of ids; unknown pieces get their characters from `read`, if it has them.
+    """Return the pieces of ids; replace unknown pieces by their characters in `read`.
 
     Args:
-        read: the first of these pieces, with the characters of the text.
+        read: the first of these pieces, with the text's characters for unknown pieces.
     """
     shown = [tokenizer.piece(number) for number in ids]
     for place, characters in enumerate(read or []):

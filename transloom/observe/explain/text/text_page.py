@@ -49,12 +49,13 @@ def text_page(
 
 def section_count(explained: TextExplanation) -> int:
     """Return the number of sections that the module draws."""
-    before, after = 3, 3 if isinstance(explained, FilledText) else 4  # the last has questions
+    # The last section has questions.
+    before, after = 3, 3 if isinstance(explained, FilledText) else 4
     return before + 2 * min(explained.config.layers, limits.MAX_LAYERS) + after
 
 
 def facts(explained: TextExplanation) -> dict[str, Any]:
-    """Return what the page says about the model."""
+    """Return the facts about the model that the page shows."""
     config = explained.config
     family = "filling" if isinstance(explained, FilledText) else "continuation"
     size = len(explained.vocabulary)

@@ -82,7 +82,7 @@ def _kilobytes(moments: Moments) -> int:
 
 
 def _is_another_moment(checkpoint: Checkpoint, kept: tuple[TimeLapseFrame, ...]) -> bool:
-    """Return whether no frame of the time-lapse has the weights of the page."""
+    """Return whether the page's weights differ from those of every frame of the time-lapse."""
     is_average = bool(checkpoint.header.averaged_steps)
     return bool(kept) and (is_average or kept[-1].step != checkpoint.step)
 

@@ -248,7 +248,7 @@ export function showFailure(error) {
     `This browser cannot run the model, whose numbers this page would show (${error.message}).`));
 }
 
-// Whose results stay, dimmed, when a text is refused.
+// The text to which the dimmed results belong when a new text is refused.
 export function staleNote(text) {
   return typeof text !== "string" ? [] : [" The dimmed results below are those of “",
     element("bdi", {}, visible(text)), "”."];

@@ -67,7 +67,7 @@ function looking(title, rows, labels, columns, limits, isShare, height, isMasked
   });
 }
 
-// How much of a row the columns have that are not shown: the most of all rows, rounded up.
+// The share of a row in columns that are not shown: the maximum of all rows, rounded up.
 function missingShare(rows, limit) {
   const sums = rows.map((line) => line.subarray(limit)
     .reduce((sum, weight) => sum + Math.max(0, weight), 0));

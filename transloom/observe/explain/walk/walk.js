@@ -42,7 +42,7 @@ function showOverview(section) {
   partOf("after").replaceChildren(...section.after().flat(Infinity));
 }
 
-// Completes what is said of a trace by what beam search finds.
+// Adds the result of beam search to the texts about a trace.
 export function showBeam(trace, beam) {
   showOverview(overview({ ...trace, beam }));
 }

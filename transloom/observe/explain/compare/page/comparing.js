@@ -1,5 +1,5 @@
-// Two models that lie in the page, on one sentence: the numbers of comparison.py, worked out here.
-// Beside a typed sentence nothing is rounded, and nothing is left out.
+// Compares two models in the page on one sentence: computes the numbers of comparison.py, but without
+// rounding, and without leaving anything out.
 
 import { candidatesAt, computeSentenceSlices, shownPiece } from "../../live/page/computing.js";
 import { NOTHING_SWITCHED } from "../../live/page/forward.js";
@@ -35,7 +35,7 @@ export function* comparisonSlices(models, names, sentence, tag) {
   };
 }
 
-// Where the translations part, and what each model says there of both pieces.
+// The step in which the translations diverge, and each model's probabilities of both pieces there.
 function partingOf(results, written) {
   const step = written[0].findIndex((id, n) => id !== written[1][n]);
   if (step < 0) return null;

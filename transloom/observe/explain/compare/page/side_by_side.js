@@ -1,5 +1,5 @@
 // The section of two models: a comparison, by comparison.py or comparing.js, as tables and maps.
-// A share has its full colour at 1 and a difference at ±1 wherever it stands: one scale for both.
+// In all maps, a share has its full colour at 1, and a difference at ±1: both have the same scale.
 
 import { element } from "../../../drawing/elements.js";
 import { heatMap, paintAll } from "../../../drawing/heat_map.js";
@@ -106,7 +106,7 @@ function attentionsAt(key) {
   return state.found.sides.map(({ attentions }) => attentions.find((one) => one.key === key));
 }
 
-// Whether both look from the same pieces at the same pieces.
+// Whether queries and keys are the same pieces in both models.
 function canBeSubtracted(key) {
   const { same_source, same_target } = state.found;
   const [reads, looksAt] = key.startsWith("encoder.") ? [same_source, same_source]

@@ -1,4 +1,4 @@
-// Beam search as a tree: what each step looked at, what it kept, and where greedy search parts.
+// Beam search as a tree: the candidates of each step, those it kept, and where greedy search diverges.
 //
 //   beamTree(model, source, {beam, alpha, prefix, switches})
 //     ─▶ {root, steps, found, best, greedy, …}
@@ -31,7 +31,7 @@ export function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switc
   };
 }
 
-// One search, with all that it looked at.
+// One search, with all candidates of its steps.
 function* grownSlices(model, source, asked) {
   const node = (parent, id, own, sum, rank, fate) => ({
     id, own, sum, rank, fate, parent, children: [],

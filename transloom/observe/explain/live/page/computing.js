@@ -1,4 +1,4 @@
-// All that the page shows of a sentence: pieces, greedy translation and what each step looked at.
+// Computes all that the page shows of a sentence: pieces, greedy translation and the trace of each step.
 
 import { traceSlices } from "./forward.js";
 import { lengthPenalty, NOT_A_NUMBER, searchSlices } from "./search.js";
@@ -46,7 +46,7 @@ export function candidatesAt({ traced }, t, count) {
   return best;
 }
 
-// What piece n of the sentence stands for: {text, note}.
+// The text that piece n of the sentence represents: {text, note}.
 export function standsFor(model, { sentence, parts, tag, ids }, n) {
   if (tag && n === 0) return { text: "", note: "the tag" };
   if (n === ids.length - 1) return { text: "", note: "end of the sentence, always added" };

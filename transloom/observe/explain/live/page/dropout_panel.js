@@ -1,4 +1,4 @@
-// Draws a mask of dropout, what it makes of some numbers, and what it does to the loss.
+// Draws a mask of dropout, its effect on some numbers, and its effect on the loss.
 
 import { element } from "../../../drawing/elements.js";
 import { greatestIn, heatMap, paintAll } from "../../../drawing/heat_map.js";

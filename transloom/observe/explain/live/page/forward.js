@@ -9,8 +9,8 @@
 // Shape suffixes: h heads, t queries, s keys, d width of a head, m width of the model, f inner
 // width, v pieces. There is one sentence at a time: no axis for a batch, and no padding.
 //
-// Switches say what is to be otherwise than in the trained model; NOTHING_SWITCHED is the model as
-// it is. Parts are named by their place: "encoder.0.self_attention", "decoder.1.feed_forward".
+// Switches change parts of the trained model; NOTHING_SWITCHED changes none. Parts are named by their
+// place: "encoder.0.self_attention", "decoder.1.feed_forward".
 
 import {
   ACTIVATIONS, below, dot, gate, join, linear, normalise, plus, row, softmax, split, tensor,
@@ -18,10 +18,10 @@ import {
 
 export const NOTHING_SWITCHED = Object.freeze({
   headsOff: new Set(), // "encoder.0.self_attention.2": the mix of that head is zero
-  residualsOff: new Set(), // "encoder.0.self_attention": what goes around it is left out
+  residualsOff: new Set(), // "encoder.0.self_attention": its residual connection is left out
   positions: true, // whether positions are added
   scaledScores: true, // whether scores are divided by √d
-  mask: true, // whether a row of the decoder sees itself and earlier rows alone
+  mask: true, // whether a row of the decoder attends only to itself and earlier rows
   drop: null, // dropout, as in training: (place, tensor) ─▶ tensor; see training.js
 });
 
@@ -107,7 +107,7 @@ function* layersSlices({ model, switches, stack, causal = false, memories = null
   return { layers, output_tm: lastNorm(model, stack, x) };
 }
 
-// What a masked model's head makes of hidden states: one row for each hidden piece.
+// The output of a masked model's head for hidden states: one row for each hidden piece.
 export function* headSlices(model, states_nm) {
   const dense = linear(states_nm, model.weights["head.dense.weight"], model.weights["head.dense.bias"]);
   const inner_nm = tensor(dense.shape, dense.data.map(ACTIVATIONS[model.config.activation]));
@@ -227,7 +227,7 @@ function headsOf(at, module, x, counts) {
   });
 }
 
-// Runs a sub-layer with the way around it, and notes both in `layer`: what goes on is returned.
+// Runs a sub-layer with its residual connection, stores both in `layer`, and returns the sum.
 // post: norm(x + sublayer(x)); pre: x + sublayer(norm(x)).
 function sublayer(at, layer, name, input_tm, compute) {
   const norm = pathOf(at, `${name}_norm`);

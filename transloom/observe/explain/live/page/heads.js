@@ -1,4 +1,4 @@
-// All heads together, and what looking is worth beside what it looks like:
+// All heads together, with three measures of what the attention contributes:
 //
 //   attention weights          how much of each value a row takes
 //   lengths of what is taken   ‖weight · value · Wᴼ‖ (Kobayashi et al. 2020): a large weight on a

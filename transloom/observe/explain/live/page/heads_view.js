@@ -1,4 +1,4 @@
-// All heads together: small maps, arcs, and what was needed beside what was looked at.
+// All heads together: small maps, arcs, and the occlusion next to the attention.
 
 import { smallMaps } from "../../../drawing/attention.js";
 import { element } from "../../../drawing/elements.js";
@@ -53,7 +53,7 @@ function* neededSlices({ part, plain, changed, model }) {
   makeSavable(part("needed"));
 }
 
-// What each chosen piece needed of the sentence, beside what was looked at, as two maps.
+// The occlusion of each chosen piece by pieces of the sentence, next to the attention, as two maps.
 function* neededBesideLooked(model, result) {
   const { source } = result.pieces;
   const rows = result.chosen.map((id) => model.target.pieces[id]);

@@ -1,6 +1,6 @@
 // The layer lens: what the row of each decoder layer would predict if the output matrix read it
-// there and then (nostalgebraist 2020, "interpreting GPT: the logit lens"). An approximation: the
-// last layer alone was trained to be read so, and for it alone this is what the model predicts.
+// directly (nostalgebraist 2020, "interpreting GPT: the logit lens"). This is an approximation: only
+// the last layer was trained for it, and only there is the result the model's prediction.
 
 import { lastNorm, logitsSlices } from "./forward.js";
 import { mostProbable, row, softmax } from "./tensors.js";
@@ -17,8 +17,8 @@ export function* lensSlices(model, { decoder }) {
   return lens;
 }
 
-// What one row of the lens says after step t: the piece that it finds most probable, and how
-// probable it finds the one that was chosen.
+// The prediction of one row of the lens after step t: the most probable piece, and the probability
+// of the piece that was chosen.
 export function lensAt({ probabilities_tv }, t, chosen) {
   const probabilities = row(probabilities_tv, t);
   const best = mostProbable(probabilities);

@@ -1,4 +1,4 @@
-// The model that lies in the page, made ready: one object with all its weights.
+// Unpacks the model in the page: one object with all its weights.
 //
 //   JSON beside the script ─▶ base 85 ─▶ deflate ─▶ bytes ─▶ tensors by name, normaliser's tables
 //
@@ -9,7 +9,7 @@ import { SentencePiece } from "./pieces.js";
 
 const modelsInPage = new Map(); // by the id of their element
 
-// The model in an element of the page, unpacked once, however many ask for it.
+// The model in an element of the page, which is unpacked once for all callers.
 export function modelInPage(id) {
   if (!modelsInPage.has(id)) {
     const packed = JSON.parse(document.getElementById(id).textContent);

@@ -1,5 +1,5 @@
-// Every matrix of the forward pass: the one that is chosen, of each head, and as it was trained beside
-// what switches make of it.
+// Every matrix of the forward pass: the chosen matrix of each head, as trained and next to it with
+// the switches applied.
 
 import { drawArcs, legendOf, tableOfArcs } from "../../../drawing/attention.js";
 import { greatestIn, paintAll } from "../../../drawing/heat_map.js";

@@ -1,5 +1,5 @@
-// Where a number comes from, beside the map or the matrix that has it: its formula and terms, each of
-// which can be asked in turn. What went into it is lit in the matrices on the screen.
+// The origin of a number, next to its map or matrix: its formula and terms, whose origins can be opened
+// in turn. The numbers that went into it are highlighted in the matrices on the screen.
 
 import { element, nodes } from "../../../drawing/elements.js";
 import { paint } from "../../../drawing/heat_map.js";
@@ -23,7 +23,7 @@ export function openFromMaps(panel) {
     const result = target.result ?? panel.plain;
     const cell = result && cellOf(panel.model, result.traced, line, column);
     if (!cell) return;
-    panel.back = []; // what was asked before has led to another number
+    panel.back = []; // the previous origin has led to another number
     openOrigin(panel, cell, result, target);
   });
 }

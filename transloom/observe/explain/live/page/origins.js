@@ -1,5 +1,5 @@
-// Where a number comes from: the formula, and each number that went into it with its own place, so
-// that one can go back from number to number until the embedding.
+// The origin of a number: its formula, and the place of each number that went into it, so that a
+// reader can go back from number to number to the embedding.
 //
 //   originOf(model, traced, cell, switches)
 //     ─▶ {formula, product, terms, names, added, divisor, value, note}
@@ -74,7 +74,7 @@ function ofSum(context, formula, keys) {
   return result(formula, keys.map((key) => termAt(context, { ...context.cell, key })));
 }
 
-// A number that another matrix has, too, comes from where that one comes from.
+// A number that is the same in another matrix has the origin of that matrix's number.
 function same({ model, traced, cell, switches }, key) {
   return originOf(model, traced, { ...cell, key }, switches);
 }

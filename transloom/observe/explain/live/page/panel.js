@@ -1,4 +1,4 @@
-// The live section: a sentence is typed, and everything in it is computed anew.
+// The live section: a reader types a sentence, and the page computes everything for it.
 //
 //   sentence, tag, switches ─computeSentence─▶ plain, changed ─▶ the views, each a file beside this one
 //
@@ -96,7 +96,7 @@ function* resultsSlices(sentence, tag) {
   return trace;
 }
 
-// Say why nothing new was computed, and whose the results are that stay, dimmed.
+// Say why nothing was computed, and to which sentence the dimmed results belong.
 function refuse(message) {
   state.first.say(message, ...staleNote(state.plain?.sentence));
 }

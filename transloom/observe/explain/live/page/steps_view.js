@@ -1,4 +1,4 @@
-// Step by step: the most probable pieces, and what the rows of the layers would say.
+// Step by step: the most probable pieces, and what the rows of the layers would predict.
 
 import { element } from "../../../drawing/elements.js";
 import { formatPercent } from "../../../drawing/numbers.js";
@@ -10,7 +10,7 @@ import { openOrigin } from "./origin_view.js";
 
 const STEPS_SHOWN = 5; // candidates of a step
 
-// A row for each step: what went in, and the most probable pieces, each a button to its logit.
+// A row for each step: the input, and the most probable pieces, each a button that opens its logit.
 export function showSteps(panel) {
   const { part, plain, changed, model } = panel;
   const piece = (id) => visible(model.target.pieces[id]);
@@ -30,7 +30,7 @@ export function showSteps(panel) {
   part("steps").replaceChildren(stepsTable(titles, rows));
 }
 
-// A row for each step: what the rows of the layers would say, the last one as the model says it.
+// A row for each step: the predictions of the layers' rows; the last one is the model's prediction.
 export function showLens(panel) {
   return panel.inTurn.lens.run(lensViewSlices(panel));
 }

@@ -1,5 +1,5 @@
-// Draws what training sees of the sentence: a reference is typed, its losses and targets stand
-// below, and dropout_panel.js draws masks.
+// Draws the training on the sentence: a reader types a reference, its losses and targets are shown
+// below it, and dropout_panel.js draws masks.
 
 import { element } from "../../../drawing/elements.js";
 import { formatCount, formatPercent, formatPrecise, formatSigned } from "../../../drawing/numbers.js";
@@ -78,7 +78,7 @@ export function trainingPanel(part, model, settings, sentence, take) {
     showTarget();
   }
 
-  // `dropped`: the same with a mask of dropout; null for a model without.
+  // `dropped`: the losses with a mask of dropout; null for a model without dropout.
   function showLosses(dropped) {
     const { input, target: ids, traced, losses: of } = state.forced;
     const columns = [[of, "nll"], [of, "smoothed"], ...(dropped ? [[dropped, "smoothed"]] : [])];

@@ -1,5 +1,5 @@
-// Draws a beam tree (beam_tree.js): a column for each step, its continuations from the best down, a
-// line from each to what it goes on from. For assistive technology it is a tree of its nodes.
+// Draws a beam tree (beam_tree.js): a column for each step with its continuations, best first, and a
+// line from each to its parent. For assistive technology, the drawing is a tree of nodes.
 
 import { svgMaker } from "../../../drawing/elements.js";
 import { formatNumber, formatPrecise } from "../../../drawing/numbers.js";
@@ -39,7 +39,7 @@ export function drawTree(svg, tree, pieces, pruned) {
   return boxes;
 }
 
-// Where each node stands: node ─▶ {x, y, width, label}.
+// The layout of the nodes: node ─▶ {x, y, width, label}.
 function placedNodes(columns, pieces) {
   const placed = new Map();
   let x = 4;
@@ -90,7 +90,7 @@ function boxOf(made, tree, node, { x, y, width, label }, kinds, pieces) {
   made("text", { x: x + width / 2, y: y + 30 }, secondLine(node)));
 }
 
-// All that is known of a node, as a sentence.
+// A description of a node in a sentence.
 export function spokenNode({ steps, best, found, greedy }, node, pieces) {
   if (!node.parent) return "the beginning";
   const among = steps[node.step - 1].length;

@@ -1,4 +1,4 @@
-// The beam tree in the page: its controls, how one walks it, and what is said of it.
+// The beam tree in the page: its controls, its keyboard navigation, and texts about it.
 //
 //   treePanel(part, model, current) ─▶ {show}        current() ─▶ {ids, switches}
 
@@ -127,7 +127,7 @@ export function treePanel(part, model, current) {
   return { show };
 }
 
-// What becomes of the extensions of a step.
+// The fates of a step's extensions, in words.
 function keptText(beam) {
   if (beam === 1) {
     return "If the best one is a finished translation, it is kept aside. The best unfinished one " +
