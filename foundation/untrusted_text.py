@@ -50,8 +50,8 @@ _selector = re.compile(f"[{_SELECTORS}]")
 def visible(text: str) -> str:
     """Return a text with escapes such as `\\x1b` and `\\u202e` for control and hidden characters.
 
-    Newlines, tabs and backslashes are kept, so an escape may be indistinguishable from original
-    text. The function is idempotent.
+    Newlines, tabs and backslashes are kept. A text that contains a literal `\\x1b` therefore looks
+    like an escape. The function is idempotent.
     """
     return _odd.sub(_escape, text)
 

@@ -17,10 +17,10 @@ MAX_EVENTS = 100
 
 @dataclass(frozen=True)
 class GpuCounters:
-    """Error counters of one GPU while its context lasts.
+    """Error counters of one GPU, for use in `with gpu_counters(...)`.
 
     Attributes:
-        device: the GPU in messages.
+        device: the name of the GPU for messages.
         library: the opened library.
         handle: the library's handle of the GPU.
         events: the set that collects XID errors, or None if the driver has no events.
@@ -69,7 +69,7 @@ def gpu_counters(device: str, uuid: str) -> Iterator[GpuCounters | None]:
     """Open the counters of a GPU, or return None if NVIDIA's driver does not answer.
 
     Args:
-        device: the GPU in messages.
+        device: the name of the GPU for messages.
         uuid: identifier of the GPU as torch reports it.
     """
     library, counters = nvml(), None

@@ -141,7 +141,7 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @property
     def tags(self) -> dict[str, str]:
-        """Piece to put before every text of a field, by field."""
+        """Tag to put before every text of each field, by name of the field."""
         return {}
 
     def _check_form(self) -> None:

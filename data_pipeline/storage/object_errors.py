@@ -33,7 +33,7 @@ _REMEDIES = {
     "RequestTimeTooSkewed": "Set the clock of this machine, for example with chrony",
     "ExpiredToken": _RENEW,
     "TokenRefreshRequired": _RENEW,
-    "InvalidToken": "Correct or unset the session token; it belongs to one pair of keys",
+    "InvalidToken": "Correct or unset the session token; it is valid only with its own keys",
     "InvalidAccessKeyId": "Correct the access key",
     "SignatureDoesNotMatch": "Correct the secret key",
     "AccessDenied": "Check the credentials and their permissions: runs are read, listed, written "

@@ -3,8 +3,8 @@
     logits ─▶ log-normaliser of each hypothesis, and largest log-probability of each block
            ─▶ + scores ─▶ the c best blocks of each sentence ─▶ their c best continuations
 
-A row of logits, one hypothesis' next tokens, is cut into blocks. A sentence's c best continuations
-are in the c blocks whose largest elements give the best continuations. Searching only these blocks
+The row of logits of each hypothesis is cut into blocks. A sentence's c best continuations are in
+the c blocks whose largest elements are the best continuations. Searching only these blocks
 is therefore exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's
 decoder step. Log-probabilities are written and then read again, so a CPU computes them for a few
 rows at a time, which stay in its cache.

@@ -185,7 +185,7 @@ class LineTail:
         self._read_bytes = self._length = read_bytes
         self._longest_line_bytes = longest_line_bytes
         self._file: tuple[int, int] | None = None  # device and inode
-        self._is_within_line = False  # the rest of the current line is left out
+        self._is_within_line = False  # True while the rest of a too long line is skipped
 
     def read(self) -> TailRead:
         """Return the next complete lines.

@@ -41,7 +41,7 @@ def install_over(installation: Path, package: str, code: str) -> None:
 
 @pytest.mark.parametrize("code", ["", "raise SystemExit('executed')"])
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_that_another_project_has_overwritten_is_named(
+def test_a_package_that_another_project_has_overwritten_is_reported(
     installation: Path, package: str, code: str
 ) -> None:
     assert overwritten_package(installation) is None
@@ -53,7 +53,7 @@ def test_a_package_that_another_project_has_overwritten_is_named(
     assert "--force-reinstall" in problem
 
 
-def test_a_file_deleted_by_the_removal_of_another_project_is_named(installation: Path) -> None:
+def test_a_file_deleted_by_the_removal_of_another_project_is_reported(installation: Path) -> None:
     (installation / "trainer" / "__init__.py").unlink()
     problem = overwritten_package(installation)
     assert problem

@@ -24,7 +24,7 @@ def test_transloom_s_packages_take_precedence_over_the_current_folder(tmp_path: 
     assert "decoy" in lying.stderr  # the decoys are on the path
 
 
-def test_a_foreign_module_that_was_imported_before_is_named(tmp_path: Path) -> None:
+def test_a_foreign_module_that_was_imported_before_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.py").touch()
     answer = run_python(IMPORT_ALL, "model", cwd=tmp_path)
     assert answer.returncode == 1

@@ -78,7 +78,7 @@ def corpus_recipe(tmp_path):
     return write_yaml(tmp_path / "corpus.yaml", values)
 
 
-def test_a_missing_corpus_is_named(command, corpus_recipe, tmp_path):
+def test_a_missing_corpus_is_reported(command, corpus_recipe, tmp_path):
     (tmp_path / "text.en").unlink()
     failure = command("prepare", corpus_recipe)
     assert failure.code == 1
@@ -243,7 +243,7 @@ def test_too_few_cpus_for_a_rank_are_reported(command, recipe, runs):
     assert "cluster.ranks" in failure.message
 
 
-def test_a_missing_run_checkpoint_or_test_set_is_named(command, run, tmp_path):
+def test_a_missing_run_checkpoint_or_test_set_is_reported(command, run, tmp_path):
     assert "is no run" in command("translate", tmp_path / "absent").message
     assert "is no run" in command("checkpoints", "list", tmp_path / "absent").message
     failure = command("translate", run, "--checkpoint", 3)

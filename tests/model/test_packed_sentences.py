@@ -98,7 +98,7 @@ def test_a_pass_waits_for_the_device_once_or_not_if_the_packings_are_given(
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_the_seed_determines_dropout_and_padding_does_not(build, sentences, as_input, checkpoints):
+def test_dropout_depends_on_the_seed_but_not_on_padding(build, sentences, as_input, checkpoints):
     """Random numbers are drawn only for real tokens."""
     model = build(dropout=0.3, backend=AttentionBackend.VARLEN)
 

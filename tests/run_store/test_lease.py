@@ -72,7 +72,7 @@ def test_an_owner_leaves_only_a_released_file_with_its_number(tmp_path):
         assert names(tmp_path / "checkpoints") == []
 
 
-def test_a_second_process_is_refused_and_the_owner_is_named(tmp_path, monkeypatch):
+def test_a_second_process_is_refused_and_the_owner_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)  # allows an owner that renews slowly
     with (
         Lease(tmp_path) as lease,

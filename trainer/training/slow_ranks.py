@@ -31,8 +31,8 @@ from trainer.tracking.recorder_protocol import RecorderProtocol
 
 WINDOW = 50  # even
 SLOW_FACTOR = 1.3
-# Both factors must fall below this value before a rank is considered normal. Otherwise, a rank near
-# SLOW_FACTOR would be reported repeatedly.
+# A rank is normal again when its factors in both halves of the window are below this value. If the
+# limit were SLOW_FACTOR, a rank near it would be reported repeatedly.
 NORMAL_FACTOR = 1.15
 MAX_NAMED = 8  # maximum number of slow ranks in the line of a step
 

@@ -55,8 +55,8 @@ def plan(
         bool,
         typer.Option(
             "--check-nodes",
-            help="Also check the hardware of all nodes with free capacity, for up to 20 s: "
-            "products, storage, clocks and network. Without --address, check this machine.",
+            help="Also check all nodes with free capacity, for up to 20 s: matrix products, "
+            "storage, clocks and network. Without --address, check this machine.",
         ),
     ] = False,
     nodes: Annotated[

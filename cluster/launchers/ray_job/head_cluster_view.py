@@ -16,7 +16,8 @@ from run_store.errors import RunError
 from run_store.folder import RunFolder
 from run_store.start import StopOrder
 
-# A request of Ray's own client to a lost head would block for a minute and then end this process.
+# Timeout of a check that the head answers. Without the check, Ray's client would block for a
+# minute and then end this process.
 HEAD_SECONDS = 10.0
 
 

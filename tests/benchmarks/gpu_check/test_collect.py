@@ -52,7 +52,7 @@ def test_packages_expected_on_the_machine_are_in_the_lock() -> None:
         (["--have", "jax", "--replace", "jax"], r"--replace jax: .* no version of jax. Omit"),
     ],
 )
-def test_invalid_options_are_named(options: list[str], said: str) -> None:
+def test_invalid_options_are_reported(options: list[str], said: str) -> None:
     with pytest.raises(PartsError, match=said):
         target(*options)
 

@@ -77,13 +77,13 @@ def test_a_damaged_unlocked_wheel_is_downloaded_again(tmp_path: Path, index: Pat
     assert damaged.read_bytes() == whole
 
 
-def test_a_requirement_that_is_in_no_lock_is_named(tmp_path: Path, index: Path) -> None:
+def test_a_requirement_that_is_in_no_lock_is_reported(tmp_path: Path, index: Path) -> None:
     write_wheel(index, "app", requires=["unknown-part>3"])
     with pytest.raises(PartsError, match=r"unknown-part>3 \(required by app\).*--have"):
         collection_of(tmp_path, index).complete(APP)
 
 
-def test_a_locked_version_that_does_not_meet_a_requirement_is_named(
+def test_a_locked_version_that_does_not_meet_a_requirement_is_reported(
     tmp_path: Path, index: Path
 ) -> None:
     write_wheel(index, "app", requires=["part>=2"])

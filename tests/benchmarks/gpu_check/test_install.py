@@ -119,7 +119,9 @@ def test_parts_of_several_transfers_are_installed_by_the_machines_pip(
     assert Path(pip).is_relative_to(site_packages)
 
 
-def test_an_expected_package_that_the_machine_lacks_is_named(tmp_path: Path, machine: Path) -> None:
+def test_an_expected_package_that_the_machine_lacks_is_reported(
+    tmp_path: Path, machine: Path
+) -> None:
     for path in machine.parents[1].glob("lib/python*/site-packages/torch*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = install_there(machine, parts_of(tmp_path), tmp_path / "environment")
@@ -130,7 +132,7 @@ def test_an_expected_package_that_the_machine_lacks_is_named(tmp_path: Path, mac
     assert "--have" in done.stderr
 
 
-def test_a_module_that_fails_to_import_is_named(tmp_path: Path, machine: Path) -> None:
+def test_a_module_that_fails_to_import_is_reported(tmp_path: Path, machine: Path) -> None:
     into = tmp_path / "environment"
     done = install_there(machine, parts_of(tmp_path, part="import nowhere"), into)
     assert done.returncode == 1
@@ -156,7 +158,7 @@ def test_parts_for_another_machine_or_python_are_refused(
     assert not (tmp_path / "environment").exists()
 
 
-def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+def test_a_damaged_part_is_reported(tmp_path: Path) -> None:
     parts = parts_of(tmp_path)
     (parts / "part-02").write_bytes(b"")
     with pytest.raises(PartsError, match=r"1 of \d parts .*part-02 has 0 bytes.*Copy"):

@@ -66,7 +66,7 @@ def test_parts_of_a_former_collection_are_removed(collected: Path) -> None:
     assert sorted(path.name for path in collected.glob("part-*")) == ["part-01"]
 
 
-def test_only_missing_and_damaged_parts_are_named(collected: Path) -> None:
+def test_only_missing_and_damaged_parts_are_reported(collected: Path) -> None:
     (collected / "part-01").unlink()
     content = bytearray((collected / "part-03").read_bytes())
     content[7] ^= 1
@@ -81,7 +81,7 @@ def test_only_missing_and_damaged_parts_are_named(collected: Path) -> None:
     assert not list((collected.parent / "joined").iterdir())
 
 
-def test_a_joined_file_that_differs_from_the_manifest_is_named(collected: Path) -> None:
+def test_a_joined_file_that_differs_from_the_manifest_is_reported(collected: Path) -> None:
     manifest = Manifest.read(collected)
     first, *others = manifest.files
     replace(manifest, files=[replace(first, size=first.size - 1), *others]).write(collected)

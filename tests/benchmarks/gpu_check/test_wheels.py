@@ -85,7 +85,7 @@ def test_circular_requirements_are_resolved(tmp_path: Path) -> None:
         ("py3-none-any", ">=3.13", "requires Python >=3.13"),
     ],
 )
-def test_wheels_for_other_machines_are_named(
+def test_wheels_for_other_machines_are_reported(
     tmp_path: Path, tag: str, python: str, said: str | None
 ) -> None:
     found = unfit([Wheel.read(write_wheel(tmp_path, "part", tag=tag, python=python))], TARGET)
@@ -93,7 +93,7 @@ def test_wheels_for_other_machines_are_named(
     assert all("part-1.0" in sentence and str(said) in sentence for sentence in found)
 
 
-def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
+def test_a_damaged_wheel_is_reported(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, "part")
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(PartsError, match=r"part-1\.0.*Remove the file"):

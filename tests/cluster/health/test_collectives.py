@@ -89,7 +89,7 @@ def test_a_rank_without_a_record_is_named_with_the_pending_collective():
         )
 
 
-def test_a_pending_collective_that_all_ranks_entered_is_named():
+def test_a_pending_collective_that_all_ranks_entered_is_reported():
     finding = found(record(*STEP), record(*STEP))
     assert not finding.absent
     assert finding.text.startswith("Rank 0, rank 1 entered gloo:all_gather")
@@ -123,7 +123,7 @@ def test_a_rank_that_entered_no_collective_of_its_group_is_absent():
     assert not alone.absent
 
 
-def test_the_earliest_pending_collective_of_several_groups_is_named():
+def test_the_earliest_pending_collective_of_several_groups_is_reported():
     early = json.loads(record(SUMS, group="1", time_created_ns=-5))
     both = json.loads(record(*STEP))
     both["groups"] |= early["groups"]

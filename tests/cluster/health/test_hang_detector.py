@@ -45,7 +45,7 @@ def test_progress_within_a_phase_restarts_its_deadline():
     assert hung(detector, 20.0) is not None
 
 
-def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
+def test_the_rank_that_has_not_entered_the_latest_phase_is_reported():
     validating = Position("validation", 24)
     stepping = Position("step", 25, "epoch 0, window 3")
     detector = detector_at(stepping, validating)
@@ -64,7 +64,7 @@ def test_the_message_says_if_all_ranks_are_at_the_same_position():
     assert "cluster.deadlines.step_seconds, which is 10" in text
 
 
-def test_among_ranks_at_the_same_step_the_one_stalled_longest_is_named():
+def test_among_ranks_at_the_same_step_the_one_stalled_longest_is_reported():
     detector = detector_at(Position("step", 25), Position("step", 25))
     detector.on_progress(0, Position("step", 25, "epoch 0, window 3"), 8.0)
     text = hung(detector, 11.0)

@@ -115,7 +115,7 @@ def test_a_finished_run_is_sent_once_and_after_its_other_events(run, target):
     assert target.events == ["best_score", "finished"]
 
 
-def test_all_targets_receive_an_event_and_a_target_without_its_variable_is_named(
+def test_all_targets_receive_an_event_and_a_target_without_its_variable_is_reported(
     run, target, monkeypatch
 ):
     opened = [target, Target()]

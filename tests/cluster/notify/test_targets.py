@@ -62,7 +62,7 @@ def test_a_run_with_a_hostile_name_can_be_sent():
 
 
 @pytest.mark.parametrize("environment", [{}, {COMMAND: "  "}])
-def test_a_variable_that_is_not_set_is_named(environment):
+def test_a_variable_that_is_not_set_is_reported(environment):
     with pytest.raises(TargetError, match=f"{COMMAND} is not set in the environment of the driver"):
         open_target(NotifyTarget(command_from=COMMAND), environment)
 

@@ -31,7 +31,7 @@ def test_a_run_that_fits_has_no_capacity_problem():
     assert capacity_problems(recipe({"min": 1, "max": 4}), FACTS) == []
 
 
-def test_jobs_that_use_the_missing_capacity_are_named():
+def test_jobs_that_use_the_missing_capacity_are_reported():
     (problem,) = capacity_problems(recipe(2), FACTS)
     assert not problem.refuses
     assert "in use: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text

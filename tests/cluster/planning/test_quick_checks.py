@@ -98,7 +98,7 @@ def test_the_folder_of_a_different_run_is_refused(phrasebook, tmp_path):
         checked.require()
 
 
-def test_an_object_store_that_cannot_be_written_is_named(
+def test_an_object_store_that_cannot_be_written_is_reported(
     phrasebook, s3_server, s3_environment, monkeypatch
 ):
     """The check comes before any start; a client does not check, as it may lack the credentials."""
@@ -130,7 +130,7 @@ def test_a_run_in_an_object_store_is_compared_with_the_recipe(
     assert "model.width" in refusal
 
 
-def test_a_file_in_the_path_of_the_run_s_folder_is_named(phrasebook, tmp_path):
+def test_a_file_in_the_path_of_the_run_s_folder_is_reported(phrasebook, tmp_path):
     (tmp_path / "file").touch()
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "file" / "run"))
     (text,) = refusals(checked)
@@ -149,7 +149,7 @@ def test_training_checks_the_run_s_folder_before_anything_else(inline_runs, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_run_folder_that_belongs_to_another_user_is_named(phrasebook, tmp_path, monkeypatch):
+def test_a_run_folder_that_belongs_to_another_user_is_reported(phrasebook, tmp_path, monkeypatch):
     # Root can write to any folder.
     monkeypatch.setattr(
         folder_access, "_has_permission", lambda path, mode: mode == os.F_OK and path.exists()
@@ -159,7 +159,7 @@ def test_a_run_folder_that_belongs_to_another_user_is_named(phrasebook, tmp_path
 
 
 @pytest.mark.needs("small disks")
-def test_a_file_system_that_is_mounted_read_only_is_named(tmp_path):
+def test_a_file_system_that_is_mounted_read_only_is_reported(tmp_path):
     """The check also finds this for root."""
     program = f"""
 import json, subprocess
@@ -180,7 +180,7 @@ print(json.dumps([[problem.text for problem in found] for found in (before, afte
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_folder_that_the_user_cannot_enter_is_named(tmp_path):
+def test_a_folder_that_the_user_cannot_enter_is_reported(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o700)
     (tmp_path / "closed" / "runs").mkdir()
     os.seteuid(NOBODY)

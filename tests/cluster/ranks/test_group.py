@@ -87,7 +87,7 @@ def test_a_silent_rank_does_not_hide_the_error_of_the_run(group):
     assert [rank for rank, report in poll.reports if report == SAID] == [1]
 
 
-def test_a_rank_that_does_not_send_its_last_reports_is_named(group):
+def test_a_rank_that_does_not_send_its_last_reports_is_reported(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
     assert str(poll.failure).startswith("Rank 1 on node a has finished training, but has not sent")
@@ -271,7 +271,7 @@ def test_the_first_rank_makes_the_rendezvous_after_all_ranks_have_started(story,
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_a_rank_that_does_not_start_in_time_is_named(story, late):
+def test_a_rank_that_does_not_start_in_time_is_reported(story, late):
     told = story(deadlines={"start_seconds": 50.0, "answer_seconds": 7.0})
     told.started[1 - late].come("name")
     told.clock.now = 49.9
@@ -282,7 +282,7 @@ def test_a_rank_that_does_not_start_in_time_is_named(story, late):
     assert f"Rank {late} has not started within 50 s. If" in str(failure)
 
 
-def test_a_rank_that_dies_before_it_trains_is_named(told):
+def test_a_rank_that_dies_before_it_trains_is_reported(told):
     told.started[0].come("name")
     told.started[1].come(DEAD)
     failure = told.group.poll().failure
@@ -434,7 +434,7 @@ def is_dead(actor):
     return False
 
 
-def test_a_killed_rank_among_many_is_named(ray_head):
+def test_a_killed_rank_among_many_is_reported(ray_head):
     with ray_session(ray_head.address):
         actors = [rank_that(None, silent=False) for _ in range(4)]
         processes = [SimpleNamespace(actor=actor) for actor in actors]

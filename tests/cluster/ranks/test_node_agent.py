@@ -234,7 +234,7 @@ class ElsewhereAgent:
         return self._agent.check_shared_folder.remote(self._folder, left, answer)
 
 
-def test_a_node_without_the_run_s_folder_is_named(agents, node, tmp_path):
+def test_a_node_without_the_run_s_folder_is_reported(agents, node, tmp_path):
     folders = NodeFolders(agents)
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
     (problem,) = folders.check(tmp_path, RunFolder(tmp_path))
@@ -362,7 +362,7 @@ def test_a_node_that_cannot_keep_a_copy_is_named_with_the_reason(agents, node, t
 
 
 @pytest.mark.parametrize("theirs", ["changed", "older"])
-def test_a_node_whose_sources_differ_is_named(agents, node, tmp_path, theirs):
+def test_a_node_whose_sources_differ_is_reported(agents, node, tmp_path, theirs):
     """The driver's sources were changed, or the node's agent has no method that reports its
     sources.
     """

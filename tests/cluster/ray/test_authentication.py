@@ -58,7 +58,7 @@ def test_the_error_of_a_client_without_a_token_says_where_to_put_it(new_user: Pa
     assert not (new_user / ".ray").exists()
 
 
-def test_a_missing_token_file_is_named(new_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_file_is_reported(new_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(new_user / "nowhere"))
     with pytest.raises(ClusterError, match="nowhere"):
         enable_authentication(create_token=True)

@@ -145,7 +145,7 @@ def test_an_error_is_one_paragraph_with_a_remedy(error, job_id, said):
 
 
 @pytest.mark.parametrize("status", [403, 407, 503])
-def test_a_proxy_that_refuses_the_request_is_named(monkeypatch, status):
+def test_a_proxy_that_refuses_the_request_is_reported(monkeypatch, status):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     with (
         proxy_of_environment(status) as proxy,

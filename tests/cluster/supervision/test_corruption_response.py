@@ -71,7 +71,7 @@ def test_the_node_of_an_identified_rank_is_excluded(scripted, reproducible):
     assert "silent data corruption: rank 1 on node b" in restart.cause
 
 
-def test_a_node_that_the_run_needs_is_used_once_more(scripted):
+def test_a_corrupting_node_is_used_once_more_if_the_run_needs_it(scripted):
     two = {"places": ("a", "b"), "ranks": 2}
     with scripted([[found(0)], [trained(9), FINISHED]], **two) as run:
         assert run.loop.run() == "finished"

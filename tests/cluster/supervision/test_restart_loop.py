@@ -65,7 +65,7 @@ def test_unfit_nodes_are_named_when_the_wait_for_capacity_times_out():
     assert "Not used: Node b computes other products (digest 0f…, the others 1a…). Wait" in said
 
 
-def test_the_resources_of_nodes_that_can_never_hold_the_ranks_are_named():
+def test_the_resources_of_nodes_that_can_never_hold_the_ranks_are_reported():
     config = ClusterConfig(ranks=3, resources_per_rank={"rack_a": 1}, node_labels={"pool": "big"})
     nodes = {
         "a": Node("a", "a", {}, {"CPU": 4.0, "rack_a": 2.0}, labels={"pool": "big"}),

@@ -224,7 +224,7 @@ def test_uncut_parts_are_all_in_rows_that_fit(lengths, seed):
     assert max(map(len, rows_of(plan))) <= 2
 
 
-def test_heldout_documents_are_cut_from_their_beginning():
+def test_the_first_part_of_a_heldout_document_begins_at_its_first_token():
     plan = plan_packed_heldout(np.array([40, 3]), 16, 32)
     rows = [row for batch in rows_of(plan) for row in batch]
     assert rows == [[Part(0, 0, 16)], [Part(0, 16, 32)], [Part(0, 32, 40), Part(1, 0, 3)]]

@@ -100,7 +100,7 @@ def test_carriage_returns_before_a_newline_are_part_of_a_line() -> None:
     assert [lines.data for lines in read_all(reader_of(data))] == [data]
 
 
-def test_line_ends_of_two_kinds_are_named() -> None:
+def test_line_ends_of_two_kinds_are_reported() -> None:
     data = b"one\r" * MAX_LINE_BYTES + b"two\n"
     with pytest.raises(CorpusError, match=r"a has lines that end at a carriage return .*tr '\\r'"):
         read_all(reader_of(data), 10**9)
@@ -108,7 +108,7 @@ def test_line_ends_of_two_kinds_are_named() -> None:
 
 @pytest.mark.parametrize("encoding", ["UTF-16", "UTF-16LE", "UTF-16BE", "UTF-32"])
 @pytest.mark.parametrize("text", ["été\nhiver\n", "a"])
-def test_text_in_another_encoding_is_named(encoding: str, text: str) -> None:
+def test_text_in_another_encoding_is_reported(encoding: str, text: str) -> None:
     if encoding == "UTF-16BE" and len(text) == 1:
         text *= 2  # because a NUL and a letter are valid UTF-8
     with pytest.raises(
@@ -218,7 +218,7 @@ ONE = ("7.en.txt", b"e")
         ([*GOOD, ("7.pickle", b"")], r"a\.tar .*7\.pickle"),
     ],
 )
-def test_invalid_samples_are_named(members: list[tuple[str, bytes]], message: str) -> None:
+def test_invalid_samples_are_reported(members: list[tuple[str, bytes]], message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         samples_of(members)
 
@@ -270,7 +270,7 @@ def test_the_number_of_samples_in_an_archive_is_limited(monkeypatch: pytest.Monk
         cut_scored(b"1", 4)
 
 
-def test_a_truncated_archive_is_named() -> None:
+def test_the_error_names_a_truncated_archive() -> None:
     data = write_tar(GOOD)[:1300]
     with pytest.raises(CorpusError, match=r"a\.tar .*truncated"):
         list(cut_file(stream_of(data, "a.tar"), CORPUS, WHOLE_FILE, 10))

@@ -207,7 +207,7 @@ def test_webdataset_samples_give_pairs_and_scores() -> None:
         (CorpusSample("x/7", (b"e", b"d"), b"good"), "expected a number as score, found 'good'"),
     ],
 )
-def test_an_invalid_sample_is_named(sample: CorpusSample, message: str) -> None:
+def test_an_invalid_sample_is_reported(sample: CorpusSample, message: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.tar, sample 'x/7': .*{message}"):
         parse(Chunk(0, Samples("a.tar", (CorpusSample("0", (b"", b""), b"1"), sample))))
 

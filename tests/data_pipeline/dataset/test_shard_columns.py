@@ -196,7 +196,7 @@ def test_a_child_has_the_same_identity_in_both_forms(copy: Path, dataset: Path) 
         (lambda data: data[:-1] + b"x", r"shards.columns .*sha256"),
     ],
 )
-def test_a_damaged_columns_file_is_named(
+def test_a_damaged_columns_file_is_reported(
     copy: Path, damage: Callable[[bytes], bytes], message: str
 ) -> None:
     path = copy / COLUMNS_NAME
@@ -221,7 +221,7 @@ def test_a_damaged_columns_file_is_replaced_on_request(
     assert (copy / COLUMNS_NAME).read_bytes() == whole
 
 
-def test_a_missing_columns_file_is_named(copy: Path) -> None:
+def test_a_missing_columns_file_is_reported(copy: Path) -> None:
     (copy / COLUMNS_NAME).unlink()
     with pytest.raises(DatasetFileError, match=r"shards.columns .*no readable file"):
         load(copy, "0" * 64)

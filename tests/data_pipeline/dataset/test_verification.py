@@ -76,7 +76,7 @@ def test_every_wrong_file_is_named_with_the_expected_content(
             assert problem.expected == f"sha256 {hashes[problem.file]}"
 
 
-def test_a_shard_that_contradicts_its_manifest_is_named(copy: Path, manifest: Manifest) -> None:
+def test_a_shard_that_contradicts_its_manifest_is_reported(copy: Path, manifest: Manifest) -> None:
     """The shard's bytes and hash match the manifest; its tokens or its format do not."""
     first, second = (shard.name for shard in list(manifest.shards)[:2])
     edit_manifest(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
@@ -96,7 +96,7 @@ def test_a_shard_that_contradicts_its_manifest_is_named(copy: Path, manifest: Ma
         lambda counts: counts.__setitem__(slice(6, 8), [counts[6] - 1, counts[7] + 1]),
     ],
 )
-def test_a_histogram_that_contradicts_the_shards_is_named(
+def test_a_histogram_that_contradicts_the_shards_is_reported(
     copy: Path, change: Callable[[list[int]], object]
 ) -> None:
     edit_manifest(copy, lambda m: change(m["lengths"]["tgt"]))
@@ -133,7 +133,7 @@ def test_a_compressed_shard_is_refused(copy: Path, compress: Callable[[bytes], b
     assert (problem.file, problem.expected) == (name, "a whole tar file of regular files")
 
 
-def test_a_sequence_longer_than_in_the_manifest_is_named(copy: Path, manifest: Manifest) -> None:
+def test_a_sequence_longer_than_in_the_manifest_is_reported(copy: Path, manifest: Manifest) -> None:
     """Verification makes no histogram up to the length of this sequence."""
     shard, tokens = manifest.shards[0], 20_000_000
     lengths = np.full(shard.pairs, 2, dtype=np.int32)

@@ -290,6 +290,6 @@ def test_a_dataset_can_use_the_task_reader_and_tokenizer_of_an_extension(
     assert sorted(found) == sorted(["eno", "senil\nowt", "é eerht"])
 
 
-def test_an_unknown_task_is_named(tmp_path: Path, make: Callable[..., Any]) -> None:
+def test_an_unknown_task_is_reported(tmp_path: Path, make: Callable[..., Any]) -> None:
     with pytest.raises(ExtensionError, match=r"task is 'none', but there is no such task"):
         prepare(replace(make(tmp_path / "d"), task="none"), silent)

@@ -107,7 +107,7 @@ def test_a_killed_worker_is_reported_and_leaves_nothing(
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.usefixtures("small_parts")
-def test_an_invalid_line_deep_in_a_file_is_named(
+def test_an_invalid_line_deep_in_a_file_is_reported(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     corpus_folder: Path,
@@ -177,7 +177,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(
     assert ("write" in reached) == ("write" in stages)
 
 
-def test_a_folder_that_cannot_be_written_is_named(
+def test_a_folder_that_cannot_be_written_is_reported(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("x")

@@ -96,7 +96,7 @@ def test_all_frames_are_read(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["magic alone", "first half", "last byte", "second frame's half", "bit", "rubbish"]
 )
-def test_damaged_files_are_named(suffix: str, damage: str, tmp_path: Path) -> None:
+def test_damaged_files_are_reported(suffix: str, damage: str, tmp_path: Path) -> None:
     data = COMPRESSED[suffix]
     middle = len(data) // 2
     damaged = {
@@ -253,7 +253,7 @@ def test_a_damaged_cached_copy_is_removed_for_the_next_attempt(
     assert read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256) == TEXT
 
 
-def test_a_cache_that_cannot_be_written_is_named(server: FaultyServer, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(server: FaultyServer, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
     with pytest.raises(CorpusError, match=r"cannot be written to .*cache/corpora .*data\.cache="):
         read(f"{server.url}/a.gz", tmp_path / "cache", sha256=SHA256)
@@ -287,7 +287,9 @@ def test_reads_of_any_size_give_the_same_bytes(tmp_path: Path) -> None:
         (lzma.compress(TEXT, format=lzma.FORMAT_ALONE), "lzma"),
     ],
 )
-def test_compressions_that_are_not_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
+def test_compressions_that_are_not_read_are_reported(
+    tmp_path: Path, start: bytes, name: str
+) -> None:
     (tmp_path / "a").write_bytes(start)
     with pytest.raises(CorpusError, match=f"is a {name} file"):
         open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path)

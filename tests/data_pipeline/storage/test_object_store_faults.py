@@ -313,7 +313,9 @@ def test_missing_credentials_are_reported_with_the_remedy(
         store.get("a", 1)
 
 
-def test_a_proxy_in_the_way_is_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_in_the_way_is_reported(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://objects.invalid:9")
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
     with pytest.raises(ObjectStoreError):

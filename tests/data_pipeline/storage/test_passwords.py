@@ -154,7 +154,7 @@ def test_a_damaged_netrc_file_is_named_but_not_shown(
     assert guarded.asked == []
 
 
-def test_a_missing_netrc_file_is_named(
+def test_a_missing_netrc_file_is_reported(
     guarded: GuardedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))

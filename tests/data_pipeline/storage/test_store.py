@@ -199,7 +199,7 @@ def test_special_files_are_refused_unread(make: Callable[[Path], None], tmp_path
 # Folders
 
 
-def test_a_missing_file_of_a_folder_is_named(folder: Path) -> None:
+def test_a_missing_file_of_a_folder_is_reported(folder: Path) -> None:
     with pytest.raises(DatasetFileError) as caught:
         LocalStore(folder, DELAYS).read("shards/x.tar", SHA256[SHARD], 1234)
     assert caught.value.args == (

@@ -222,7 +222,7 @@ def changed(folder: Path, copy: Path, files: dict[str, str | bytes | None]) -> P
         ({"vocabulary": '{"a": 0}'}, r"has 1 piece, but </s>, <unk>, <pad> is not one of them"),
     ],
 )
-def test_problems_of_a_folder_are_named(
+def test_problems_of_a_folder_are_reported(
     folder: Path, tmp_path: Path, files: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TokenizerError, match=message):

@@ -321,7 +321,7 @@ def test_a_folder_with_only_a_pickle_is_refused(saved):
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_damaged_config_or_weights_file_is_named(saved, file):
+def test_a_damaged_config_or_weights_file_is_reported(saved, file):
     _, folder = saved
     (folder / file).write_bytes((folder / file).read_bytes()[:-9])
     with pytest.raises(ModelError, match=f"{file} cannot be read"):

@@ -258,7 +258,7 @@ def test_a_trace_includes_the_output_bias_and_the_activation(sentences):
     assert -0.3 < inner.min() < 0  # the minimum of SiLU is -0.278
 
 
-def test_a_pre_norm_network_is_not_exported_and_the_setting_is_named():
+def test_a_pre_norm_network_is_not_exported_and_the_setting_is_reported():
     with pytest.raises(ModelError, match=r"model\.norm is pre, .*norm=post"):
         to_marian(network_of(norm="pre"))
 

@@ -71,7 +71,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(folder, tmp_path, zipped
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02s.", b"\x80\x02U\xffab", b"{}"])
-def test_a_damaged_pytorch_file_is_named(tmp_path, content):
+def test_a_damaged_pytorch_file_is_reported(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ModelError, match=r"file (cannot be read|is a pickle)"):
         read_pytorch(tmp_path / "file", 10**6)

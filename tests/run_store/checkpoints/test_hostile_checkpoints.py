@@ -135,7 +135,9 @@ def test_a_header_length_beyond_the_end_of_the_file_allocates_no_memory(checkpoi
 
 @pytest.mark.parametrize("kind", ["master", "exp_avg"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_nonfinite_values_are_refused_by_element(tmp_path: Path, kind: str, value: float) -> None:
+def test_the_error_about_a_nonfinite_value_names_its_element(
+    tmp_path: Path, kind: str, value: float
+) -> None:
     state = {name: torch.arange(6.0) for name in ("master", "exp_avg")}
     state[kind][4] = value
     fragments = [Fragment(name, "w", 0, tensor) for name, tensor in state.items()]

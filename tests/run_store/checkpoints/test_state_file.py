@@ -86,6 +86,6 @@ def test_fragments_are_read_back_as_written(tmp_path):
     ]
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_a_file_that_cannot_be_read_is_reported(tmp_path):
     with pytest.raises(CheckpointError, match="gone cannot be read: No such file"):
         LocalStateFile(tmp_path / "gone")

@@ -178,7 +178,7 @@ def test_a_damaged_memory_file_is_detected(writer, supervisor):
     ("space", "memory", "problem"),
     [(10**9, 10**9, ""), (10, 10**9, "/dev/shm"), (10**9, 10, "of memory on the node of rank 0")],
 )
-def test_memory_that_is_too_small_is_named(state, tmp_path, monkeypatch, space, memory, problem):
+def test_memory_that_is_too_small_is_reported(state, tmp_path, monkeypatch, space, memory, problem):
     monkeypatch.setattr(memory_writer, "free_bytes", lambda folder: space)
     monkeypatch.setattr(memory_writer, "available_bytes", lambda: memory)
     placement = Placement(memory_folder=tmp_path / "attempt", memory_neighbor_ranks=1)

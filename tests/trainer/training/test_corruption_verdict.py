@@ -63,7 +63,7 @@ def test_a_rank_that_repeats_a_slot_wrongly_is_named_too():
     assert verdict.is_reproducible
 
 
-def test_without_any_agreement_owner_and_verifier_are_named():
+def test_without_any_agreement_owner_and_verifier_are_reported():
     digests = {0: wrong(1), 1: wrong(2), 2: wrong(3)}
     verdict = judge([dispute(3, 0, 1, digests, digests)])
     assert verdict.ranks == (0, 1)

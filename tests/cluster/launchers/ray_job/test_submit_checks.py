@@ -66,7 +66,7 @@ def test_a_head_without_probe_results_causes_no_notice() -> None:
     assert told(HeadProbe(("open",))) == []
 
 
-def test_packages_missing_on_the_head_are_named() -> None:
+def test_packages_missing_on_the_head_are_reported() -> None:
     lacks = replace(SEEN, versions={**SEEN.versions, "torch": None, "deepspeed": None})
     with pytest.raises(ClusterError, match=f"{HEAD} has no torch and no deepspeed"):
         told(lacks)
@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_its_reason(folder: str)
     told(replace(SEEN, unwritable={"/projects/mine": "it need not be"}))
 
 
-def test_folders_missing_on_the_head_are_named() -> None:
+def test_folders_missing_on_the_head_are_reported() -> None:
     nowhere = dict.fromkeys(SEEN.folders, False)
     with pytest.raises(ClusterError, match="neither /shared/runs nor /projects/mine"):
         told(replace(SEEN, folders=nowhere))
