@@ -40,7 +40,7 @@ def case(tmp_path_factory):
 
 
 def probabilities(labeller, ids, places):
-    """Return the probabilities of all labels at some positions of a text, computed alone."""
+    """Return the probabilities of all labels at some positions of a text, as a batch of one."""
     ids = torch.tensor([ids])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():

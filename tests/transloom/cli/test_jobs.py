@@ -70,7 +70,7 @@ def test_stopping_a_job_of_another_user_requires_the_owners_name() -> None:
     summary = JobSummary(None, a_record(Path("/shared/run")))
     _require_owner(summary, None, "ada")
     _require_owner(summary, "ada", "bob@laptop")
-    _require_owner(JobSummary(None, None), None, "bob@laptop")  # without a readable record
+    _require_owner(JobSummary(None, None), None, "bob@laptop")  # the record cannot be read
     for named, words in ((None, "and you are bob@laptop"), ("carl", "not of carl")):
         with pytest.raises(ClusterError, match=f"mine is a job of ada, {words}.* --owner ada"):
             _require_owner(summary, named, "bob@laptop")

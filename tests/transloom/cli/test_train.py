@@ -63,7 +63,7 @@ def test_notices_from_before_the_run_is_owned_are_logged_later(run, audience):
     [
         (OSError("disk"), [f"{ENDED}disk"]),
         (KeyboardInterrupt(), [INTERRUPTED]),
-        (LeaseLostError("it belongs to another process"), []),  # the log belongs to it, too
+        (LeaseLostError("it belongs to another process"), []),  # that process owns the log
     ],
 )
 def test_the_log_says_why_a_run_ended_only_while_the_run_is_owned(run, audience, error, kept):

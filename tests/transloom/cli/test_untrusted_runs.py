@@ -1,6 +1,6 @@
 """No command executes code that a run's folder contains.
 
-Every command has a case here or is listed in `WITHOUT_RUN`, so a new command needs one of these.
+Every command needs a case here or an entry in `WITHOUT_RUN`.
 """
 
 import re
@@ -41,8 +41,8 @@ class Case:
         words: the command line. RUN is replaced by the run, RUNS by its parent folder, MINE by a
             recipe of the user, OUT by a path that does not exist, LINES by a file of sentences,
             and BUCKET by the URL of a bucket.
-        asks: the first of `KINDS` of runs for which the command requires the user to name the
-            extension's folder; None: it never does.
+        asks: the first of `KINDS` for which the command refuses the run until the user names the
+            extension's folder; None if the command never requires this.
         refusal: part of a different message with which the command refuses the run, or None.
         own_process: whether the command changes signal handlers or its process's priority.
     """
@@ -58,7 +58,7 @@ class Case:
         return f"{first} {second}" if first in GROUPS else first
 
 
-# A run names its extension in its recipe only, or also in its checkpoints.
+# Places where a run names its extension: only the recipe, or the recipe and the checkpoints.
 RECIPE, CHECKPOINTS = KINDS = ("recipe", "checkpoints")
 GROUPS = ("data", "checkpoints", "model", "jobs", "deploy", "runs")
 OTHER_TASK = "was trained for translation"
@@ -101,7 +101,8 @@ CASES = [
     Case("plan MINE --run OUT --from RUN"),
     Case("plan MINE --run OUT trainer.init_from=RUN"),
 ]
-# Commands that read only checkpoints; they would run for long if these named no extension.
+# Commands that read only checkpoints. They are not tested with a run whose recipe alone names an
+# extension, because they would accept this run and take long.
 LONG = [
     Case("serve RUN", CHECKPOINTS, own_process=True),
     Case("translate RUN LINES --on-cluster --output OUT", CHECKPOINTS),

@@ -40,12 +40,12 @@ def test_the_commands_of_the_your_corpus_page_succeed(transloom, tmp_path, monke
         if name == "train":
             recipe = Path(arguments[0])
             arguments += [*fewer, "--inline", "--run", f"runs/{recipe.stem}"]
-        if "--on-cluster" in arguments:  # another test shows that it prints the same
+        if "--on-cluster" in arguments:  # tested elsewhere; the output is the same
             arguments = arguments[: arguments.index("--output")]
         result = transloom(name, *arguments)
         assert result.exit_code == 0, (name, arguments, result.output)
         if name == "translate":
             translated.append(len(result.stdout.splitlines()))
     assert translated == [LINES, MONOLINGUAL_LINES]
-    for kept in Path("runs").glob("*/recipe.yaml"):  # runs are also used from other folders
+    for kept in Path("runs").glob("*/recipe.yaml"):  # for use from other folders
         assert Path(yaml.safe_load(kept.read_text())["data"]["dataset"]).is_absolute(), kept

@@ -39,7 +39,7 @@ def test_words_are_grouped_by_their_frequency_in_the_training_data():
     # "the" is 3 times in the references; the systems wrote it 3, 1 and 0 times.
     assert found["1,000 and more"].words == 3
     assert found["1,000 and more"].f1 == pytest.approx([100, 100 * 2 * 1 / (3 + 1), 0])
-    # The references have "cat" and "dog"; the first system wrote 3 times "cat", once rightly.
+    # The references have "cat" and "dog"; of the first system's three "cat", one is right.
     assert found["5 to 9"].f1 == pytest.approx([100 * 2 * 1 / (2 + 3), 100 * 2 * 1 / (2 + 1), 0])
     assert found["0"].f1 == pytest.approx([0, 100, 0])
 
@@ -76,7 +76,7 @@ def test_every_frequency_is_in_one_frequency_bucket():
         assert (str(row.bucket), row.words, row.f1) == (bucket, 1, [100])
 
 
-def test_a_word_that_no_reference_has_lowers_f1_of_systems_that_write_it():
+def test_f1_is_0_for_systems_that_write_a_word_of_no_reference():
     frequencies = Frequencies({"cat": 7}, "a text")
     (other, made_up) = by_frequency(["dog"], [["cat"], ["dog"]], frequencies)
     assert (str(other.bucket), other.words, other.f1) == ("0", 1, [0, 100])

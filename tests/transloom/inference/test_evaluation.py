@@ -40,7 +40,7 @@ class Oracle:
         self.checkpoint = SimpleNamespace(header=header, path=path, step=7)
         self.decoding = DecodingConfig()
         self._answers = answers
-        self.engine = None  # transloom's search
+        self.engine = None  # None: transloom's search
 
     def processes_for(self, sentences):
         return 1

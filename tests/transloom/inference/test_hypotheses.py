@@ -87,7 +87,7 @@ def test_hypotheses_are_not_reused_if_their_origin_or_file_has_changed(made, few
     elif change == "tag":
         heldout = HeldOut(few.texts, {"src": "<2de>"})
     elif change == "search":
-        decoding = decoding.model_copy(update={"max_extra_length": 7})  # not part of the name
+        decoding = decoding.model_copy(update={"max_extra_length": 7})  # not in the file name
     elif change == "precision":
         precision = "bf16"
     elif change == "file":

@@ -81,7 +81,7 @@ def test_the_recommendation_is_among_the_points_as_good_as_the_best(tuned):
     ("usual", "expected"), [(1.0, (2, 1.0, 29.8)), (2.6, (2, 3.0, 29.9)), (0.0, (2, 1.0, 29.8))]
 )
 def test_the_smallest_beam_and_nearest_penalty_are_recommended(usual, expected):
-    """Among points not significantly worse than the best, which may be best by chance."""
+    """All points that are not significantly worse than the best are candidates."""
     tried = [
         ("a", 1, 1.0, 25.0, 0.001),
         ("a", 2, 0.0, 28.0, 0.01),

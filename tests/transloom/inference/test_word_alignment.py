@@ -30,11 +30,11 @@ def tokenizer(phrasebook) -> Tokenizer:
     ("pieces", "words"),
     [
         (["▁a", "▁b", "c", "▁d"], [(0,), (1,), (1,), (2,)]),
-        (["a", "b", "▁c"], [(0,), (0,), (1,)]),  # from a model without a dummy prefix
-        (["a▁", "b", "c▁"], [(0,), (1,), (1,)]),  # white space as a suffix
+        (["a", "b", "▁c"], [(0,), (0,), (1,)]),  # the model has no dummy prefix
+        (["a▁", "b", "c▁"], [(0,), (1,), (1,)]),  # spaces end their pieces
         (["▁", "a", "▁", "b"], [(0,), (0,), (1,), (1,)]),
         (["▁", "▁a", "▁", "▁b"], [(0,), (0,), (1,), (1,)]),
-        (["▁New▁York", "▁is"], [(0, 1), (2,)]),  # a piece that contains white space
+        (["▁New▁York", "▁is"], [(0, 1), (2,)]),  # one piece has two words
         (["", "▁a", "▁", ""], [(), (0,), (), ()]),
         (["▁"], [()]),
         ([], []),

@@ -178,7 +178,7 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
 def test_a_kill_at_any_operation_leaves_the_old_or_the_new_export(fault_server, to, fault):
     found = fault_server.run(command_faults.strike_everywhere, fault_server.folder, to, fault)
     assert (found[0], found[-1]) == (1, 2)
-    assert len(found) > 10  # the fault occurred at this number of operations
+    assert len(found) > 10  # faults at this number of operations were tested
     assert found == sorted(found, key=[1, None, 2].index)
     assert found.count(None) <= 1  # killed between the two renames
 

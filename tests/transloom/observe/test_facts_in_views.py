@@ -30,7 +30,7 @@ def run(tmp_path):
 
 
 def row(text):
-    """Return the fact's row of a text, with single spaces."""
+    """Return the line of a text that shows the fact, with single spaces."""
     (line,) = [line for line in text.split("\n") if line.strip().startswith(TITLE)]
     return " ".join(line.split())
 

@@ -75,7 +75,7 @@ def test_incomplete_requests_do_not_block_the_owner(dashboard):
         assert dashboard.get("/api/runs").status == 200
         entered = dashboard.request("GET", f"/?token={dashboard.doors.token}", cookie=None)
         assert entered.status == 303
-        for newest in held[MAX_WAITING + 2 :]:  # not replaced by the requests above
+        for newest in held[MAX_WAITING + 2 :]:  # not closed for the requests above
             newest.sendall(b"x\r\n\r\n")
             assert b" 401 " in received(newest)
         dashboard.publish("curves", CurvesChanged(id="one"))
@@ -121,7 +121,7 @@ def test_a_client_that_does_not_read_is_disconnected_for_newer_clients():
                 await loop.sock_sendall(oldest, WHOLE_REQUEST)
                 while not (kept and kept[0].writing_paused):
                     await asyncio.sleep(0)
-                kept[0].force_close()  # like aiohttp for idle connections
+                kept[0].force_close()  # as aiohttp closes idle connections
                 for client in newer:
                     await loop.sock_connect(client, place)
                     await loop.sock_sendall(client, WHOLE_REQUEST.replace(b"/", b"/none", 1))

@@ -122,7 +122,7 @@ def test_an_export_needs_only_ctranslate2_and_sentencepiece(tokenizers, network_
     ids = [*tokenizers["src"].encode(["je suis là"])[0].tolist(), tokenizers["src"].eos_id]
     (ours,) = greedy_search(network, torch.tensor([ids]), DecodingConfig())
     assert target.decode(found.hypotheses[0]) == tokenizers["tgt"].decode([list(ours.ids)])[0]
-    for side, field in (("source", "src"), ("target", "tgt")):  # decoding does not test this
+    for side, field in (("source", "src"), ("target", "tgt")):  # a translation hardly tests this
         assert (tmp_path / f"{side}.model").read_bytes() == tokenizers[field].model
     vocabulary = json.loads((tmp_path / "source_vocabulary.json").read_text())
     assert len(vocabulary) == tokenizers["src"].vocabulary_size
@@ -137,7 +137,7 @@ def test_shared_embeddings_are_stored_once(tokenizers, joint, network_for, tmp_p
         write_model(network, joint, POSITIONS, tmp_path / share)
         sizes[share] = (tmp_path / share / "model.bin").stat().st_size
         matrix = network.target_embedding.weight.numel() * 4
-    assert abs(sizes["none"] - sizes["all"] - 2 * matrix) < 500  # bytes of names
+    assert abs(sizes["none"] - sizes["all"] - 2 * matrix) < 500  # names take some bytes
 
 
 def test_int8_weights_are_smaller_and_give_similar_scores(joint, network_for, tmp_path):
@@ -165,7 +165,7 @@ class OfAnotherKind:
     name = "bytes.model"
 
 
-def test_other_networks_and_tokenizers_are_refused_by_name(joint, network_for):
+def test_networks_and_tokenizers_of_other_kinds_are_refused(joint, network_for):
     network = network_for(joint)
     with pytest.raises(ModelError, match=r"is a Linear, but .* only transloom's own Transformer"):
         require_supported(torch.nn.Linear(2, 2), joint)
@@ -183,7 +183,7 @@ def test_other_networks_and_tokenizers_are_refused_by_name(joint, network_for):
     ],
     ids=str,
 )
-def test_settings_newer_than_the_paper_are_refused_by_name(joint, network_for, settings):
+def test_the_error_names_a_setting_newer_than_the_paper(joint, network_for, settings):
     (name,) = settings
     network = network_for(joint)
     network.config = network.config.model_copy(update=settings)

@@ -87,7 +87,7 @@ def test_a_damaged_export_is_converted_again(engines, origin, damage):
     assert len(write.folders) == 2
 
 
-def test_a_model_is_converted_again_for_another_library_release_or_length(engines, origin):
+def test_a_change_of_library_release_or_positions_causes_a_new_conversion(engines, origin):
     write = Conversion()
     for change in ({}, {"library": "4.9.0"}, {"positions": 2048}):
         cached_files(engines, origin.model_copy(update=change), write)

@@ -112,7 +112,7 @@ def test_scores_include_the_prefix_as_ours_do(searchers, batches_of, log_probabi
     assert [one[0].ids for one in found[0]] == [one[0].ids for one in found[1]]
 
 
-def test_a_prefix_longer_than_its_translation_may_be_is_reported(searchers, batches_of):
+def test_a_prefix_above_the_limit_of_its_translation_is_reported(searchers, batches_of):
     decoding = DecodingConfig(max_extra_length=1)
     with pytest.raises(PrefixError, match="tokens, but its translation may have") as raised:
         searched(searchers[1], decoding, batches_of(["non", "non"], ["", "she will " * 9]))
@@ -120,7 +120,7 @@ def test_a_prefix_longer_than_its_translation_may_be_is_reported(searchers, batc
 
 
 @pytest.mark.parametrize("extra", [1, 3])
-def test_sentences_that_reach_the_length_limit_are_searched_by_us(searchers, batches_of, extra):
+def test_our_search_translates_sentences_that_reach_the_length_limit(searchers, batches_of, extra):
     """Our search adds EOS at the limit and scores it; CTranslate2 would omit it."""
     decoding = DecodingConfig(beam_size=3, max_length_factor=0, max_extra_length=extra)
     ours, theirs = (searched(one, decoding, batches_of(SENTENCES)) for one in searchers)
@@ -131,7 +131,7 @@ def test_sentences_that_reach_the_length_limit_are_searched_by_us(searchers, bat
 
 
 @pytest.mark.long
-def test_sentences_longer_than_the_position_table_are_searched_by_us(searchers, batches_of):
+def test_our_search_translates_sentences_above_the_position_table(searchers, batches_of):
     long = " ".join(["je suis étudiant"] * 20)
     decoding = DecodingConfig(beam_size=2, max_extra_length=5)
     ours, theirs = (searched(one, decoding, batches_of([long, "non"])) for one in searchers)

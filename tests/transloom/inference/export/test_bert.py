@@ -265,4 +265,4 @@ def test_a_classifiers_head_is_loaded_only_for_the_same_labels(exported, tmp_pat
     target = torch.ones(2)
     found.read(MASTER, "pooler.bias", 3, target)
     assert torch.equal(target, trained.pooler.bias[3:5])
-    assert set(folder_weights(folder, engine_of(new), labels).fresh) == HEAD  # a masked model
+    assert set(folder_weights(folder, engine_of(new), labels).fresh) == HEAD  # from a masked model

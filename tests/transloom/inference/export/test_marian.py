@@ -160,7 +160,7 @@ def test_generation_config_has_the_special_tokens_of_the_network(start):
     [
         (100, {"max_length_factor": 2, "max_extra_length": 50}, MAX_POSITIONS),
         (1000, {"max_length_factor": 0.5, "max_extra_length": 50}, 1000),
-        (1000, {"max_length_factor": 1.5, "max_extra_length": 50}, 1551),  # 1550 and BOS
+        (1000, {"max_length_factor": 1.5, "max_extra_length": 50}, 1551),  # 1,550 tokens and BOS
     ],
 )
 def test_an_export_has_positions_for_the_longest_source_and_translation(

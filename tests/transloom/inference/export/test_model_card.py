@@ -100,7 +100,7 @@ def test_the_card_has_the_training_settings_without_local_paths(trained, folder)
     assert "another-run" not in card
 
 
-def test_the_card_has_names_and_hashes_of_corpora_without_folders(trained, folder):
+def test_the_card_has_file_names_and_hashes_of_corpora_but_no_folders(trained, folder):
     corpora = (
         PairCorpusConfig(
             source="/data/secret/a.en",

@@ -22,7 +22,7 @@ from transloom.inference.sentence_embedder import SentenceEmbedder
 from transloom.inference.trained_network import TrainedNetwork
 
 WORDS = [a + b for a in ("ka", "ri", "mo", "tel") for b in ("shu", "ban", "ka", "ri")]
-TEXTS = ["karimo  telshu", "", "mori", " ".join(WORDS), "ban ri, ka!", "日本"]  # [3] is truncated
+TEXTS = ["karimo  telshu", "", "mori", " ".join(WORDS), "ban ri, ka!", "日本"]  # 4th is truncated
 LONGEST = 12
 
 

@@ -67,7 +67,7 @@ def test_the_queue_waits_for_more_sentences_until_a_batch_is_full():
     assert waiting().seconds_to_wait(0.0) is None
 
 
-def test_lost_sentences_are_first_and_after_two_losses_alone_in_a_batch():
+def test_lost_sentences_are_batched_first_and_singly_after_two_losses():
     queue = waiting(sentence(5, since=1.0), sentence(5, since=2.0))
 
     def lose(sentences):

@@ -16,7 +16,7 @@ from transloom.inference.serving.settings import ReplicaSettings
 
 
 class Loads:
-    """Loads translators and records which checkpoints were requested."""
+    """Loader of translators that records the requested checkpoints."""
 
     def __init__(self, run):
         self.settings, self.asked = ReplicaSettings(run), []

@@ -70,7 +70,7 @@ def test_a_tolerance_is_relative_and_applies_to_its_field_only():
     assert step_difference(ONE, near, {"loss": 1e-4, "grad_norm": 1e-3}).what == "loss"
 
 
-def test_with_a_tolerance_other_sums_are_not_compared():
+def test_a_tolerance_excludes_the_field_other_sums():
     other = changed(("other_sums", {"z": 1.0}, ""))
     assert step_difference(ONE, other).what == "loss"
     assert step_difference(ONE, other, {"loss": 1e-3}) is None

@@ -77,7 +77,7 @@ def test_an_invalid_recipe_is_reported_in_its_row(tmp_path, text, why):
 # --- the table of runs
 
 
-def test_a_row_needs_only_the_status_the_owners_and_the_card(tmp_path):
+def test_a_row_needs_only_the_status_the_owners_and_the_metadata(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run", train_line(1)), 1)
     row = row_of(run)
     for path in run.iterdir():

@@ -13,7 +13,7 @@ from transloom.observe.drawing.modules import joined_modules
 
 
 def test_joined_modules_give_the_same_result_as_separate_modules(tmp_path):
-    """Covers imported, renamed and namespace imports; unimported modules are left out."""
+    """The modules import names, a renamed name and a namespace; no module imports d.js."""
     modules = {
         "a.js": "export const one = 1;\nconst own = 5;\n"
         "export function two() {\n  return own - 3;\n}\n",

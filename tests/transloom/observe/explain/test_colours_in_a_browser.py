@@ -17,8 +17,8 @@ from transloom.observe.explain.translation_page import translation_page
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
 SENTENCE = "je 漢 suis étudiant"
-PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # a tensor whose origin is drawn.
-# Elements that convey meaning by colour, by section.
+PRODUCT = "encoder.layers.0.self_attention.scores_hts"  # its origin is drawn
+# Elements whose colours have a meaning, keyed by section.
 PICTURES = {
     "#section-1": ("svg.blueprint.wide",),
     "#section-4": ("section.here figure.map canvas",),

@@ -1,4 +1,4 @@
-"""The page's numbers equal the model's: figures the trace, and bars the probabilities."""
+"""Figures of the page show the model's trace, and bars show the model's probabilities."""
 
 import pytest
 import torch

@@ -388,7 +388,7 @@ def test_sections_are_reached_by_the_menu_and_the_skip_link(browser, page_of_kin
         assert watched.complaints == []
 
 
-def test_the_browser_prints_all_sections_and_the_button_one(browser, page_of_kind):
+def test_the_browser_prints_all_sections_and_the_button_prints_one(browser, page_of_kind):
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
         page.evaluate("location.hash = 'section-3'")

@@ -59,7 +59,7 @@ def test_rounding_is_allowed_where_bits_are_not_promised():
     assert judged({"loss": 0.25 * (1 + 2 * REPLAY_TOLERANCE)}, ROUNDED).losses == "different"
     assert not judged({"learning_rate": 0.1000001}, ROUNDED).same
     other = ComparedState(4, 2, {"master:a": 0.1})
-    assert judged(promise=ROUNDED, states=[other]).same  # nor are the bits of the state
+    assert judged(promise=ROUNDED, states=[other]).same  # bits of the state may differ
 
 
 def apart_from(differences, by=None):
@@ -82,13 +82,13 @@ def test_gradually_amplified_rounding_is_accepted():
     assert (verdict.same, verdict.losses, verdict.amplified_rounding) == (True, "same", True)
     assert verdict.largest_difference == pytest.approx(2e-2)
     assert verdict.ranks_for_bits == 2
-    assert not apart_from([0.0, 3e-8, 9e-6]).amplified_rounding  # too small to be called amplified
+    assert not apart_from([0.0, 3e-8, 9e-6]).amplified_rounding  # the growth is too small
 
 
 @pytest.mark.parametrize(
     ("differences", "what"),
     [
-        ([0.0, 0.0, 2e-4], "loss"),  # no earlier difference
+        ([0.0, 0.0, 2e-4], "loss"),  # without a difference before
         ([0.0, 3e-8, 5e-4, 5e-4], "loss"),
         ([1e-8, 1e-6, 1e-4, 1e-2, 0.2], "loss"),  # more than amplified rounding can reach
     ],
@@ -236,7 +236,7 @@ def test_the_promise_depends_on_numerics_after_the_checkpoint():
     assert not recorded.promise(header, one, after)[0]
     assert recorded.ranks_for_bits(header, one, after) == 2
 
-    killed = Resumed(step=8, from_step=4, numerics_changed={})  # restarts unchanged
+    killed = Resumed(step=8, from_step=4, numerics_changed={})  # same numerics
     moved_twice = RecordedSteps.of([*lines[:4], resumed, *lines[4:], killed])
     assert not moved_twice.promise(header, two, after)[0]
     threads = Resumed(step=6, from_step=6, numerics_changed={"threads": [1, 4]})

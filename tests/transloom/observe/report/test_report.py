@@ -43,7 +43,7 @@ def test_a_report_contains_responses_and_hashes_of_its_runs(tmp_path):
 
 
 def long_record(path, steps):
-    """Write lines with numbers of full length, without their classes, which would be slow."""
+    """Write a record whose numbers have all digits; an object per line would be slow."""
     fields = {"data_digest": "ab" * 32, "wall_seconds": 0.123, "counted_seconds": 0.123}
     line = train_line(1, goodput=0.8712, restarts=1, lost_steps=9, **fields)
     values = json.loads(line.to_json())

@@ -32,7 +32,7 @@ def test_copied_values_are_whole_at_any_width(width: int) -> None:
     assert all(word in text for word in MEANING.split())
 
 
-def test_columns_that_are_not_marked_copied_fold_at_80_columns() -> None:
+def test_values_that_users_do_not_copy_fold_at_80_columns() -> None:
     table = AnswerTable(Column("job", copied=True), "meaning")
     table.add(ID, MEANING)
     assert max(map(len, in_terminal(table, 80).splitlines())) <= 80

@@ -66,7 +66,7 @@ class Watched(SearchState):
 
 @pytest.fixture
 def steps_of(monkeypatch):
-    """Return a function that runs beam and greedy search and returns the recorded steps, too."""
+    """Return a function that runs beam and greedy search: both results, and the beam's steps."""
 
     def searched(made, sources, beam, alpha, prefixes=None):
         pad = made.model.vocabulary.pad_id

@@ -30,7 +30,7 @@ def test_the_live_section_follows_the_figure_and_contains_the_model(translator_o
     assert "Your sentence" in page.sections[1].text
     assert [a["id"] for tag, a in page.tags if tag == "section"] == ["section-1", "live"]
     ((_, walk),) = page.sections[0].figures
-    assert walk["recorded"] is None  # null, because the model computes the walk
+    assert walk["recorded"] is None  # the page's model computes the walk
     assert walk["places"] == [{"title": "Type your own sentence", "place": "live"}]
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
