@@ -62,7 +62,7 @@ def test_changed_heldout_text_is_refused(dataset: Path, manifest: Manifest, tmp_
 
 
 @pytest.mark.parametrize("line", [TEXTS_COUNTED_AT_ONCE, TEXTS_COUNTED_AT_ONCE + 1, 2345])
-def test_a_heldout_sentence_that_is_too_long_is_named_by_its_line(
+def test_a_too_long_heldout_sentence_is_reported_with_its_line(
     dataset: Path, manifest: Manifest, data_config, tokenizer_config, line: int
 ) -> None:
     targets = ["a"] * 2400

@@ -29,7 +29,7 @@ Pair = tuple[int, int, int]  # shard in the manifest, pair in the shard, pass ov
 class Case:
     """Corpora and settings of a mixture."""
 
-    sizes: list[list[int]]  # by corpus and shard
+    sizes: list[list[int]]  # pairs in each shard of each corpus
     shares: list[float]
     window_shards: int
     seed: int

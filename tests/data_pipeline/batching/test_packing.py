@@ -77,7 +77,7 @@ def test_every_token_is_predicted_once_in_rows_and_batches_that_fit(
 
 @given(lengths_of_documents, st.integers(1, 20), st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
-def test_rows_that_need_not_be_full_cut_no_document_that_fits(lengths, context_length, seed):
+def test_no_document_that_fits_is_cut_if_rows_need_not_be_full(lengths, context_length, seed):
     where = {"seed": seed, "epoch": 0, "window": 0}
     plan = plan_packed(np.array(lengths), context_length, context_length, **where, fills=False)
     rows = [row for batch in rows_of(plan) for row in batch]

@@ -132,7 +132,7 @@ def test_cut_equals_brute_force(values: list[int], budget: int) -> None:
 @given(st.lists(st.integers(1, 12), max_size=25), st.integers(12, 60))
 def test_cut_makes_the_fewest_pieces(values: list[int], budget: int) -> None:
     longest = np.sort(np.array(values, dtype=np.int64))
-    fewest = [0]  # by the number of members that are cut
+    fewest = [0]  # pieces for the first 0, 1, … members
     for stop in range(1, len(values) + 1):
         starts = [i for i in range(stop) if (stop - i) * longest[stop - 1] <= budget]
         fewest.append(1 + min(fewest[start] for start in starts))

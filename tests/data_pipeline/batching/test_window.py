@@ -137,7 +137,8 @@ def test_the_cache_keeps_the_newest_windows_within_its_bytes(
         two.layout(0, window)
         two.fetch(0, window, 0, 1)
         reads.append(two.windows_read)
-    # Window 0 leaves for 2; later 2, less recently used than 1, leaves for 0, and then 0 for 2.
+    # Two windows fit. The cache drops the one that was used least recently: first 0 for 2, later 2
+    # for 0, and at last 0 for 2.
     assert reads == [1, 2, 3, 3, 3, 3, 4, 4, 5]
 
 
@@ -186,7 +187,7 @@ def test_a_window_that_does_not_exist_is_refused(reader: WindowReader) -> None:
         reader.layout(0, 3)
 
 
-def test_a_damaged_shard_fails_only_its_windows_and_after_retries(
+def test_a_damaged_shard_fails_only_its_windows_after_retries(
     dataset: Path, manifest: Manifest, data_settings: MakeSettings, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(dataset, tmp_path / "copy"))

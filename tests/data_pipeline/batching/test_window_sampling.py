@@ -18,7 +18,7 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 
 MakeSettings = Callable[..., DataSettings]
-Pieces = dict[int, tuple[list[int], list[int]]]  # pieces of source and target, by pair
+Pieces = dict[int, tuple[list[int], list[int]]]  # pieces of source and target of each pair
 BUDGET = 160
 
 

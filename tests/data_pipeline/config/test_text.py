@@ -68,7 +68,7 @@ def test_invalid_text_tokenizers_are_refused(settings: dict[str, Any], message: 
         TextTokenizerConfig.model_validate({"vocabulary_size": 100, **settings})
 
 
-def test_documents_have_these_defaults() -> None:
+def test_by_default_documents_are_verbatim_and_leaks_are_dropped() -> None:
     assert TextTokenizerConfig(vocabulary_size=100).verbatim
     assert TextCleaningConfig().drops_heldout
 

@@ -30,7 +30,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
-    """Return, by file, the process's peak memory after reading it, and the resulting message."""
+    """Return the reader's peak memory and message for each file, keyed by the file's name."""
     folder = tmp_path_factory.mktemp("bombs")
     command = [sys.executable, bombs.__file__, str(folder)]
     subprocess.run([*command, "write"], check=True)
@@ -39,7 +39,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]
     return {name: (int(peak_bytes), said) for name, peak_bytes, said in lines}
 
 
-def test_each_bomb_is_refused_by_name_or_read(read: dict[str, tuple[int, str]]) -> None:
+def test_each_bomb_gives_the_expected_message(read: dict[str, tuple[int, str]]) -> None:
     for name, (_, said) in read.items():
         pattern = next(SAID[kind] for kind in SAID if name.startswith(kind))
         assert re.search(pattern, said), f"{name}: {said}"

@@ -205,7 +205,7 @@ def test_remote_files_are_downloaded_once_before_they_are_read(
     ],
 )
 @pytest.mark.parametrize("pairs_per_chunk", [2, 1000])
-def test_damaged_text_is_named_with_its_line(
+def test_damaged_text_is_reported_with_its_line(
     pairs_per_chunk: int, content: bytes, message: str, tmp_path: Path
 ) -> None:
     corpus = aligned(tmp_path, b"un\ndeux\ntrois\n", content)
@@ -214,7 +214,7 @@ def test_damaged_text_is_named_with_its_line(
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_wrong_hash_is_named_with_file_and_both_hashes(file_format: str, tmp_path: Path) -> None:
+def test_a_wrong_hash_is_reported_with_file_and_hashes(file_format: str, tmp_path: Path) -> None:
     write, columns = FORMATS[file_format]
     for number in range(2):
         (tmp_path / f"{number}.{file_format}").write_bytes(write(PAIRS))
@@ -257,7 +257,7 @@ def test_line_numbers_count_the_header_and_restart_in_each_file(tmp_path: Path) 
         read(reader_of(corpus))
 
 
-def test_a_missing_file_is_named_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         reader_of(
             PairCorpusConfig(source="builtin:phrasebook/test.fr", target=f"{tmp_path}/none.en")

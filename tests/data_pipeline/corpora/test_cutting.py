@@ -63,7 +63,7 @@ def test_parts_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_pipeline.corpora.lines.BLOCK_BYTES", 100)
     reader = reader_of(b"0123456789\n" * 100)
     assert reader.take(100, max_bytes=200).count < 30
-    # The second of two aligned files follows the first, whatever bytes its lines need.
+    # Parts of the second of two aligned files have as many lines as the first's, of any length.
     parts = list(cut_aligned([reader_of(b"\n" * 100), reader_of(b"0123456789\n" * 100)], 100))
     assert [part.sides[1].count for part in parts] == [100]
 
@@ -110,7 +110,7 @@ def test_line_ends_of_two_kinds_are_reported() -> None:
 @pytest.mark.parametrize("text", ["été\nhiver\n", "a"])
 def test_text_in_another_encoding_is_reported(encoding: str, text: str) -> None:
     if encoding == "UTF-16BE" and len(text) == 1:
-        text *= 2  # because a NUL and a letter are valid UTF-8
+        text *= 2  # a single letter after a NUL is valid UTF-8
     with pytest.raises(
         CorpusError, match=rf"a is text in {encoding}.*iconv -f {encoding} -t UTF-8"
     ):

@@ -243,7 +243,7 @@ def test_an_invalid_line_in_a_part_is_refused(tmp_path: Path) -> None:
         (lambda data: gzip.compress(data)[:-9], r"a\.txt is a damaged gzip file"),
     ],
 )
-def test_damaged_text_is_named_with_the_file(
+def test_damaged_text_is_reported_with_the_file(
     tmp_path: Path, change: Callable[[bytes], bytes], message: str, documents_end: str
 ) -> None:
     data = change(b"one\ntwo\n\nthree\n")
@@ -260,7 +260,7 @@ def test_damaged_text_is_named_with_the_file(
         (b"{", r"line 2: expected a JSON object"),
     ],
 )
-def test_invalid_json_is_named_with_its_line(tmp_path: Path, line: bytes, message: str) -> None:
+def test_invalid_json_is_reported_with_its_line(tmp_path: Path, line: bytes, message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         read(corpus_of(tmp_path / "a.jsonl", b'{"text": "x"}\n' + line))
 

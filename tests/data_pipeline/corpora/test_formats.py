@@ -62,7 +62,7 @@ def test_lines_end_only_at_line_feeds() -> None:
         ("é\néé".encode()[:-1], "line 8: the byte 0xc3, number 3 of the line"),
     ],
 )
-def test_invalid_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
+def test_invalid_utf8_is_reported_with_its_place(data: bytes, place: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.txt, {place}, is not UTF-8 .*iconv"):
         lines(data, first=7).decode()
 
@@ -105,7 +105,7 @@ def test_a_tsv_name_that_is_not_in_the_header_once_is_refused(header: bytes, fou
         (b"a\tb\t", "expected a number as score, found ''"),
     ],
 )
-def test_invalid_tsv_is_named_with_its_line(line: bytes, message: str) -> None:
+def test_invalid_tsv_is_reported_with_its_line(line: bytes, message: str) -> None:
     content = TsvLines(lines(b"a\tb\t1\n" + line + b"\n", first=41), THREE)
     with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}.*"):
         parse(Chunk(0, content))
@@ -145,7 +145,7 @@ def test_json_keys_can_be_inside_objects() -> None:
         (b'{"en": "", "de": "", "s": 1' + b"0" * 400 + b"}", "expected a number as score"),
     ],
 )
-def test_invalid_json_is_named_with_its_line(line: bytes, message: str) -> None:
+def test_invalid_json_is_reported_with_its_line(line: bytes, message: str) -> None:
     content = JsonLines(lines(b'{"en": "", "de": "", "s": 0}\n' + line + b"\n", first=41), NAMED)
     with pytest.raises(CorpusError, match=rf"a\.txt, line 42: .*{message}"):
         parse(Chunk(0, content))

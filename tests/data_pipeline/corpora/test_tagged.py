@@ -94,12 +94,12 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
         ("a.jsonl", "a X", r"line 1: expected a JSON object"),
     ],
 )
-def test_an_invalid_line_is_named_by_its_number(read, name, content, message):
+def test_an_invalid_line_is_reported_with_its_number(read, name, content, message):
     with pytest.raises(CorpusError, match=message):
         read(name, content)
 
 
-def test_an_unknown_tag_is_named_with_its_line(tmp_path):
+def test_an_unknown_tag_is_reported_with_its_line(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text(CONLL)
     corpus = {"files": [str(path)]}

@@ -237,7 +237,7 @@ HELDOUT: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("data", "message"), HELDOUT.values(), ids=HELDOUT)
-def test_invalid_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str) -> None:
+def test_invalid_heldout_text_is_reported_by_line(copy: Path, data: bytes, message: str) -> None:
     name = "heldout/validation.tgt.txt"
     replace_file(copy, name, data, lambda m: m["heldout"]["validation"]["files"]["tgt"])
     with pytest.raises(DatasetFileError, match=message) as caught:

@@ -48,7 +48,7 @@ def test_an_intact_dataset_has_no_problems(dataset: Path, processes: int) -> Non
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_wrong_file_is_named_with_the_expected_content(
+def test_every_wrong_file_is_reported_with_the_expected_content(
     copy: Path, manifest: Manifest, processes: int
 ) -> None:
     names = [name for name, _ in manifest.files()]

@@ -17,7 +17,7 @@ from data_pipeline.preparation.quarantine import cursor_after, quarantine
 from data_pipeline.storage.store import open_store
 
 MakeSettings = Callable[..., DataSettings]
-Pieces = dict[int, tuple[bytes, bytes]]  # source and target pieces, by pair
+Pieces = dict[int, tuple[bytes, bytes]]  # source and target pieces of each pair
 
 
 def open_reader(dataset: Path, settings: DataSettings) -> WindowReader:

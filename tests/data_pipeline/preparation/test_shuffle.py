@@ -15,7 +15,7 @@ from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64, stream_state
 
 
 def make_pairs(count: int, *, different: int, seed: int = 0) -> list[NumberedExample]:
-    """Return pairs at every third position, with `different` different contents."""
+    """Return pairs at every third position; each has one of `different` contents."""
     rng = random.Random(seed)
     return [
         NumberedExample(3 * number, (f"été {content}", "x" * (content % 50)))
@@ -106,7 +106,7 @@ def test_groups_are_even_and_have_every_filled_partition_once(
     partitions = Partitions(tmp_path / "p")
     partitions.counts[:] = rng.integers(0, most, PARTITIONS, endpoint=True)
     partitions.counts[rng.random(PARTITIONS) < empty_share] = 0
-    partitions.counts[rng.integers(PARTITIONS)] = 10 * most  # like a pair that repeats often
+    partitions.counts[rng.integers(PARTITIONS)] = 10 * most  # as if one pair occurs often
     groups = partitions.groups(pairs_per_group)
     numbers = [[int(path.name) for path in group] for group in groups]
     assert list(chain.from_iterable(numbers)) == np.flatnonzero(partitions.counts).tolist()

@@ -123,7 +123,7 @@ def test_file_urls_may_be_quoted(tmp_path: Path) -> None:
     assert read(f"file://{tmp_path}/a%20b.txt") == TEXT
 
 
-def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"/none cannot be read from /.*\(No such file.*data"):
         read(tmp_path / "none")
     with pytest.raises(CorpusError, match=r"it is a folder"):

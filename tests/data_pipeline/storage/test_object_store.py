@@ -119,7 +119,7 @@ def test_an_object_is_replaced_only_with_its_etag(store: ObjectStore) -> None:
 
 def test_no_concurrent_update_is_lost(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each writer increments the number in an object; no increment is lost."""
-    wait_for(10.0, 30.0, monkeypatch)  # with time for writes that wait for each other
+    wait_for(10.0, 30.0, monkeypatch)  # enough for writes that wait for each other
     store.put_new("number", b"0")
     start = threading.Barrier(4)
 

@@ -1,4 +1,4 @@
-"""Stores return the right bytes, or an error with the file's name, whatever server or disk do."""
+"""Stores return the right bytes, or an error that names the file, whatever server or disk does."""
 
 import hashlib
 import logging
@@ -209,7 +209,7 @@ def test_a_missing_file_of_a_folder_is_reported(folder: Path) -> None:
     )
 
 
-def test_a_wrong_file_of_a_folder_is_named_with_the_expected_content(tmp_path: Path) -> None:
+def test_a_wrong_file_of_a_folder_is_reported_with_expected_content(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "d")
     store = LocalStore(folder, DELAYS)
     (folder / SHARD).write_bytes(b"?" * len(FILES[SHARD]))
@@ -318,7 +318,7 @@ def test_a_server_that_has_ended_is_reported(folder: Path, cache: ShardCache) ->
     assert "Cannot connect to host" in failure_of(store).found
 
 
-def test_a_server_that_does_not_accept(cache: ShardCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unaccepted_connection_fails(cache: ShardCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backlog of the socket is full, so further connections are not answered."""
     monkeypatch.setattr(remote, "CONNECT_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
@@ -326,7 +326,7 @@ def test_a_server_that_does_not_accept(cache: ShardCache, monkeypatch: pytest.Mo
         with socket.create_connection(("127.0.0.1", port)):
             store = RemoteStore(f"http://127.0.0.1:{port}", cache, ())
             assert "ConnectionTimeoutError" in failure_of(store).found
-            connections = fsspec.get_filesystem_class("http").current()  # of the last connections
+            connections = fsspec.get_filesystem_class("http").current()  # the last one used
             assert connections.client_kwargs["timeout"].connect == 0.1
 
 

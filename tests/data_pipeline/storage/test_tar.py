@@ -188,7 +188,7 @@ def test_damage_never_raises_anything_else(changes: list[tuple[int, int]]) -> No
 
 
 def test_reading_an_archive_opens_and_starts_nothing() -> None:
-    """Names that gopen would run are only names."""
+    """Names that webdataset's gopen would run as commands are only returned."""
     code = """
 import io, sys
 from data_pipeline.storage.budget import Budget
