@@ -86,7 +86,7 @@ def test_a_missing_corpus_is_reported(command, corpus_recipe, tmp_path):
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_wrong_hash_is_named_with_the_corpus(command, corpus_recipe, tmp_path):
+def test_a_wrong_hash_is_reported_with_the_corpus(command, corpus_recipe, tmp_path):
     wrong = "0" * 64
     failure = command("prepare", corpus_recipe, f"data.train.0.source_sha256={wrong!r}")
     assert failure.code == 1

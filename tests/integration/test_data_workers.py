@@ -14,7 +14,7 @@ from run_store.record.metrics_file import read_metrics
 STEPS = "trainer.max_steps=60"
 
 
-# One of two workers, or both.
+# The number of killed workers, of two.
 @pytest.mark.parametrize(
     "killed", [pytest.param(1, marks=pytest.mark.chaos), pytest.param(2, marks=pytest.mark.proof)]
 )
@@ -38,7 +38,7 @@ def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, ca
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost; sending its request" in log
     assert "to data worker" in log
-    detail = "windows read by data workers"  # only in the log
+    detail = "windows read by data workers"  # in the log, but not on the terminal
     assert detail in log
     assert detail not in capsys.readouterr().err
 

@@ -124,10 +124,10 @@ def test_a_run_waits_for_a_head_that_is_silent_for_a_while(runs, one_rank, ray_h
     story.end()
     assert result.outcome == "stopped"
     assert runs.curve("run")[:60] == one_rank.curve("one-rank")
-    assert not runs.lines("run", "event")[1:]  # only the event of the stop
+    assert not runs.lines("run", "event")[1:]  # the stop is the only event
 
 
-@pytest.mark.chaos  # the short form is in tests/run_store/test_lease.py
+@pytest.mark.chaos  # tests/run_store/test_lease.py has a shorter form
 def test_a_second_driver_is_refused_with_the_first_driver_s_process(runs, train):
     endless = ["--address", runs.address, ENDLESS]
     first = train("shared", *endless)
@@ -143,7 +143,7 @@ def test_a_second_driver_is_refused_with_the_first_driver_s_process(runs, train)
     assert steps == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
+@pytest.mark.chaos  # shorter form: the test of Ctrl-C in test_private_places.py
 def test_a_driver_that_is_asked_to_stop_exits_with_75_after_a_checkpoint(runs, train):
     """The driver has a private Ray, which ends with the driver."""
     process = train("stopped", ENDLESS)

@@ -19,8 +19,8 @@ from cluster.supervision import attempt_end, retry_budget
 from run_store.folder import RunFolder
 from run_store.record.metrics_file import read_metrics
 
-# These are CPUs of the head's four, so that the head has room for one rank, and so has another
-# node.
+# A rank needs three CPUs, so there is room for one on the head, which has four, and for another on
+# a node that a test adds.
 OPTIONS = [
     "cluster.ranks={min: 1, max: 2}",
     "cluster.cpus_per_rank=3",
@@ -71,7 +71,7 @@ def test_a_run_grows_when_a_node_joins_and_shrinks_when_it_drains(
     monkeypatch.setattr(attempt_end, "CHECK_SECONDS", 0.2)
 
     def tell():
-        with standing_at(orders, 15):  # fast start of the node
+        with standing_at(orders, 15):  # idle CPUs start the node faster
             assert last(folder, ranks=1)
             head = {node["NodeID"] for node in ray.nodes()}
             nodes()

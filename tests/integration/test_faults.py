@@ -54,7 +54,7 @@ def test_a_run_that_is_struck_twice_has_the_curve_of_an_undisturbed_run(
     check_is_undisturbed(trial, oracle)
 
 
-@pytest.mark.chaos  # the short form is the Ctrl-C in test_private_places.py
+@pytest.mark.chaos  # shorter form: the test of Ctrl-C in test_private_places.py
 def test_a_preempted_run_continues_where_it_stopped(stage):
     trial = stage.trial()
     preempt_at(trial, [VALIDATION, WRITE])
@@ -64,7 +64,7 @@ def test_a_preempted_run_continues_where_it_stopped(stage):
     trial.check_nothing_is_left()
 
 
-@pytest.mark.chaos  # the short forms are in test_one_curve.py and test_data_workers.py
+@pytest.mark.chaos  # shorter forms: test_one_curve.py and test_data_workers.py
 def test_the_data_does_not_depend_on_ranks_data_workers_or_kills(stage):
     """Train with one rank and data worker, then with two ranks and three workers, one of them
     killed.

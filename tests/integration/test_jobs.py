@@ -135,10 +135,11 @@ class Client:
     def start(
         self, *words: object, head: bool = True, variables: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[str]":
-        """
+        """Start a command in a process.
+
         Args:
-            head: whether the head is asked.
-            variables: more of its environment.
+            head: whether the command gets the head's address.
+            variables: additional environment variables of the process.
         """
         program = "from transloom.cli.app import main; main()"
         address = ["--address", self.head.dashboard] if head else []
@@ -195,9 +196,9 @@ def record_of(run: Path, job: str) -> JobRecord:
     return JobFolder.of(run, job).read()
 
 
-# The short form omits cases that other tests have: a third job, a job that does not wait, and the
-# report of a lost job, in tests/cluster/launchers/ray_job; a killed rank that is replaced, in
-# test_faults.py.
+# This is a shorter form of the next test. It omits cases of other tests: a third job, a job that
+# does not wait, and the report of a lost job, in tests/cluster/launchers/ray_job; a killed rank
+# that is replaced, in test_faults.py.
 def test_a_job_waits_for_another_that_is_stopped_and_tried_again(
     place: Place, undisturbed, runs, ray_head, orders, decoys, tmp_path
 ):

@@ -81,7 +81,7 @@ def test_a_real_corpus_is_prepared_trained_evaluated_and_translated(transloom, o
     assert json.loads(transloom("checkpoints", "verify", run, "--json"))[0]["intact"]
 
 
-@pytest.mark.chaos  # the short form, on the phrase book, is in test_one_curve.py
+@pytest.mark.chaos  # shorter form with the phrase book: test_one_curve.py
 def test_two_ranks_have_the_data_and_the_curve_of_one_rank(transloom, options, ray_head, tmp_path):
     transloom("prepare", RECIPE, *options)
     runs = Runs(RECIPE, tmp_path, ray_head.address)

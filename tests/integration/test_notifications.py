@@ -19,7 +19,7 @@ from trainer.errors import NonFiniteLossError
 from trainer.notify_config import MAX_TARGETS
 
 ALL = f"tracking.notify.events=[{', '.join(EVENTS)}]"
-SHORT = ["trainer.max_steps=6"]  # with a validation and a checkpoint at the end
+SHORT = ["trainer.max_steps=6"]  # the end has a validation and a checkpoint
 # The loss of the second step and of all later steps is not finite.
 DIVERGE = [
     "trainer.schedule.warmup_steps=0",
@@ -69,7 +69,7 @@ def test_a_run_sends_its_best_scores_and_that_it_finished(runs, receive):
     assert {message["event"] for message in others} <= {"best_score", "finished"}
     *_, end = others
     assert end["event"] == "finished"
-    assert program.events.count("finished") == 1  # none of the second start of the finished run
+    assert program.events.count("finished") == 1  # resuming the run sends no other
     scores = {
         line["step"]: line["scores"]["loss"]["value"] for line in runs.lines("run", "validation")
     }

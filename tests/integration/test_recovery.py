@@ -82,7 +82,7 @@ def modules(spare) -> list[str]:
     return ray.get(spare.actor.preparation.remote())[0]
 
 
-@pytest.mark.chaos  # test_faults.py has a shorter form
+@pytest.mark.chaos  # test_faults.py has a shorter form of this test
 def test_a_suspended_rank_is_detected_killed_and_replaced(runs, undisturbed, orders, groups):
     options = ["cluster.ranks=2", "trainer.max_steps=40", "checkpoints.every_steps=10"]
     stopped = []

@@ -58,12 +58,12 @@ def test_jobs_of_two_owners_and_an_urgent_job_share_ranks_without_changing_a_bit
     wait_until(lambda: first.trains_on(4))
     second = Job(runs, address, "second", "bob", ENDLESS, "--priority", "50")
     wait_until(lambda: first.trains_on(2) and second.trains_on(2))
-    assert second.id in str(first.record.share)  # the job that got its ranks
+    assert second.id in str(first.record.share)  # the job that got ranks of the first
     listed = {job["id"]: job for job in json.loads(first.ask("jobs", "list"))}
     assert [listed[job.id]["owner"] for job in (first, second)] == ["ada", "bob"]
     assert [listed[job.id]["share"]["ranks"] for job in (first, second)] == [2, 2]
 
-    # An urgent job begins on the full cluster, and the other jobs keep their smallest numbers.
+    # An urgent job starts on the full cluster, and the other jobs shrink to their fewest ranks.
     urgent = Job(runs, address, "urgent", "ada", "trainer.max_steps=40", "--priority", "90")
     wait_until(lambda: first.trains_on(1) and second.trains_on(1))
     wait_until(lambda: urgent.record.state == "SUCCEEDED")

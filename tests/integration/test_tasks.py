@@ -43,9 +43,9 @@ VALUES = {
     "embedding": embedding_values,
     "masked model of pairs": pair_masked_values,
 }
-# They train encoders on packed rows, as the masked model of pairs does.
+# Tasks for `make chaos`: encoders on packed rows, like the masked model of pairs.
 LONG_FORM = ("labels of words", "masked model")
-# The network of an extension, which a rank that replaces a killed rank must find, too.
+# An extension's task: the rank that replaces a killed rank must import the extension, too.
 KILLED = LOOKED_AT_BY_TWO = "copy"
 
 

@@ -65,7 +65,7 @@ def test_probe_sentences_do_not_change_any_bit_of_a_run(tmp_path, phrasebook, sh
     assert not (runs.folder / "without" / "time-lapse").exists()
     moments = moments_of(runs.folder / "with")
     assert list(moments) == [0, 1, 2, 3, 4, 6, 8]
-    # Probes use the weights that a checkpoint of their step translates with: the average, if kept.
+    # Probes use the weights with which a checkpoint translates: the moving average, if kept.
     translator = Translator.load(runs.folder / "with", 8)
     source, target = translator.tokenizers[0], translator.tokenizers[-1]
     for found, sentence in zip(moments[8].probes, SENTENCES, strict=True):
