@@ -26,7 +26,7 @@ def imported_by(file: Path) -> set[str]:
 
 
 def test_a_script_for_a_peer_finds_only_our_shared_packages(tmp_path):
-    """Other folders of the repository stand for `datasets/`; `-S` leaves out .venv's packages."""
+    """Try all folders of the repository; `-S` leaves out the packages of .venv."""
     (tmp_path / "probe.py").write_text(PROBE)
     (tmp_path / "neighbour.py").touch()
     names = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"__pycache__"}

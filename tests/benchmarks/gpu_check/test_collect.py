@@ -57,7 +57,7 @@ def test_invalid_options_are_reported(options: list[str], said: str) -> None:
         target(*options)
 
 
-def test_a_python_without_packaging_is_refused_and_a_suitable_one_named(tmp_path: Path) -> None:
+def test_a_python_without_hatchling_is_refused_and_a_suitable_one_named(tmp_path: Path) -> None:
     """`-S` leaves out all packages; the module itself imports none of them."""
     command = [sys.executable, "-S", "-B", "-c", COLLECT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -165,7 +165,7 @@ def test_verify_zero_compares_one_stage_on_one_rank(check):
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_child_processes_import_our_packages_only_from_links(tmp_path, installed):
+def test_child_processes_import_our_packages_from_links_unless_installed(tmp_path, installed):
     """An installed transloom imports our packages from its installation, without links."""
     bare = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     variables = import_path(Path(sys.executable) if installed else bare, tmp_path)

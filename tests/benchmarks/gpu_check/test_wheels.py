@@ -23,7 +23,7 @@ def lacking(folder: Path, root: str = "app", target: Target = TARGET) -> list[st
     return sorted(map(str, followed(folder, root, target).lacking))
 
 
-def test_a_missing_requirement_is_named_with_the_package_that_requires_it(tmp_path: Path) -> None:
+def test_a_missing_requirement_is_reported_with_the_requiring_package(tmp_path: Path) -> None:
     write_wheel(tmp_path, "app", requires=["Some_Part>=1", "there"])
     write_wheel(tmp_path, "there", requires=["deep<2"])
     assert lacking(tmp_path) == ["Some_Part>=1 (required by app)", "deep<2 (required by there)"]
