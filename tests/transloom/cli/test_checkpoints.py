@@ -172,7 +172,7 @@ def test_average_uses_the_checkpoints_that_its_options_select(transloom, run, op
     assert Path(answer["path"]).name == "average-of-" + "-".join(map(str, expected))
 
 
-def test_average_ranks_checkpoints_by_the_recipes_metric(run):
+def test_average_sorts_checkpoints_by_the_metric_of_the_recipe(run):
     losses = {2: 3.0, 4: 1.0, 6: 2.0}
     for path in list_checkpoints(run / "checkpoints"):
         rewrite_header(path, scores=translation_scores(losses[step_of(path)], 0.0))

@@ -125,7 +125,7 @@ def test_an_embedding_run_is_evaluated_but_refused_by_fill_and_explain(transloom
         transloom("explain", run, "the cat")
 
 
-def test_the_boxes_of_an_embedding_runs_figure_contain_all_parameters(transloom, run, embedder):
+def test_the_figure_of_an_embedding_run_has_all_parameters_in_boxes(transloom, run, embedder):
     (said,) = told(transloom("model", "show", run, "--json"))
     count = sum(p.numel() for p in embedder.network.parameters())
     assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count

@@ -103,7 +103,7 @@ def test_a_masked_model_is_evaluated_but_refused_by_the_text_generator(transloom
         TextGenerator.load(run)
 
 
-def test_the_boxes_of_a_masked_models_figure_contain_all_parameters(transloom, run):
+def test_the_figure_of_a_masked_model_has_all_parameters_in_boxes(transloom, run):
     (said,) = json_lines_of(transloom("model", "show", run, "--json"))
     assert said["vocabulary_from"] == "dataset"
     count = sum(p.numel() for p in MaskFiller.load(run).network.parameters())
@@ -171,7 +171,7 @@ def test_fill_reads_a_pair_with_the_segments_and_positions_of_training(transloom
     assert "[MASK]" not in found["filled"]
 
 
-def test_a_pairs_candidates_do_not_depend_on_other_texts(transloom, pair_run):
+def test_candidates_for_a_pair_do_not_depend_on_other_texts(transloom, pair_run):
     together = json_lines_of(transloom("fill", pair_run, *PAIRS.values(), "--json"))
     for text, found in zip(PAIRS.values(), together, strict=True):
         (alone,) = json_lines_of(transloom("fill", pair_run, text, "--json"))

@@ -155,7 +155,7 @@ def test_an_imported_run_cannot_be_resumed(transloom, imported, given, tmp_path)
         ("model.preset=gpt2", r"model\.positions: learned in the recipe, rotary in "),
     ],
 )
-def test_import_refuses_a_network_unlike_the_recipes(imported, tmp_path, override, message):
+def test_import_refuses_a_network_unlike_that_of_the_recipe(imported, tmp_path, override, message):
     with pytest.raises(RunMismatchError, match=message):
         imported(override)
     assert not (tmp_path / "imported").exists()

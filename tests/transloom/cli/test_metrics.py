@@ -186,7 +186,7 @@ def test_metrics_exports_every_run_of_a_folder_even_if_damaged(transloom, run, t
     assert found["damaged"]["transloom_run_problems",] == 1
     assert ("transloom_run_ranks",) not in found["made-up"]
     assert ("transloom_run_loss",) not in found["new"]
-    assert ("transloom_run_step_age_seconds",) in found["new"]  # since its owner started
+    assert ("transloom_run_step_age_seconds",) in found["new"]  # the age since its owner started
     assert ("transloom_run_step_age_seconds",) not in found["dead"]
 
 

@@ -190,7 +190,7 @@ def test_replay_starts_from_an_earlier_checkpoint_if_one_is_damaged(copied, tran
 
 
 @pytest.mark.long
-def test_replay_omits_a_quarantined_shard_from_the_same_step_on(copied, transloom):
+def test_replay_omits_a_quarantined_shard_from_the_same_step_as_the_run(copied, transloom):
     """The run continued without the shard, which is restored before the replay."""
     runs = Runs(copied / "run" / "recipe.yaml", copied, "")
     ids = json.loads(transloom("data", "trace", copied / "run", "--steps", "41", "--json").stdout)[

@@ -88,7 +88,7 @@ class Child:
 
 
 class Stage:
-    """The points of a sweep, and children that the test ends as it needs."""
+    """The points of a sweep, and the children that replace the processes of runs."""
 
     def __init__(self, folder, count):
         folders = [folder / f"run-{n}" for n in range(count)]

@@ -352,7 +352,7 @@ def test_a_table_of_many_runs_fits_the_terminal(tmp_path, height):
     assert f"… {30 - height + 4} older ones" in " ".join(lines[-2:])
 
 
-def test_a_folders_feed_rereads_only_training_and_changed_runs(folder, monkeypatch):
+def test_the_feed_of_a_folder_rereads_only_training_and_changed_runs(folder, monkeypatch):
     monkeypatch.setattr(run_feed, "FOLDER_SECONDS", 0.0)
     feed = FolderFeed(folder)
     read = []

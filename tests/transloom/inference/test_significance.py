@@ -148,7 +148,7 @@ def test_statistics_of_equal_hypotheses_are_computed_only_once(files, monkeypatc
 
 
 @pytest.mark.parametrize("metric", ["bleu", "chrf", "bleu_literature"])
-def test_one_metrics_scores_and_p_values_equal_those_of_sacrebleu(files, metric):
+def test_scores_and_p_values_of_one_metric_equal_those_of_sacrebleu(files, metric):
     _, texts = files
     theirs = {
         "bleu": sacrebleu.BLEU(),

@@ -42,7 +42,7 @@ def tuned(run):
 
 
 @pytest.mark.long
-def test_each_points_score_equals_that_of_translated_text(run, tuned, phrasebook):
+def test_the_score_of_each_point_equals_that_of_translated_text(run, tuned, phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     heldout = load_heldout(store, manifest, "validation")
     names = [(p["checkpoint"], p["beam_size"], p["length_penalty"]) for p in tuned["points"]]

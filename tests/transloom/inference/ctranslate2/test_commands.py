@@ -106,7 +106,7 @@ def test_without_ctranslate2_the_error_says_what_to_install(untrained_run, monke
     assert not (tmp_path / "out").exists()
 
 
-def test_the_engines_name_includes_its_compute_type(untrained_run):
+def test_the_name_of_the_engine_includes_its_compute_type(untrained_run):
     ours = Translator.load(untrained_run.path)
     theirs = Translator.load(
         untrained_run.path, engine=Engine.CTRANSLATE2, compute_type=ComputeType.INT8

@@ -179,7 +179,7 @@ def test_only_tags_not_in_marians_form_are_renamed():
     assert "<2de>" not in pieces
 
 
-def test_unsupported_tokenizers_are_refused_by_name():
+def test_the_error_names_an_unsupported_tokenizer():
     config = TokenizerConfig(type="bpe", vocabulary_size=90, verbatim=True)
     tokenizer = train_tokenizer(TEXTS, config, "words.model")
     with pytest.raises(RunError, match=r"words\.model was trained with tokenizer\.verbatim"):

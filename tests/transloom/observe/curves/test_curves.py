@@ -77,7 +77,7 @@ def assert_stands_for(columns, at, lines):
 
 
 def assert_all_stand_for(columns, lines):
-    """Assert that each point summarizes the lines since the previous point, and none is left."""
+    """Assert that points summarize all lines: each point those since the previous point."""
     rest = deque(lines)
     for at, step in enumerate(columns["step"]):
         own = []
@@ -142,7 +142,7 @@ def test_a_cache_folder_that_other_users_can_enter_is_not_used(run, copy, mode):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda path, text: path.write_bytes(text[: len(text) // 2]),  # cut
+        lambda path, text: path.write_bytes(text[: len(text) // 2]),  # the end is lost
         lambda path, text: path.write_bytes(text[len(text) // 2 :].partition(b"\n")[2]),
         lambda path, text: path.write_bytes(text.replace(b'"loss": 2.', b'"loss": 3.')),
         lambda path, text: path.write_bytes(text[:100_000]),

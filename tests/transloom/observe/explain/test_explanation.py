@@ -82,7 +82,7 @@ def test_the_encoders_figures_show_the_tensors_of_the_trace(translator_of, norm)
 
 
 @NORMS
-def test_each_steps_figures_show_its_row_of_the_trace(translator_of, norm):
+def test_the_figures_of_each_step_show_its_row_of_the_trace(translator_of, norm):
     explained = explain(translator_of(norm=norm), SENTENCE)
     page = recorded_page(explained)
     decoder = explained.trace.decoder

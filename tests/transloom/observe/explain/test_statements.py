@@ -96,7 +96,7 @@ def test_the_text_after_a_sum_follows_the_models_norm(translator_of):
     assert not any("nothing is lost" in text for text in texts.values())
 
 
-def test_formulas_have_numbers_under_roots_and_names_of_biases(explained):
+def test_formulas_show_numbers_under_roots_and_the_names_of_biases(explained):
     page = recorded_page(explained)
     attention = page.sections[4]
     words = " ".join(
@@ -111,7 +111,7 @@ def test_formulas_have_numbers_under_roots_and_names_of_biases(explained):
     assert "·W₂ + b₂" in page.sections[5].text
 
 
-def test_the_pages_formulas_with_biases_equal_the_trace(translator_of):
+def test_formulas_of_the_page_with_biases_equal_the_trace(translator_of):
     """Compute the formulas that the page shows, and compare the results with the trace."""
     translator = translator_of()
     explained = explain(translator, SENTENCE)

@@ -61,7 +61,7 @@ def test_runs_lists_all_runs_with_their_states(transloom, folder, monkeypatch):
     assert "2 of 20" in text
     assert "BLEU 30.0 (greedy)" in text
     assert "training NLL" in text
-    assert "0.450" in text  # of step 2
+    assert "0.450" in text  # the NLL of step 2
     assert f"{os.getpid()} on " in text
     assert "\x1b" not in text
     assert r"e\x1b]0;owned\x07[red]x" in text

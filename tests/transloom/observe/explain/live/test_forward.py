@@ -232,7 +232,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_numbers_origin_has_terms_that_yield_the_number(form, switches, tmp_path):
+def test_the_terms_of_each_origin_yield_its_number(form, switches, tmp_path):
     """The terms yield the number up to 1e-5, and equal the numbers that they refer to."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]
@@ -261,7 +261,7 @@ def test_the_lens_applies_the_output_layer_to_each_layers_rows(form, tmp_path):
 
 @pytest.mark.parametrize("form", ["post", "pre", "groups"])
 @torch.no_grad()
-def test_vector_lengths_and_occlusion_drops_equal_the_models(form, tmp_path):
+def test_vector_lengths_and_occlusion_drops_equal_those_of_the_model(form, tmp_path):
     made = translator(**FORMS[form])
     question = {"sentence": "je suis étudiant"}
     off = {"headsOff": ["decoder.1.cross_attention.2"]}

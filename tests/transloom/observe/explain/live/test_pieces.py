@@ -191,7 +191,7 @@ def test_the_page_splits_and_joins_pieces_like_sentencepiece(kind, sentences, tm
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram with bytes", "bpe, spaces kept"])
-def test_each_pieces_characters_equal_sentencepieces_surface(kind, sentences, tmp_path):
+def test_the_characters_of_each_piece_are_those_of_sentencepiece(kind, sentences, tmp_path):
     tokenizer = MODELS[kind]()
     (found,) = ask(
         packed_of(tokenizer), tmp_path, ("encode", {"side": "source", "texts": sentences})
