@@ -64,7 +64,7 @@ def test_a_window_has_each_pair_once_within_the_budget(
         assert len(members) * members.max() <= budget
 
 
-def test_the_plan_of_equal_numbers_equals_golden_numbers() -> None:
+def test_a_plan_of_equal_micro_batches_equals_golden_numbers() -> None:
     """Never change these numbers."""
     lengths = np.array([[3, 5], [4, 4], [9, 2], [5, 5], [2, 2], [7, 8], [1, 3], [6, 6]])
     plan = plan_equal_numbers(lengths, 3, seed=1, epoch=0, window=0)
@@ -74,7 +74,7 @@ def test_the_plan_of_equal_numbers_equals_golden_numbers() -> None:
 
 @reproducible
 @given(lengths_lists, st.integers(1, 9), st.integers(0, 5))
-def test_micro_batches_of_equal_numbers_leave_out_less_than_one_micro_batch(
+def test_equal_micro_batches_leave_out_fewer_pairs_than_a_micro_batch(
     pairs: list[tuple[int, int]], size: int, seed: int
 ) -> None:
     lengths = np.array(pairs, dtype=np.int64).reshape(-1, 2)

@@ -228,7 +228,7 @@ def test_a_missing_columns_file_is_reported(copy: Path) -> None:
 
 
 def _set(column: int, shard: int, value: int) -> Callable[[bytearray], None]:
-    """Set a value of a column; the dataset has 8 shards."""
+    """Return a function that sets a value of a column, for a dataset of 8 shards."""
 
     def change(data: bytearray) -> None:
         start = 8 * (8 * column + shard)

@@ -56,7 +56,7 @@ def test_prepare_refuses_held_out_sentences_that_are_too_long(
     assert not Path(data.dataset).exists()
 
 
-def test_with_a_given_tokenizer_the_refusal_comes_before_the_corpora_are_read(
+def test_too_long_sentences_are_refused_before_reading_if_the_tokenizer_is_given(
     data_config, tokenizer_config, tmp_path, corpora, dataset, manifest, monkeypatch
 ):
     info = manifest.tokenizers["src"]
