@@ -29,7 +29,7 @@ ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u061c\u2028-\u2
 def odd_in(text):
     """Return each control sequence that is not from rich, with its context."""
     left = without_richs_own(text)
-    assert "\x1b[5;41m" not in text  # which has the form of rich's sequences
+    assert "\x1b[5;41m" not in text  # it has the form of rich's own sequences
     assert "\x1b]8;" not in text
     return [left[max(0, m.start() - 30) : m.end() + 30] for m in ODD.finditer(left)]
 

@@ -61,7 +61,7 @@ def test_watchers_that_are_killed_or_suspended_do_not_change_the_run(inline_runs
         at_step(3, strike)
         try:
             result = inline_runs.train("watched", *options, inline=True)
-            told = watchers[2].stdout.read()  # until the watcher ends
+            told = watchers[2].stdout.read()  # waits for the watcher's end
             codes = [watchers[number].wait() for number in (0, 2)]
         finally:
             for watcher in watchers:
