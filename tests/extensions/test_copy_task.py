@@ -39,7 +39,7 @@ def small(dataset, **changed):
 
 
 def hidden(dataset, epoch, *, backwards=False, **changed):
-    """Return the input of each example in an epoch: its ids and those with hidden tokens."""
+    """Return each example of an epoch: its ids, and the same ids with hidden tokens."""
     settings = Recipe.of(small(dataset, **changed)).data_settings
     reader = WindowReader(*open_dataset(settings.data), settings)
     windows = range(reader.layout(epoch, 0).windows_per_epoch)
