@@ -23,7 +23,7 @@ CELLS = [[0, 0, 0], [3, 2, 5], [1, 3, 1]]
         {"positions": "rotary", "activation": "swiglu", "key_value_heads": 2},
     ],
 )
-def test_shapes_match_and_the_row_and_column_of_a_cell_are_marked(translator_of, tmp_path, settings):
+def test_shapes_match_and_row_and_column_of_a_cell_are_marked(translator_of, tmp_path, settings):
     translator = translator_of(**settings)
     source = translator.source_ids("elle sera journaliste")
     target = [translator.model.vocabulary.bos_id, 9, 8, 7]
