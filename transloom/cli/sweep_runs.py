@@ -30,7 +30,7 @@ from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
-OUTPUT = SWEEP_OUTPUT  # in the run's folder: all output of its process
+OUTPUT = SWEEP_OUTPUT  # file in the run's folder with all output of the run's process
 REASON_BYTES = 4096
 # -P keeps the current directory off Python's path, because it may contain packages of the same
 # names.

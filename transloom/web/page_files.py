@@ -9,7 +9,7 @@ from types import MappingProxyType
 from aiohttp import web
 
 INDEX = "index.html"
-SHARED = files("transloom.web") / "shared"  # styles of several pages
+SHARED = files("transloom.web") / "shared"  # style sheets that several pages use
 # Content types by file name suffix. All other files in the folder, such as licences, are plain
 # text.
 TYPES = {

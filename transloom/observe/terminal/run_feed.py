@@ -74,7 +74,7 @@ class RunFeed:
         self._drawn_step = -1  # the last step of the curve
         self._was_under_way = False
         self.poll()
-        self._told: RunStatus | None = None  # at the last call of `changes`
+        self._told: RunStatus | None = None  # the status at the last call of `changes`
         self._next_line = 0.0
         self._was_under_way = not self.is_over
 
