@@ -137,7 +137,7 @@ class NodeAgents:
         for node, answer in list(self.silent.items()):
             if node not in nodes or answered(answer):
                 del self.silent[node]
-            elif ray.wait([answer], timeout=0)[0]:  # an error: ping the node's restarted agent
+            elif ray.wait([answer], timeout=0)[0]:  # it is an error: ping the restarted agent
                 self.silent[node] = self.by_node[node].heartbeat.remote()
         return set(self.silent)
 
