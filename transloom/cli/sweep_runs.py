@@ -95,7 +95,7 @@ class ExternalRun:
 
 
 class SweepSignals:
-    """Counter of stop signals, active within its context."""
+    """Counter of stop signals; a `with` statement makes it their handler."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -106,7 +106,7 @@ class SweepSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ignore_signals()  # the sweep has ended, so that a signal no longer affects its outcome
+        ignore_signals()  # the sweep has ended; a signal must not affect its outcome
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1

@@ -59,7 +59,7 @@ def page_files(
     """Return all files of a package's folder `page` by relative path, such as `vendor/chart.js`.
 
     Args:
-        shared: folders of other packages, by the name of the folder that they are in the page.
+        shared: folders of other packages, by their folder names in the page.
     """
     found: dict[str, PageFile] = {}
     _collect(files(package) / "page", "", found)
