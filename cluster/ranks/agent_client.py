@@ -188,6 +188,6 @@ def answered(answer: Any) -> bool:
     """Return whether an actor's answer has arrived without an error."""
     try:
         ray.get(answer, timeout=0)
-    except RayError:  # not yet, or the agent is lost
+    except RayError:  # no answer yet, or the agent is lost
         return False
     return True
