@@ -23,7 +23,7 @@ def overwritten_package(installation: Path) -> str | None:
     imported. A checkout contains no `RECORD`, because its editable installation is elsewhere.
     """
     records = sorted(installation.glob(f"{_DISTRIBUTION}-*.dist-info/RECORD"))
-    expected = [_digests(record) for record in records]  # several after a failed update
+    expected = [_digests(record) for record in records]  # after a failed update there are several
     for name in sorted({name for digests in expected for name in digests}):
         path = installation / name
         found = _digest(path.read_bytes()) if path.is_file() else None

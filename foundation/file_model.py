@@ -27,7 +27,7 @@ class JsonLimits(NamedTuple):
 
     bytes: int
     values: int
-    keys: int = 20_000  # limit per object, because each unknown key is reported
+    keys: int = 20_000  # maximum of each object; limited because each unknown key is reported
 
 
 # Limits for files that are small enough for a person to read.

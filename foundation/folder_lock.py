@@ -46,7 +46,7 @@ def new_locked_folder(prefix: str, parent: Path, *, must_lock: bool = True) -> t
 def remove_unlocked(folders: Iterable[Path]) -> None:
     """Remove the folders that belong to this user and that no process has locked."""
     for folder in folders:
-        with suppress(OSError):  # of another user, in use, or removed meanwhile
+        with suppress(OSError):  # if it is another user's, in use, or already removed
             lock = open_folder(folder)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

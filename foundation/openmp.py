@@ -13,7 +13,7 @@ import os
 
 VARIABLE = "GOMP_SPINCOUNT"
 POLICY = "OMP_WAIT_POLICY"
-SPINS = "10000"  # spins for about half a millisecond
+SPINS = "10000"  # maximum number of spins, which take about half a millisecond
 
 
 def limit_openmp_spin() -> None:

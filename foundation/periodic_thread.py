@@ -9,7 +9,7 @@ from foundation.untrusted_text import logger_of
 
 MAX_FAILURES_IN_A_ROW = 10
 EXCEPTIONS_PER_LOGGED_ONE = 100
-LONGEST_BACKOFF = 16  # number of intervals
+LONGEST_BACKOFF = 16  # longest pause after failures, in intervals
 
 logger = logger_of(__name__)
 

@@ -28,7 +28,7 @@ from multiprocessing.context import SpawnContext
 from typing import Any, TypeVar
 
 LOWEST_PRIORITY = 19
-JOBS_PER_PROCESS = 2  # jobs in memory: waiting, running, or finished and not yet yielded
+JOBS_PER_PROCESS = 2  # maximum jobs in memory: waiting, running, or finished but not yielded
 
 
 def end_with_parent() -> None:

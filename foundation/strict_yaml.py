@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 2_000_000
-MAX_VALUES = 100_000  # after aliases are expanded
+MAX_VALUES = 100_000  # maximum number of values after aliases are expanded
 MAX_DEPTH = 32
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")
 # Numbers that YAML 1.1 reads in base 8 or 60, which users hardly ever intend.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_LONGEST_SPAN = 1e15  # in seconds; infinity cannot be split into units
+_LONGEST_SPAN = 1e15  # seconds; replaces longer spans, as infinity cannot be split into units
 
 
 def counted(count: int | float, noun: str) -> str:

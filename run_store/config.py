@@ -2,11 +2,11 @@
 
 from foundation.section import Section, continuable, execution
 
-MAX_WINDOW = 1000  # steps of a spike guard's window, which every checkpoint stores
+MAX_WINDOW = 1000  # maximum steps of a spike guard's window, which every checkpoint stores
 # Maximum number of probe sentences. A long run saves the attention of each sentence at about forty
 # steps.
 MAX_PROBES = 4
-LONGEST_PROBE = 300  # number of characters
+LONGEST_PROBE = 300  # maximum number of characters of a probe sentence
 
 
 class CheckpointsConfig(Section):

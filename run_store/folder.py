@@ -39,7 +39,7 @@ from run_store.run_copies import mirror_folder
 from run_store.run_url import is_run_url, run_url
 from run_store.start import StopOrder
 
-REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
+REQUEST_BYTES = 5  # maximum digits of the requested number of data workers
 
 
 class RunMetadata(FileModel):

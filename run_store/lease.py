@@ -126,7 +126,7 @@ class Lease:
         self._checkpoints = run / "checkpoints"
         self._announce = announce
         self._renewer = PeriodicThread("lease", RENEW_SECONDS, self._renew, give_up=self._give_up)
-        self._failure: Exception | None = None  # failure of the thread
+        self._failure: Exception | None = None  # error that ended the renewals
         self._further_checks: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:

@@ -14,7 +14,8 @@ from pydantic import Field
 from foundation.file_model import FileModel
 
 MAX_CHARACTERS = 4000  # maximum length of a command
-# Names of owners: no markup, and no first character that a spreadsheet takes for a formula.
+# Pattern of owners' names: no markup, and no first character that a spreadsheet takes for a
+# formula.
 OWNER = r"^[A-Za-z0-9_][A-Za-z0-9_.@+ -]{0,99}$"
 MAX_PRIORITY, DEFAULT_PRIORITY = 100, 50
 MAX_WEIGHT = 1000.0

@@ -14,9 +14,9 @@ from foundation.section import REQUIRED, Section, execution
 from foundation.wording import counted
 from run_store.record.notify_event import EVENTS, NotifyEvent
 
-# An improving run has a new best score at each validation.
+# All events except best_score, because an improving run has a new best score at each validation.
 DEFAULT_EVENTS = tuple(event for event in EVENTS if event != "best_score")
-MAX_TARGETS = 8  # each target has a thread
+MAX_TARGETS = 8  # few, because each target has a thread
 # The prefix keeps another person's recipe from using a variable such as SHELL or AWS_….
 _VARIABLE = re.compile(r"TRANSLOOM_[A-Z0-9_]{1,100}")
 

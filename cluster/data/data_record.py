@@ -49,8 +49,8 @@ class DataRecord:
     def __init__(self, run: RunFolder, manifest: Manifest) -> None:
         self._run = run
         self._manifest = manifest
-        self._cursors: dict[int, Cursor] = {}  # before each step
-        self.digests = {0: START}  # after each step
+        self._cursors: dict[int, Cursor] = {}  # position before each step
+        self.digests = {0: START}  # running digest after each step
         self._periods = [
             ManifestPeriod(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))
         ]

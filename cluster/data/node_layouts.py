@@ -70,7 +70,7 @@ class NodeLayouts:
             return False
         try:
             ray.get(reference, timeout=0)
-        except GetTimeoutError:  # a layout that is on another node
+        except GetTimeoutError:  # the layout is intact, on another node
             pass
         except RayError:
             return True

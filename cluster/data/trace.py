@@ -50,10 +50,10 @@ class TracedStep:
     """The data that a step consumed or will consume."""
 
     step: int
-    cursor: Cursor  # before the step
+    cursor: Cursor  # position before the step
     target_tokens: int
     slots: list[TracedSlot]
-    data_digest: str  # after the step
+    data_digest: str  # running digest after the step
     recorded_digest: str | None
 
     @property

@@ -180,7 +180,7 @@ class DataWorkers:
         self._arguments = (settings, dataset_identity, cache_bytes, digest_of_sources())
         self._cpus = cpus
         self._started = 0
-        self._starting: list[tuple[WorkerHandle, Any]] = []  # with pending first answers
+        self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its pending first answer
         self._leaving: list[WorkerHandle] = []
         self.handles: list[WorkerHandle] = []  # workers that ranks may use
 

@@ -95,7 +95,7 @@ class _Record(BaseModel):
     torch: _Recorder
 
 
-_OfRank = dict[int, _Entry]  # by the collective's number
+_OfRank = dict[int, _Entry]  # a rank's entries, by the collective's number
 
 
 class _Difference(NamedTuple):

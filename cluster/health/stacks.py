@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SIGNAL = signal.SIGUSR2
 DUMP_SECONDS = 3.0
 PY_SPY_SECONDS = 8.0
-COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # includes the transfer of request and answer
+COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # timeout, including the transfer of request and answer
 POLL_SECONDS = 0.05
 MAX_CHARACTERS = 200_000
 MAX_SAVED_HANGS = 5

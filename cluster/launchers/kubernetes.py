@@ -28,7 +28,7 @@ from foundation.wording import join_items
 from run_store.run_url import is_run_url, run_url
 
 TEMPLATE = Path(__file__).with_name("rayjob.yaml")
-RUNS = Path("/shared/runs")  # on the volume that the template mounts
+RUNS = Path("/shared/runs")  # default parent of runs, on the volume that the template mounts
 MAX_NAME = 47  # maximum length of a RayJob's name; KubeRay derives longer names from it
 # Seconds for the overhead of the preStop hook. Kubernetes kills a pod after cluster.grace_seconds
 # plus this margin.

@@ -158,7 +158,7 @@ class NodeChecks:
                 failure = f"the check failed: {_last_line(error)}"
             except RayActorError:
                 continue
-            except RayError:  # GetTimeoutError included
+            except RayError:  # such as GetTimeoutError, if there is no answer yet
                 failure = f"no answer within {seconds:g} s"
             found[node] = MeasuredNode(nodes[node].name, figures, failure=failure)
         return found

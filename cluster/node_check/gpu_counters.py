@@ -1,7 +1,7 @@
 """Error counters of a GPU, read through NVIDIA's management library.
 
-XID errors are events: only those that occur while the context lasts are seen. Earlier ones are in
-the kernel log, which this process may not read.
+XID errors are events: only those that occur inside `with gpu_counters(...)` are seen. Earlier ones
+are in the kernel log, which this process may not read.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class GpuCounters:
     events: Any
 
     def figures(self) -> GpuFigures:
-        """Return the counters now, and the XID errors since the context was entered."""
+        """Return the counters now, and the XID errors since `gpu_counters` was entered."""
         library = self.library
         errors = self._read(
             library.nvmlDeviceGetTotalEccErrors,

@@ -14,7 +14,7 @@ from cluster.node_check.gpu_counters import gpu_counters
 from cluster.node_check.matrix_product import measure_products, visible_gpu
 from cluster.ray.folder_access import existing_part
 
-STORAGE_BYTES = 4 * 2**20  # written to each storage
+STORAGE_BYTES = 4 * 2**20  # size of the file written to each storage
 
 
 def clock() -> float:

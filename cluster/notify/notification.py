@@ -16,7 +16,7 @@ from run_store.folder import RunFolder
 from run_store.record.notify_event import NotifyEvent
 from run_store.start import DEFAULT_PRIORITY
 
-MAX_CHARACTERS = 1_000  # of a text, which may quote a library's message
+MAX_CHARACTERS = 1_000  # maximum length of a text, which may quote a library's long message
 
 
 class NotifiedScore(FileModel):

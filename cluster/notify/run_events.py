@@ -84,7 +84,7 @@ class RunEvents:
         self._lines = 0  # number of step lines that this driver has recorded
         self._last_skipped = 0
         self._vitals: Vitals | None = None
-        self._notified_until = 0.0  # time of the newest restart in a notification
+        self._notified_until = 0.0  # time of the newest restart that was notified
         self._clock = SuspendAwareClock(clock)
         self._lines_seen = 0
         self._stalled_since = self._clock.poll()
@@ -270,7 +270,7 @@ class NotifyingListener:
         self._config = recipe.tracking.notify
         self._run = run
         self._environment = environment
-        # While this process owns the run:
+        # None unless this process owns the run:
         self._events: RunEvents | None = None
         self._deliveries: Deliveries | None = None
 

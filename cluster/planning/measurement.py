@@ -28,7 +28,7 @@ from trainer.memory.device_memory import is_out_of_memory
 from trainer.process import host_memory
 
 WARM_UP_STEPS = 2
-LEAST_STEPS, MOST_STEPS = 3, 30  # measured steps
+LEAST_STEPS, MOST_STEPS = 3, 30  # limits on the number of measured steps
 MAX_MEASURED_SECONDS = 10.0
 NEVER = 10**9
 

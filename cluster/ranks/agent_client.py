@@ -137,7 +137,7 @@ class NodeAgents:
         for node, answer in list(self.silent.items()):
             if node not in nodes or answered(answer):
                 del self.silent[node]
-            elif ray.wait([answer], timeout=0)[0]:  # an error: ping the node's restarted agent
+            elif ray.wait([answer], timeout=0)[0]:  # it is an error: ping the restarted agent
                 self.silent[node] = self.by_node[node].heartbeat.remote()
         return set(self.silent)
 
@@ -188,6 +188,6 @@ def answered(answer: Any) -> bool:
     """Return whether an actor's answer has arrived without an error."""
     try:
         ray.get(answer, timeout=0)
-    except RayError:  # not yet, or the agent is lost
+    except RayError:  # no answer yet, or the agent is lost
         return False
     return True

@@ -13,7 +13,8 @@ from ray.exceptions import RayError
 from cluster.ranks.agent_client import arrived_answers
 from cluster.ranks.node_processes import ProcessName
 
-# Time after which an agent answers without a death. Requests of former groups therefore end.
+# Time after which an agent answers even if no process has ended, so that requests of former groups
+# do not stay pending.
 ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 0.5
 
@@ -37,7 +38,7 @@ class DeathWatch:
         for process in processes:
             if process.node in agents:
                 self._alive.setdefault(process.node, []).append(process)
-        self._answers: dict[str, Any] = {}  # pending, by node
+        self._answers: dict[str, Any] = {}  # pending answers, by node
         self._ask_at = dict.fromkeys(self._alive, 0.0)
 
     @property

@@ -100,7 +100,7 @@ class RankGroup:
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
         self._rendezvous: Any = None
         self._results: list[Any] = []  # results of the calls of `train`, in rank order
-        self._polls: dict[int, Any] = {}  # pending requests, by rank
+        self._polls: dict[int, Any] = {}  # pending requests for reports, by rank
         self._received = [ReceivedReports() for _ in processes]
         self._hang_checked_at = self._since - HANG_CHECK_SECONDS
         self._answer_seconds = answer_interval(len(processes), config.deadlines)

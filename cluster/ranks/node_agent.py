@@ -39,7 +39,7 @@ from run_store.remote.files import Files
     num_cpus=0,
     max_restarts=-1,
     concurrency_groups={
-        "watch": 2,  # a request of a former group may still be pending
+        "watch": 2,  # two, because a request of a former group may still be pending
         "deaths": 1,
         "folder": 1,
         "stacks": 1,

@@ -35,7 +35,7 @@ from run_store.checkpoints.memory_file import MemoryFile
 from run_store.folder import RunFolder
 from run_store.record.node_usage import Usage
 
-RECORD_SECONDS = 5.0  # for the records of collectives of all ranks
+RECORD_SECONDS = 5.0  # timeout for the records of collectives of all ranks
 # A rank gets separate heartbeats if its last poll was this long ago, because the driver is busy or
 # polls rarely.
 POLLED_SECONDS = 2 * HEARTBEAT_SECONDS

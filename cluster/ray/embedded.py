@@ -59,7 +59,7 @@ class EmbeddedRay:
 def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
     folder = _private_folder()
-    lost = True  # assumed until Ray has started
+    lost = True  # a failed start is treated like a loss
     try:
         with (
             private.sigterm_handler_kept(),

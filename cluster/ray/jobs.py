@@ -37,11 +37,11 @@ from foundation.proxies import bypass_proxies, proxy_hint
 from run_store.start import StopOrder
 
 POLL_SECONDS = 0.1
-COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without the shell around it
+COMMAND_KEY = "command"  # metadata key of the submitted command, without the shell around it
 # Key in the metadata of a job that only checks the head node; `list_jobs` omits such a job. (It is
 # not deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
 PROBE_KEY = "looks"
-STOPS_KEY, BY_KEY = "stops", "by"  # of an order to stop a job: the job's id, and the user
+STOPS_KEY, BY_KEY = "stops", "by"  # metadata of an order to stop a job: the job's id, the user
 
 # Variable with the seconds from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in
 # the process that supervises the job (job_supervisor.py), which has the job's environment.

@@ -83,7 +83,7 @@ class RunContext:
     clock: SuspendAwareClock
     unfit: UnfitNodes
     share: FollowedTarget
-    remote: RemoteRun | None = None  # for a run in an object store
+    remote: RemoteRun | None = None  # None unless the run is in an object store
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
         """Return the nodes about to leave the cluster, among `used` and this process's node."""
@@ -124,8 +124,8 @@ class RankAttempt:
         """
         self.reached_step = 0  # the last step that the ranks have trained
         self.nodes_leave = False  # whether a node of the ranks or of this process leaves
-        self.hang: HangFinding | None = None  # set if the ranks hung
-        self.resize_reason: str | None = None  # set if the number of ranks must change
+        self.hang: HangFinding | None = None  # the hang, if the ranks hung
+        self.resize_reason: str | None = None  # the reason, if the number of ranks must change
         self.committer = committer
         self._context = context
         self._group = group

@@ -2,7 +2,7 @@
 
 
 class Interval:
-    """True at most once every `seconds` seconds, and on the first call."""
+    """Interval whose `has_passed` is True on the first call, then at most once per `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -40,7 +40,7 @@ from run_store.lease import RENEW_SECONDS, Lease
 if TYPE_CHECKING:
     from run_store.remote.mirror import RunMirror
 
-COLLECT_SECONDS = 1.0  # between collections while a checkpoint waits to be published
+COLLECT_SECONDS = 1.0  # interval of collections while a checkpoint waits to be published
 # Longest wait for the object store and the nodes at the beginning and end of an attempt.
 FLUSH_SECONDS = 60.0
 LAST_COLLECTION_SECONDS = 15.0

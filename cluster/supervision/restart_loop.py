@@ -74,7 +74,7 @@ class RestartLoop:
         self._ranks = 0  # the number of ranks that started last
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
-        self._hang: HangFinding | None = None  # kept until ranks have recorded it
+        self._hang: HangFinding | None = None  # the last hang, until ranks have recorded it
         self._resize_reason: str | None = None  # why the last attempt was resized, if so
 
     def run(self) -> Outcome:

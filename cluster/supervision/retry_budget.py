@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from cluster.errors import RankLostError
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
-# Ray gives its agents 15 s to start, which is sometimes too short on a busy machine.
+# Higher, because Ray gives its agents only 15 s to start, sometimes too little on a busy machine.
 SESSIONS_WITHOUT_PROGRESS = 5
 
 

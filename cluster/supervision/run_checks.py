@@ -122,7 +122,7 @@ def is_run_complete(
     Called by the run's owner. See `newest_checkpoint` for arguments and errors.
     """
     newest = list_checkpoints(run.checkpoints)[-1:]
-    with suppress(CheckpointError):  # if the newest is damaged, use the one before
+    with suppress(CheckpointError):  # if the newest header is damaged, look for an intact one
         if not newest or not _is_final(read_header(newest[0]), recipe):
             return False  # skip the full read, as the ranks verify the checkpoint at their start
     checkpoint = newest_checkpoint(run, work, manifest, listener)

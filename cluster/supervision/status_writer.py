@@ -200,7 +200,7 @@ class StatusWriter(PeriodicThread):
             status = self._with_cost(self._recorded())
             if over and status.state == "stopped":
                 status = status.model_copy(update={"reason": self.stop_reason()})
-            vitals = status.vitals  # of the previous owner, until this one has processes
+            vitals = status.vitals  # those of the previous owner until this owner has processes
             if self._state or self._attempt or self._cause not in (None, STARTED_AGAIN):
                 vitals = self._vitals(over)
                 self._listener.vitals(vitals)

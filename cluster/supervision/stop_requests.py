@@ -29,7 +29,7 @@ class StopRequests:
     """Stop requests by signals or by the request file, observed while the context lasts."""
 
     def __init__(self, run: RunFolder) -> None:
-        self.asked_at: float | None = None  # by time.monotonic()
+        self.asked_at: float | None = None  # time of the signal, by time.monotonic()
         self._run = run
         self._former = run.stop_requested_at()
         self._signal: int | None = None

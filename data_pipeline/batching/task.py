@@ -54,7 +54,7 @@ class HeldOut:
     """Texts of a held-out set, by field; the n-th texts of all fields belong to one example."""
 
     texts: dict[str, list[str]]
-    tags: Mapping[str, str]  # by field: the piece put before every text
+    tags: Mapping[str, str]  # tag to put before every text, by field
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))

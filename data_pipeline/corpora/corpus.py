@@ -39,8 +39,8 @@ HELD_OUT_CHARACTERS = Budget("characters in a held-out set", 400_000_000, _FEWER
 class WholeText:
     """All texts of a corpus."""
 
-    texts: tuple[tuple[str, ...], ...]  # by example, in the order of the task's fields
-    sha256s: tuple[str, ...]  # of each location's decompressed content
+    texts: tuple[tuple[str, ...], ...]  # texts of each example, in the order of the task's fields
+    sha256s: tuple[str, ...]  # hash of each location's decompressed content
 
 
 def read_whole(

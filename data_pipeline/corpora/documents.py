@@ -21,7 +21,7 @@ from data_pipeline.corpora.lines import WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
 
-MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # decompressed
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # maximum size of a document, decompressed
 BLANKS = " \t\r\x0b\x0c"  # a line of only these characters is blank
 _IS_BLANK = np.zeros(256, dtype=bool)
 _IS_BLANK[[*BLANKS.encode(), ord("\n")]] = True

@@ -15,7 +15,7 @@ from data_pipeline.corpora.formats import ChunkLines
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
 
-MAX_LINE_BYTES = 1024 * 1024  # including the line end
+MAX_LINE_BYTES = 1024 * 1024  # maximum size of a line, including the line end
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
 OTHER_MARKS = {  # in this order, because the mark of UTF-32LE starts with that of UTF-16LE
     b"\xff\xfe\0\0": "UTF-32",

@@ -37,7 +37,7 @@ CPU_SECONDS = 30
 CPU_SECONDS_PER_MEBIBYTE = 20
 EXPANSION = Budget("bytes of rows for each byte of a Parquet file", 200, _REMEDY)
 EXPANSION_FREE_BYTES = 64 * 1024**2
-ROW_BYTES = 100  # assumed for a row in addition to its texts; Python objects take more
+ROW_BYTES = 100  # counted for each row besides its texts; its Python objects take even more
 
 
 def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:

@@ -25,7 +25,7 @@ LAST = -1
 class ConllSentences(LinesContent):
     """Sentences with blank lines between them, each line with columns between tabs or spaces."""
 
-    word: int  # column number from 0, or LAST; so is `tag`
+    word: int  # number of the words' column, from 0, or LAST; `tag` likewise
     tag: int
 
     def examples(self) -> Iterator[Example]:

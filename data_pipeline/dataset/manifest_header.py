@@ -121,7 +121,7 @@ class ShardTable(FileInfo):
     """File with the columns of all shards; shard_columns.py describes its layout."""
 
     shards: Annotated[Count, Field(ge=1, le=MAX_SHARDS)]
-    name_bytes: Annotated[Count, Field(le=MAX_SHARDS * MAX_NAME_CHARACTERS)]  # total
+    name_bytes: Annotated[Count, Field(le=MAX_SHARDS * MAX_NAME_CHARACTERS)]  # of all names
     fields: Annotated[Many[Annotated[str, Field(pattern=FIELD_NAME)]], Field(max_length=64)]
 
     @property

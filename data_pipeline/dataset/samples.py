@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from data_pipeline.errors import DatasetFileError, TarContentError
 from data_pipeline.storage.tar import ZERO_BLOCK, TarReader
 
-Sample = dict[str, bytes]  # by suffix
+Sample = dict[str, bytes]  # contents of the members, by suffix
 
 _LOADING = threading.Lock()
 

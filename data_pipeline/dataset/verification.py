@@ -35,7 +35,7 @@ class _Job:
     sha256: str
     shard: ShardInfo | None
     rules: Mapping[str, SequenceRules]  # for the shard's sequences, by field
-    heldout: tuple[FieldInfo, int] | None  # of a held-out file: its field and number of texts
+    heldout: tuple[FieldInfo, int] | None  # field and number of texts of a held-out file
     fields: tuple[FieldInfo, ...]
 
 

@@ -21,7 +21,7 @@ from foundation.untrusted_text import visible_line
 # Settings of a profile that are not supported, because they need a program, a browser or requests.
 _UNSUPPORTED = ("role_arn", "credential_process", "sso_session", "sso_start_url")
 _AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")  # of obstore's variables
+_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")  # of variables obstore reads
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET_VARIABLES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "SAS")
 MISSING = {

@@ -42,7 +42,7 @@ from foundation.untrusted_text import visible_line
 OBJECT_SCHEMES = ("s3", "gs", "az")
 CONNECT_TIMEOUT_SECONDS = 10.0
 STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
-MAX_PUT_BYTES = 64 * 1024**2  # of one object; there are no multipart uploads
+MAX_PUT_BYTES = 64 * 1024**2  # maximum size of an object; there are no multipart uploads
 # Limits of a listing, because the bucket may belong to another user.
 MAX_LISTED = 100_000
 MAX_LIST_SECONDS = 60.0
@@ -53,7 +53,7 @@ _SMALL_PUT_BYTES = 1024**2
 _CONFLICT_DELAYS_SECONDS = (0.2, 0.5, 1.0)
 _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.1, 1.0
-_LONG_SECONDS = 24 * 3600.0  # total time of reads; their speed is checked here
+_LONG_SECONDS = 24 * 3600.0  # obstore's limit on reads, whose speed is checked here instead
 
 _BUCKET = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

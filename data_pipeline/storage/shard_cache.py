@@ -27,7 +27,7 @@ from foundation.untrusted_text import logger_of
 
 LOCK_NAME = ".lock"  # its content is the total size of all copies
 TOTAL_DIGITS = 19
-FREE_AFTER_EVICTION = 0.1  # share of `max_bytes`
+FREE_AFTER_EVICTION = 0.1  # share of `max_bytes` that an eviction leaves free
 SHA256_NAME = re.compile("[0-9a-f]{64}")
 PARTIAL_PREFIX = ".partial-"
 PARTIAL_LIFETIME_SECONDS = 3600

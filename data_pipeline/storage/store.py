@@ -52,8 +52,8 @@ SHARD = Budget(
     "Prepare the dataset with a lower data.blocks_per_shard or data.pairs_per_block",
 )
 SMALL_FILE = Budget("bytes in a file other than a shard", 1024**3, "Restore it from a copy")
-FETCHES_AT_ONCE = 16  # per process
-MAX_BYTES_AHEAD = 64_000_000  # of the shards fetched in advance, while an earlier shard is used
+FETCHES_AT_ONCE = 16  # maximum number of parallel fetches of a process
+MAX_BYTES_AHEAD = 64_000_000  # limit on the shards that are fetched while an earlier one is used
 MANIFEST = Budget("bytes in a manifest", MAX_MANIFEST_BYTES, "Use larger shards")
 
 

@@ -128,7 +128,7 @@ def packing_of_parts(part_bt: Tensor) -> Packing:
 def _packing(lengths_b: Tensor, on_host: list[int], width: int) -> Packing:
     n = sum(on_host)
     cu_seqlens = F.pad(lengths_b.cumsum(0), (1, 0))
-    sentence_n = torch.repeat_interleave(lengths_b, output_size=n)  # avoids a synchronisation
+    sentence_n = torch.repeat_interleave(lengths_b, output_size=n)  # no device synchronisation
     positions_n = torch.arange(n, device=cu_seqlens.device) - cu_seqlens.index_select(0, sentence_n)
     return Packing(
         max_seqlen=max(on_host),

@@ -38,6 +38,6 @@ class SinusoidalPositions(nn.Module):
         """Return the vectors of positions start…stop-1, (stop - start, width)."""
         if stop > len(self.table):
             rows = 2 ** math.ceil(math.log2(stop))
-            with torch.inference_mode(False):  # training reuses tables made in validation
+            with torch.inference_mode(False):  # so that training can reuse validation's tables
                 self.table = sinusoidal_table(rows, self.width).to(self.table)
         return self.table[start:stop]

@@ -71,7 +71,7 @@ class RotaryPositions(nn.Module):
         table = self._table
         if table is None or len(table.cosines) < longest or table.cosines.device != device:
             rows = 2 ** math.ceil(math.log2(max(longest, FIRST_ROWS)))
-            with torch.inference_mode(False):  # training reuses tables made in validation
+            with torch.inference_mode(False):  # so that training can reuse validation's tables
                 angles_pd = rotary_table(rows, self.head_width, self.base, device)
                 table = self._table = Rotation(angles_pd.cos(), angles_pd.sin())
         return table

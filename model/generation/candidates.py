@@ -23,7 +23,7 @@ from torch.nn import functional as F
 # Block sizes in tokens. On a CPU, torch finds the largest element of such a block up to four times
 # as fast as the largest element of a block of another size, such as 80 or 125.
 BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
-CACHE_BYTES = 2**20  # a core's second-level cache
+CACHE_BYTES = 2**20  # assumed size of a core's second-level cache
 
 
 class Candidates(NamedTuple):

@@ -38,7 +38,7 @@ from model.hugging_face.weight_mapping import (
 from model.networks.transformer import Transformer, Vocabulary
 
 ARCHITECTURE = "MarianMTModel"
-MAX_POSITIONS = 512  # the value of Marian's published models
+MAX_POSITIONS = 512  # as in Marian's published models
 NORM_EPSILON = 1e-5  # fixed in Hugging Face's class; no key of a config changes it
 
 # Map from our names to Hugging Face's, for export.
@@ -214,7 +214,7 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
         decoder_attention_heads=(count(config, "encoder_attention_heads"),),
     )
     shared, tied = config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"]
-    if shared:  # then the output must be tied, too
+    if shared:  # the output must be tied, too
         refuse_unsupported_values(config, tie_word_embeddings=(True,))
     values = {
         "encoder_layers": count(config, "encoder_layers"),

@@ -29,7 +29,7 @@ from model.hugging_face.marian import from_marian, to_marian
 from model.hugging_face.weight_mapping import count
 
 BYTES_PER_WEIGHT = 4
-ROOM_DIVISOR = 10  # a tenth is added for names and for padding between tensors
+ROOM_DIVISOR = 10  # a tenth of the size is added for names and for padding between tensors
 ROOM_BYTES = 1_000_000
 POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # default of transformers' MarianConfig
 MAX_ENTRIES = 100_000  # maximum number of entries per archive
@@ -110,7 +110,7 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
                     f"{path} has {len(entries):,} entries, but at most {MAX_ENTRIES:,} are "
                     "expected. Download it again."
                 )
-        with warnings.catch_warnings(action="ignore"):  # about other pickle protocols
+        with warnings.catch_warnings(action="ignore"):  # warns of other pickle protocols
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(

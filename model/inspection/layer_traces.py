@@ -60,7 +60,7 @@ class ResidualTrace:
     input_btm: Tensor
     sum_btm: Tensor
     normed_btm: Tensor
-    output_btm: Tensor  # normed (post) or sum (pre)
+    output_btm: Tensor  # the normed values if post-norm, the sum if pre-norm
 
 
 @dataclass(frozen=True)

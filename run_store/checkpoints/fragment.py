@@ -11,7 +11,7 @@ import torch
 
 MASTER = "master"
 EMA = "ema"
-STEP = "step"  # the number of updates, stored with the moments in torch's state
+STEP = "step"  # name of the number of updates, which torch stores with the moments
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from foundation.file_model import Count, FileModel
 from foundation.wording import counted, join_first, join_items
 from run_store.errors import RunError
 
-MAX_PARAMETERS = 8  # limit per finding: one flipped bit can change the gradients of all parameters
-SHOWN_PARAMETERS = 2  # limit in a text
+MAX_PARAMETERS = 8  # maximum that a finding lists, because one flipped bit can change all gradients
+SHOWN_PARAMETERS = 2  # maximum that a text lists
 
 
 class Finding(FileModel):

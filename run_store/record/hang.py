@@ -7,10 +7,10 @@ from pydantic import Field
 from foundation.file_model import Count, FileModel
 from foundation.wording import counted, join_first
 
-MAX_RANKS = 64  # limit of each list of a finding
+MAX_RANKS = 64  # maximum length of each list of ranks in a finding
 MAX_DIMENSIONS = 32
 MAX_CHARACTERS = 200
-SHOWN_RANKS = 4  # limit in a text
+SHOWN_RANKS = 4  # maximum that a text lists
 
 _Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 

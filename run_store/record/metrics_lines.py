@@ -25,7 +25,7 @@ from run_store.scores import Scores
 
 VERSION: Literal[2] = 2
 
-MAX_FLOPS = 10**30  # per step or second; more than all computers together can compute
+MAX_FLOPS = 10**30  # limit per step or second, which all computers together cannot reach
 FlopCount = Annotated[int, Field(ge=0, le=MAX_FLOPS)]
 
 

@@ -20,8 +20,8 @@ from run_store.record.vitals import SupervisorState
 
 # Maximum age of a node's newest sample. If the newest sample is older, the node has left the run.
 SAMPLE_SECONDS = 600.0
-MAX_SLOW_RANKS = 8  # the trainer writes as many into a line
-LARGEST = 1e300  # a forged record may have numbers that no float represents
+MAX_SLOW_RANKS = 8  # maximum number in a line, as written by the trainer
+LARGEST = 1e300  # larger values are left out: in a forged record, floats may not represent them
 
 _PREFIX = "transloom_run_"
 # Facts whose values are names. Each name is a label of the metric.

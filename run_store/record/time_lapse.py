@@ -23,7 +23,8 @@ from foundation.untrusted_text import visible_in_json
 from run_store.config import MAX_PROBES
 from run_store.record.probe import FULL, Probe
 
-# A probe has at most 64 kB of attention weights, and at most 64 kB of texts.
+# Limits of a frame's file. Each of its few probes has at most 64 kB of attention weights, and at
+# most 64 kB of texts.
 LIMITS = JsonLimits(bytes=2**20, values=20_000)
 MAX_FRAMES = 130  # more than the number of steps below 2**63 that have a frame
 _NAME = re.compile(r"step-(\d{8,19})\.json")

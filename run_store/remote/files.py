@@ -32,8 +32,8 @@ from run_store.errors import RunMismatchError
 
 CHUNK_BYTES = 256 * 1024
 MAX_FILES = 20_000
-MAX_NAME_BYTES = 800  # object stores allow names of 1,024 bytes
-MAX_COMPONENT_BYTES = 240  # file systems allow 255; unfinished files have longer names
+MAX_NAME_BYTES = 800  # less than 1,024, which object stores allow for a whole name
+MAX_COMPONENT_BYTES = 240  # less than 255, which file systems allow: unfinished files add to it
 MAX_DEPTH = 32
 # Limit on the table of files in a head, and the bytes that a file (without its name) and an object
 # take in the table.
@@ -278,7 +278,7 @@ class KnownFiles:
 
 
 def _equal_chunks(path: Path, stored: FileObjects, first: int) -> int:
-    """Return the number of leading objects that a local file contains; assume the first `first`."""
+    """Return how many of the first objects a local file contains; `first` of them are known."""
     try:
         with open_regular(path) as file:
             file.seek(first * CHUNK_BYTES)

@@ -294,7 +294,7 @@ def delete_unnamed(
     """
     named, checkpoints = objects_of(files), tuple(f"{prefix}/" for prefix in prefixes)
     objects = list(store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
-    now = max((found.modified for found in objects), default=0.0)  # by the store's clock
+    now = max((found.modified for found in objects), default=0.0)  # time by the store's clock
 
     def is_garbage(found: ObjectInfo) -> bool:
         if found.name.startswith(f"{PROBES}/"):

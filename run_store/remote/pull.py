@@ -31,7 +31,7 @@ from run_store.remote.view_cache import ViewCache, locked
 from run_store.run_copies import register_copy, view_folder
 from run_store.run_url import MAX_RUN_BYTES, run_url
 
-MAX_TRIES = 5  # limit, while the run's owner replaces objects
+MAX_TRIES = 5  # maximum number of tries if the run's owner replaces objects meanwhile
 
 
 class RunPuller:

@@ -32,7 +32,7 @@ class ViewCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._reserved: dict[Path, int] = {}
-        self._others: dict[Path, int] | None = None  # None before the first scan
+        self._others: dict[Path, int] | None = None  # sizes; None before the first scan
         self._lock = threading.Lock()
 
     def reserve(self, copy: Path, size: int) -> None:

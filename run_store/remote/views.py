@@ -28,7 +28,7 @@ from run_store.run_copies import views_folder
 from run_store.run_url import prefix_url
 
 REFRESH_SECONDS = 5.0
-REFRESHES_PER_LISTING = 6  # a listing costs a process, and a request for each thousand folders
+REFRESHES_PER_LISTING = 6  # a listing needs a process, and a request per thousand folders
 RUNS_AT_ONCE = 8
 # Directories that no list of runs and no dashboard reads.
 UNLISTED = ("profile", "stacks", "translations", "wandb")

@@ -71,7 +71,7 @@ def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankS
         if checkpoint and job.verify_checkpoint:
             verification = SharedVerification(checkpoint, placement)
             resources.callback(verification.close)
-        if recipe.engine.verify_every_steps and not compiled:  # compiling has compared them already
+        if recipe.engine.verify_every_steps and not compiled:  # compiling compares kernels, too
             require_equal_kernels(recipe.engine, placement)
         engine = build_engine(recipe, task, placement, compiled)
         resources.callback(engine.destroy)

@@ -57,7 +57,7 @@ class Checksums:
     def __init__(self, parameters: int, device: torch.device) -> None:
         """Start at zero for this number of parameters."""
         self._sums = torch.zeros(parameters, dtype=torch.int64, device=device)
-        self._of_shifts = np.zeros(parameters, dtype=np.uint64)  # bits of all shifts, to subtract
+        self._of_shifts = np.zeros(parameters, dtype=np.uint64)  # bits of the shifts, to subtract
 
     def clear(self) -> None:
         """Start again at zero."""

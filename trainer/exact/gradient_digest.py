@@ -8,7 +8,7 @@ two below 2⁶⁴.
 import torch
 
 _WORD = torch.int64
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per element
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integer type by bytes per element
 
 
 @torch.no_grad()

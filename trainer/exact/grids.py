@@ -28,7 +28,7 @@ from trainer.errors import EngineError
 
 HEADROOM = 2  # a gradient's limit is at least 2**HEADROOM times the largest recent gradient
 DECAY = 0.98  # factor per step on the largest recent gradient; about 0.5 after 34 steps
-MIN_BITS = 12  # minimum bits for a gradient as large as its limit
+MIN_BITS = 12  # minimum number of bits that a gradient as large as its limit keeps
 SMALLEST_LIMIT_EXPONENT = -100  # keeps the spacing of the grid a normal fp32 number
 LARGEST = 2.0**96  # larger gradients are treated as not finite, because their sums could overflow
 

@@ -10,7 +10,7 @@ from trainer.process.placement import Placement
 # A tiny part of a computation predicts the memory of the whole to a factor of two. So a quarter of
 # the available memory is ample.
 AMPLE_SHARE = 0.25
-TINY_DIVISOR = 16  # divides the rows of a batch
+TINY_DIVISOR = 16  # a tiny part has the rows of a batch divided by this number
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
 # Complete error messages of oneDNN if it cannot allocate memory for the generated code or the
 # operands of a matrix product.

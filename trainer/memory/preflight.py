@@ -56,8 +56,8 @@ from trainer.zero.engine import TrainingEngine
 Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _AMPLE, _MEMORY = range(5)
-_BYTES_PER_WEIGHT = 16  # fp32 gradients, and the buckets in which they are reduced
-_BYTES_PER_WEIGHT_ESTIMATED = 32  # also the weights that ZeRO-3 gathers into a replica, in fp32
+_BYTES_PER_WEIGHT = 16  # for fp32 gradients, and the buckets in which they are reduced
+_BYTES_PER_WEIGHT_ESTIMATED = 32  # the same, and fp32 weights that ZeRO-3 gathers into a replica
 
 
 def run_preflight(
@@ -102,7 +102,7 @@ def _estimated_bytes(
 ) -> int:
     """Return an upper bound of what a step or a validation allocates on one rank, in bytes."""
     recipe = task.recipe
-    assert isinstance(recipe.model, LayersConfig)  # as in every built-in network
+    assert isinstance(recipe.model, LayersConfig)  # true for every built-in network
     batches = [(task.data.synthetic(shape, task.manifest.special_ids), 0) for shape in widest]
     # A search for outputs adds at most a token per column of the table to each row.
     batches += [(scoring.batches[n], scoring.columns) for n in widest_heldout(scoring.batches)]

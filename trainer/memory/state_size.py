@@ -26,7 +26,7 @@ from trainer.config import EngineConfig
 FP32 = 4
 # Number of elements; copied, because trainer/zero/settings.py imports torch.
 LARGEST_BUCKET = 500_000_000
-CAPACITY = 2**25  # of trainer.zero.gradient_buckets on a GPU; less on a CPU
+CAPACITY = 2**25  # elements in a bucket of trainer.zero.gradient_buckets on a GPU; less on a CPU
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Recorder:
         `trainer.tracking.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
-            jump = time.time() - time.monotonic() - self._clock_offset  # of the clock since start
+            jump = time.time() - time.monotonic() - self._clock_offset  # clock's jump since start
             self.goodput = self.goodput.after_step(line.time - jump, line.step_seconds)
             line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)

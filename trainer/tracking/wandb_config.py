@@ -37,7 +37,7 @@ def facts_for_wandb(
 
 
 def _origin(checkpoint: SavedState) -> dict[str, Any]:
-    if not isinstance(checkpoint, Checkpoint):  # in the memory of the nodes
+    if not isinstance(checkpoint, Checkpoint):  # a state in the memory of nodes
         return {"step": checkpoint.step, "sha256": None}
     header = (checkpoint.path / HEADER).read_bytes()
     return {"step": checkpoint.step, "sha256": hashlib.sha256(header).hexdigest()}

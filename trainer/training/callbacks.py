@@ -21,7 +21,7 @@ from run_store.checkpoints.format import guard_state
 from trainer.errors import CallbackError
 from trainer.registries.callbacks import ObservedStep, Skip, StepGuard, StepObserver, StepView
 
-MAX_NUMBERS = 32  # that an observer may add to a line
+MAX_NUMBERS = 32  # maximum number of numbers that an observer may add to a line
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 MAX_REASON_CHARACTERS = 300
 OBSERVED = "observed"  # field of a line for the numbers of all extensions' observers

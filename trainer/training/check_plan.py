@@ -74,7 +74,7 @@ def _checks_by_dummies(number: int, ranks: int, slots: int, nodes: np.ndarray) -
     orders = [np.roll(owners, shift) for shift in range(len(verifiers))]
     chosen = _most_distant(orders, verifiers, nodes, number)
     checks = []
-    checks_of = Counter[int]()  # per owner, whose verifiers repeat different slots
+    checks_of = Counter[int]()  # by owner, so that its verifiers repeat different slots
     for owner, rank in zip(chosen.tolist(), verifiers.tolist(), strict=True):
         checks.append(_check(number + checks_of[owner], owner, rank, ranks, slots))
         checks_of[owner] += 1

@@ -34,7 +34,7 @@ from trainer.training.corruption_verdict import Dispute, judge
 
 LOSS = "loss"  # name of the digest of the losses, which follows the parameters' digests
 MAX_DISPUTES = 4  # a faulty rank causes two disputes; more occur if no rank can be trusted
-_HALF = 32  # bits
+_HALF = 32  # bits of half a digest
 
 
 @dataclass(frozen=True)

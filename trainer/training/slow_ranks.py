@@ -29,7 +29,7 @@ from trainer.process.placement import Placement
 from trainer.registries.callbacks import ObservedStep, RankTimes, StepObserver
 from trainer.tracking.recorder_protocol import RecorderProtocol
 
-WINDOW = 50  # even
+WINDOW = 50  # number of steps; even, because the window has two halves
 SLOW_FACTOR = 1.3
 # A rank is normal again when its factors in both halves of the window are below this value. If the
 # limit were SLOW_FACTOR, a rank near it would be reported repeatedly.
@@ -99,7 +99,7 @@ class SlowRankDetector:
         self._ratios = self._own = self._others = self._excess = np.empty((0, 0))
         self._steps = 0
         self._newer = np.empty(0, int)  # the rows of the newer half
-        self._factors = np.empty(0)  # of the newer half, by rank
+        self._factors = np.empty(0)  # factors of the newer half, by rank
         self._slow: dict[int, SlowRankState] = {}
         self._skips_next = True  # the first step of an attempt allocates memory
 

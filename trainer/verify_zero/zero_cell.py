@@ -125,7 +125,7 @@ def train_cell(
     """
     passes = Passes(work, placement)
     slots = work.recipe.batching.micro_batches_per_step
-    count = len(slots_of_rank(0, placement.world_size, slots))  # rank 0 has the most
+    count = len(slots_of_rank(0, placement.world_size, slots))  # no rank has more slots
     rounding = _Rounding(passes, placement.world_size)
     engine, *_ = deepspeed.initialize(
         model=passes.network,

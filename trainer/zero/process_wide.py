@@ -40,7 +40,7 @@ def engine_process_settings(*, exact: bool, compiles: bool = False) -> Iterator[
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
         if exact and not compiles:
-            # DeepSpeed keeps it in stage 3, too.
+            # DeepSpeed keeps this function even in stage 3.
             F.linear = exact_linear  # type: ignore[assignment]
         yield
 

@@ -235,7 +235,7 @@ class Replicated(Stage):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._engine.clip_fp32_gradients = self._clip
-        self._sums: dict[nn.Parameter, torch.Tensor] = {}  # of the passes of a step
+        self._sums: dict[nn.Parameter, torch.Tensor] = {}  # sums over the passes of a step
 
     def receive_gradients(
         self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None

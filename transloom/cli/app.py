@@ -147,7 +147,7 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename or 'the system'}: " if error.errno else ""
         text = f"{where}{error.strerror or error}" if where else full_message(error)
-        if "usable temporary directory" in text:  # as Python's module tempfile says
+        if "usable temporary directory" in text:  # words of Python's module tempfile
             text += ". Set TMPDIR to a folder that you can write"
         print_error(text)
         sys.exit(EXIT_FAILED)

@@ -141,7 +141,7 @@ def _hypotheses(
     """Return the run's translations of the test set: stored by an earlier command, or new.
 
     Args:
-        written: the run folder in which new translations are stored.
+        written: the run folder to which new translations are written.
     """
     origin = origin_of(one.checkpoint, test_set, one.heldout, one.decoding, "fp32")
     if there := find_hypotheses(one.run.translations, origin):

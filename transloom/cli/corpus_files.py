@@ -17,7 +17,7 @@ from foundation.wording import join_first, join_items
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 NAMES_SHOWN = 8
-# Files that other systems put into folders and archives.
+# Files that macOS and Windows add to folders and archives; they are no part of a corpus.
 SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 # Words that mark the source and the target in file names without languages.
 SIDES = ({"source", "src"}, {"target", "tgt", "trg"})

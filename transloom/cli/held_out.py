@@ -27,7 +27,7 @@ MAX_HELD_OUT = 1000
 HELD_OUT_SHARE = 0.05
 # A longer sentence is not held out: it could have more tokens than data.max_heldout_length.
 MAX_HELD_OUT_CHARACTERS = 1000
-TOO_MANY_PAIRS = 10**12  # number of pairs attributed to such a sentence, so that it is avoided
+TOO_MANY_PAIRS = 10**12  # assumed number of pairs of a longer sentence, so that it is not chosen
 
 
 class _HoldOut:

@@ -46,7 +46,7 @@ _run_argument = partial(
     autocompletion=run_folders,
 )
 RunArgument = Annotated[Path, _run_argument(callback=local_run)]
-# The run of a command that changes the run but does not read it.
+# Argument for the run of a command that changes the run but does not read it.
 RunLocationArgument = Annotated[Path, _run_argument()]
 # Arguments for several runs. Each command adds a help text.
 runs_argument = partial(
@@ -54,7 +54,8 @@ runs_argument = partial(
 )
 # Like `runs_argument`, but RUN@CHECKPOINT is allowed, too.
 run_names_argument = partial(typer.Argument, callback=local_run_names, autocompletion=run_folders)
-# A recipe's run. Commands that train in other places describe its default or its storage.
+# Option for a recipe's run. Commands that train elsewhere add its default or required storage to
+# the help text.
 RunOption = Annotated[
     Path | None,
     typer.Option(

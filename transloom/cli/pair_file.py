@@ -20,7 +20,7 @@ from foundation.wording import join_first
 from transloom.cli.corpus_files import SIDES, require_readable
 
 SUFFIXES = (".tsv", ".jsonl")
-LIMITS = JsonLimits(bytes=1_000_000, values=10_000)  # of the first line
+LIMITS = JsonLimits(bytes=1_000_000, values=10_000)  # for the first line of a file
 KEYS_SHOWN = 8
 _CODE = re.compile(r"[a-z]{2,3}(?:[_-][A-Za-z]+)?")
 _CODES_OF_NAME = re.compile(r"(?<![A-Za-z])([a-z]{2})[-_]([a-z]{2})(?![A-Za-z])")
@@ -74,7 +74,7 @@ def pair_file(path: Path, languages: tuple[str | None, str | None]) -> PairFile:
         line = stream.readline(LIMITS.bytes)
     if plain_name(PurePosixPath(path.name)).suffix.lower() == ".tsv":
         names: list[str] = line.decode(errors="replace").strip("\r\n").split("\t")
-        if not _sides_of(names, languages):  # no header
+        if not _sides_of(names, languages):  # the line is not a header
             if len(names) < 2:
                 raise RecipeError(
                     f"{path}, line 1 has no tab, expected source and target of a pair"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LABEL = 13  # width of a row's label, in characters
 
-Row = tuple[str, str]  # label and text
+Row = tuple[str, str]  # a row's label and its text
 
 
 def plan(

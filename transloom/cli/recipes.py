@@ -15,7 +15,8 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
 
-# The text up to the end of its first sentence. The period in "Vaswani et al. 2017" is no end.
+# Matches a text up to the end of its first sentence. The period in "Vaswani et al. 2017" does not
+# end a sentence.
 _FIRST_SENTENCE = re.compile(r".*?[.](?=\s+[A-Z]|$)")
 
 

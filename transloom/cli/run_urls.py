@@ -44,7 +44,7 @@ def run_url_argument(ctx: typer.Context, url: str) -> str:
     Raises:
         RecipeError: the text is not the URL of a run.
     """
-    if ctx.resilient_parsing:  # completion
+    if ctx.resilient_parsing:  # shell completion, which must not raise an error
         return url
     if not is_run_url(url):
         raise RecipeError(

@@ -70,8 +70,8 @@ def push(
     """Copy a run, with all its checkpoints, into an object store, where it can be continued.
 
     Each checkpoint is verified before it is copied. If the command is interrupted, start it again:
-    it continues, and until its end the URL has no run, or the former one. A run that trains, or
-    another run at the URL, is refused.
+    it continues. Until it has finished, the URL has no run, or the previously copied one. The
+    command refuses a run that is training, and a URL that has another run.
 
     Example:
 

@@ -30,7 +30,7 @@ from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
-OUTPUT = SWEEP_OUTPUT  # in the run's folder: all output of its process
+OUTPUT = SWEEP_OUTPUT  # file in the run's folder with all output of the run's process
 REASON_BYTES = 4096
 # -P keeps the current directory off Python's path, because it may contain packages of the same
 # names.
@@ -95,7 +95,7 @@ class ExternalRun:
 
 
 class SweepSignals:
-    """Counter of stop signals, active within its context."""
+    """Counter of stop signals; a `with` statement makes it their handler."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -106,7 +106,7 @@ class SweepSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ignore_signals()  # the sweep has ended, so that a signal no longer affects its outcome
+        ignore_signals()  # the sweep has ended; a signal must not affect its outcome
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1

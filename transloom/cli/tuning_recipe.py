@@ -28,8 +28,8 @@ from foundation.wording import join_items
 from trainer.start.model_folder import TOKENIZER, model_type, weights_files
 from transloom.cli.recipe_scales import Scale
 
-HELD_OUT_PART = 0.95  # the part of a file of texts after this share is the validation set
-MAX_CONTEXT = 1024  # rotary positions have no maximum, but long rows need memory
+HELD_OUT_PART = 0.95  # the rest of a file of texts, after this share, is the validation set
+MAX_CONTEXT = 1024  # limit for rotary positions, which have none; long rows need memory
 PAIRS_PER_MICRO_BATCH = 32
 
 
@@ -127,7 +127,7 @@ def _network_of_bert(weights: Mapping[str, Any]) -> str:
 
 
 def _task_of(network: str, *, of_pairs: bool) -> str:
-    """Return a task with this network, preferably one for pairs or texts as `of_pairs` says."""
+    """Return a task with this network, preferably one that trains on pairs if `of_pairs`."""
     tasks = [name for name in BUILT_IN_TASKS if TASKS[name].network == network]
     return next((name for name in tasks if _has_pairs(name) == of_pairs), tasks[0])
 

@@ -145,7 +145,7 @@ class SystemComparison:
         }
 
 
-_OURS = ("hypotheses", "recipe", "file")  # not copied unchanged into a candidate's JSON
+_OURS = ("hypotheses", "recipe", "file")  # fields that a candidate's JSON does not copy unchanged
 
 
 def compare_systems(

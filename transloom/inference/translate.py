@@ -25,7 +25,7 @@ from transloom.inference.translator import Translator
 
 SENTENCES_AT_ONCE = 1024
 SENTENCES_PER_PROCESS = (
-    2048  # per process; large, since processes wait for each other after each batch
+    2048  # large, since the processes wait for each other after each round of sentences
 )
 
 LINES_NAMED = 5  # maximum number of lines that a message about long lines lists

@@ -176,7 +176,7 @@ def _is_own_origin(request: web.Request) -> bool:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that a host is given by, which no DNS can redirect; None for a name."""
+    """Return a host that is an IP address, which no DNS can redirect; None if it is a name."""
     with suppress(ValueError):
         return ipaddress.ip_address(host)
     return None

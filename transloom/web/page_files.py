@@ -9,7 +9,7 @@ from types import MappingProxyType
 from aiohttp import web
 
 INDEX = "index.html"
-SHARED = files("transloom.web") / "shared"  # styles of several pages
+SHARED = files("transloom.web") / "shared"  # style sheets that several pages use
 # Content types by file name suffix. All other files in the folder, such as licences, are plain
 # text.
 TYPES = {
@@ -59,7 +59,7 @@ def page_files(
     """Return all files of a package's folder `page` by relative path, such as `vendor/chart.js`.
 
     Args:
-        shared: folders of other packages, by the name of the folder that they are in the page.
+        shared: folders of other packages, by their folder names in the page.
     """
     found: dict[str, PageFile] = {}
     _collect(files(package) / "page", "", found)

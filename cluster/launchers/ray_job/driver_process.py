@@ -19,7 +19,7 @@ class JobLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines = self.bytes = 0
-        self._last = b""  # the end of the output so far
+        self._last = b""  # the last bytes that were written
         self._lock = threading.Lock()
         self._file = path.open("ab")
 

@@ -42,7 +42,7 @@ RUNNER_KEY = "runner"  # metadata key of jobs that keep a record in the run's fo
 
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
-WAITING_STATES = frozenset({"PENDING", "WAITING"})  # before the job begins to train
+WAITING_STATES = frozenset({"PENDING", "WAITING"})  # states before the job begins to train
 # State that is shown, but never written: the record shows an unfinished job, and the job's
 # processes are lost.
 LOST = "LOST"

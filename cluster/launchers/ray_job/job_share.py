@@ -62,8 +62,8 @@ class JobShare:
         self._id = job_id
         self._rebalance_seconds = rebalance_seconds
         self._last = ShareTarget(ranks=0)
-        self._lower_since: float | None = None  # since when the target is below `held`
-        self._above: dict[str, tuple[int, float]] = {}  # jobs above targets: held, since when
+        self._lower_since: float | None = None  # when the target fell below `held`
+        self._above: dict[str, tuple[int, float]] = {}  # jobs above target: ranks, since when
         self._listed: dict[str, SharingJob] = {}
         self._nodes, self._nodes_since = 0, -math.inf
 
@@ -147,7 +147,7 @@ class JobShare:
     def _targets(
         self, snapshot: ClusterSnapshot, now: float
     ) -> tuple[Sequence[SharingJob], dict[str, int]]:
-        """Return the jobs, with those marked that keep their ranks, and the targets of all jobs."""
+        """Return the jobs, with `keeps` set if they keep their ranks, and all jobs' targets."""
         jobs, nodes = snapshot.jobs, snapshot.nodes
         if len(nodes) > self._nodes:
             self._nodes_since = now if self._nodes else -math.inf

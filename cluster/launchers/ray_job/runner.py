@@ -259,7 +259,7 @@ class JobRunner:
             CLAIM_VARIABLE: self._request.claim.model_dump_json(),
         }
         child.begin(argv_line(self._words, self._working_folder(), variables))
-        owns_run = False  # until the child owns the run, other processes change the folder
+        owns_run = False  # the child; until it does, other processes may change the folder
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:

@@ -47,7 +47,7 @@ from run_store.start import DEFAULT_PRIORITY
 # After cluster.grace_seconds the driver kills the ranks and exits, which takes a moment.
 STOP_MARGIN_SECONDS = 30
 PAYLOAD_FILE = "job.json"
-NO_FOLDER = "extension_folder=null"  # nodes use the uploaded extensions, or installed ones
+NO_FOLDER = "extension_folder=null"  # because nodes use uploaded or installed extensions
 # Names of W&B's environment variables for the user's identity and the server.
 WANDB_KEY = "WANDB_API_KEY"
 WANDB_VARIABLES = (

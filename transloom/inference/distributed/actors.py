@@ -29,7 +29,7 @@ from transloom.inference.searchers import prepare_process
 from transloom.inference.translate import LineOptions, lines_of_batch
 from transloom.inference.translator import Translator
 
-# Number of deaths of an actor while it translates one chunk. After one more, the command fails.
+# Maximum number of actors' deaths while they translate one chunk. After another, the command fails.
 MAX_CHUNK_FAILURES = 3
 # Number of chunks assigned to an actor: the one that it translates, and the next one, so that the
 # actor never waits for the driver.
@@ -91,7 +91,7 @@ class LineTranslator:
 
     def translate(self, lines: list[str]) -> list[str]:
         """Return the output lines for these input lines."""
-        if self._translator is None:  # Ray has restarted the actor
+        if self._translator is None:  # `open` was not called, because Ray has restarted the actor
             self.open()
         assert self._translator is not None
         return lines_of_batch(self._translator, lines, None, self._wanted)

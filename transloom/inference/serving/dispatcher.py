@@ -37,11 +37,11 @@ from transloom.inference.serving.replica import Replica, ReplicaLostError, Repli
 from transloom.inference.serving.settings import Limits, ServingSettings
 
 MAX_LOSSES = 4
-# HTTP status for a problem of a sentence that a replica has found.
+# HTTP status of a request if a replica reports this problem with one of its sentences.
 STATUS_OF_PROBLEM: dict[ProblemKind, int] = {"prefix": 400, "too_long": 413, "failed": 500}
 # Pauses between the loss of a replica and the start of the next one.
 PAUSE_SECONDS = 0.2
-PAUSE_SECONDS_AFTER_START = 10.0  # after a replica that was lost before it was ready
+PAUSE_SECONDS_AFTER_START = 10.0  # if the replica was lost before it was ready
 
 logger = logger_of(__name__)
 

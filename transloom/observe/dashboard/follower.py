@@ -116,7 +116,7 @@ class Follower:
             await asyncio.sleep(max(0.01, min(upcoming) - time.monotonic()))
 
     async def _attempt(self, work: Coroutine[None, None, None]) -> None:
-        """Do some work; no error ends the following of all runs."""
+        """Do some work; an error is logged, and does not end the polling of other runs."""
         try:
             await work
         except (OSError, ValueError, RunError):
@@ -139,13 +139,13 @@ class Follower:
         trains = self._table.trains(run)
         # A run that does not train is read again only when its row changes.
         wait_seconds = tail.wait_seconds if trains else float("inf")
-        tail.due = time.monotonic() + ROWS_SECONDS  # if it cannot be read
+        tail.due = time.monotonic() + ROWS_SECONDS  # in case the next line raises an error
         lines, is_other = await asyncio.to_thread(tail.read)
         tail.due = time.monotonic() + wait_seconds
         if is_other:
             self._subscribers.publish("curves", CurvesChanged(id=run))
         if lines.steps or lines.others:
-            tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # there may be more
+            tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # more lines may follow
             steps = NewSteps(
                 id=run,
                 columns=Points.of_lines(lines.train).columns(),

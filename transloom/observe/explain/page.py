@@ -42,7 +42,7 @@ class PageStart:
         layers: number of layers of the larger stack.
         data: facts about the model, and the recorded trace unless the page computes it.
         not_live: the reason why the reader cannot type a text, or None if the page contains the
-            model; "" says nothing.
+            model; with "", the page gives no reason.
     """
 
     heading: str

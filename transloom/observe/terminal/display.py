@@ -168,7 +168,7 @@ def supports_live_display(console: Terminal) -> bool:
 
 
 class LiveStatus(PlainLines):
-    """Listener that shows the status of the run's folder, below all lines except those of steps."""
+    """Listener that prints all lines but those of steps, and shows the run's status below them."""
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ from rich.bar import Bar
 from rich.table import Table
 
 MAX_BINS = 20
-BAR_WIDTH = 44  # leaves space for the numbers in 80 columns
-BIN_WIDTHS = (1, 2, 5)  # multiplied by powers of ten
+BAR_WIDTH = 44  # leaves space for the numbers in a terminal of 80 columns
+BIN_WIDTHS = (1, 2, 5)  # round widths are these numbers times powers of ten
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class RunFeed:
         self._drawn_step = -1  # the last step of the curve
         self._was_under_way = False
         self.poll()
-        self._told: RunStatus | None = None  # at the last call of `changes`
+        self._told: RunStatus | None = None  # the status at the last call of `changes`
         self._next_line = 0.0
         self._was_under_way = not self.is_over
 
@@ -142,7 +142,7 @@ class RunFeed:
     def __rich_console__(
         self, console: rich.console.Console, options: ConsoleOptions
     ) -> RenderResult:
-        """Lay out the rows; a terminal's height leaves out the last ones."""
+        """Lay out the rows, without the last ones if the terminal is too low for all."""
         yield shown((self.run.location, "bold"))
         yield status_grid(self.rows(options.max_width), console, options)
 
@@ -192,7 +192,7 @@ class FolderFeed:
     def __rich_console__(
         self, console: rich.console.Console, options: ConsoleOptions
     ) -> RenderResult:
-        """Lay out the table; a terminal's height leaves out the oldest runs."""
+        """Lay out the table, without the oldest runs if the terminal is too low for all."""
         runs = self._newest_first()
         yield shown((self.summary(), "bold"))
         if problem := problem_of(self._folder):

@@ -69,7 +69,7 @@ class Frame:
 class FigureLine:
     """Line through some points; an arrow, unless it connects boxes with a shared matrix."""
 
-    kind: str  # flow, residual, memory, shared
+    kind: str  # one of: flow, residual, memory, shared
     points: tuple[Point, ...]
 
 

@@ -114,7 +114,8 @@ def explain_filling(filler: MaskFiller, text: str) -> FilledText:
 def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
     """Continue a text greedily by up to `STEPS` pieces, and trace the pass.
 
-    As in `TextGenerator.generate`, only the end of a text is read that is longer than the context.
+    If the text is longer than the network's context, only its end is read, as in
+    `TextGenerator.generate`.
 
     Raises:
         TextError: the network has too few learned positions for the text and its continuation.

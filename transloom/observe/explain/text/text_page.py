@@ -22,7 +22,7 @@ from transloom.observe.explain.text.text_explanation import (
 def text_page(
     explained: FilledText | ContinuedText, title: str, live: PageSection | str = ""
 ) -> str:
-    """Return the page of a text, up to the pieces that a model predicts for it.
+    """Return the page that shows how a model predicts pieces for a text.
 
     Args:
         live: the model, which computes the trace, or the reason why the page does not contain it.

@@ -11,7 +11,7 @@ from foundation.untrusted_text import visible_in
 from run_store.record.probe import Probe, sides_of
 from transloom.observe.explain.markup import escape, json_in_html
 
-Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step
+Moments = dict[str, list[tuple[str, Probe]]]  # by sentence: pairs of a step's name and a probe
 
 _CONTROLS = """\
 <div class="lapse">

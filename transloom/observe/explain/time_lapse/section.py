@@ -1,4 +1,4 @@
-"""Build the section with a run's time-lapse, which ends with the weights of the page."""
+"""Build the section with a run's time-lapse, whose last step has the weights of the page."""
 
 from collections.abc import Iterable
 
