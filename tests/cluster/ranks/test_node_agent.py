@@ -297,7 +297,7 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     with pytest.raises(SilentNodesError, match=f"Node here has not answered .*{tmp_path}.*load"):
         folders.check(tmp_path, RunFolder(tmp_path, url))
     assert agents.unresponsive([node]) == {node}  # the node gets no ranks
-    assert folders.check(tmp_path, RunFolder(tmp_path, url)) == []  # others may start meanwhile
+    assert folders.check(tmp_path, RunFolder(tmp_path, url)) == []  # other nodes may start now
     assert (list(agents.unfit), folders.separate) == ([], set())
     assert list(tmp_path.iterdir()) == []
 
