@@ -31,7 +31,7 @@ VALUES = {"pairs": tiny_values, "texts": language_model_values, "masked": masked
 
 @pytest.fixture(scope="module")
 def values_of(tmp_path_factory):
-    """Return a function: the values of a recipe of a family with given engine settings."""
+    """Return a function of a family and engine settings: the values of a recipe with both."""
     folder = tmp_path_factory.mktemp("compiled")
     made = {}
 
