@@ -395,7 +395,7 @@ def test_an_ensemble_of_a_network_with_itself_equals_that_network(network, sente
 
 
 def test_the_longest_source_of_an_ensemble_sets_the_limit(network, sentences):
-    """Its position among the members does not matter."""
+    """The position of this source's member in the ensemble does not matter."""
     decoding = DecodingConfig(beam_size=1, max_length_factor=1.0, max_extra_length=2)
     short, long = sentences([3, 4]), sentences([5, 9])
     for sources in ([short, long], [long, short]):
