@@ -212,7 +212,7 @@ def test_spare_rows_and_splitting_of_a_batch_do_not_change_results(
         assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
 
 
-def test_capacities_have_few_sizes_and_exceed_the_rows_by_at_most_a_quarter():
+def test_rounded_capacities_have_few_sizes_and_exceed_the_rows_by_at_most_a_quarter():
     sizes = [round_up_capacity(rows) for rows in range(1, 1000)]
     assert all(rows <= size <= 1.25 * rows for rows, size in enumerate(sizes, 1))
     assert len(set(sizes)) == 36
