@@ -61,8 +61,9 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained_once(two_corpora, tmp_path_factory):
-    """Return a folder with a dataset and a run of 7 steps with checkpoints 3, 6 and 7; only to
-    read.
+    """Return a folder with a dataset and a run of 7 steps with checkpoints 3, 6 and 7.
+
+    Tests do not change the folder.
     """
     from transloom.cli.train_run import TrainOptions, train_run
 
