@@ -25,7 +25,7 @@ MORE_CPUS_THAN_THE_HEAD_HAS = 5
 
 def test_data_stored_on_a_lost_node_is_requested_again(ray_head, phrasebook):
     settings = tiny_recipe(phrasebook).data_settings
-    # Answers above 100 kB, which Ray keeps in the object store of the worker's node.
+    # Answers are then above 100 kB, so Ray keeps them in the object store of the worker's node.
     batching = {"max_tokens_per_micro_batch": 2048, "window_shards": 8}
     settings = replace(settings, batching=settings.batching.model_copy(update=batching))
     store, manifest = open_dataset(settings.data)

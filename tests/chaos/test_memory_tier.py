@@ -96,7 +96,7 @@ def finish(stage, trial, resumed_from):
 def reach_held(run):
     """Hold rank 0 in the step after the first memory checkpoint, which is then complete."""
     early = run.reach(replace(MID_STEP, step=2), rank=0)
-    wait_until(lambda: len(list(user_folder().glob("*/*/state-*"))) == 4)  # all slots
+    wait_until(lambda: len(list(user_folder().glob("*/*/state-*"))) == 4)  # all slots exist
     order = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
     early.release()
     reached = run.wait_for(order)

@@ -98,7 +98,7 @@ def test_a_driver_paused_beyond_its_lease_leaves_the_run_to_a_second_driver(trai
     first.driver.send_signal(signal.SIGSTOP)
     second = training("cluster.ranks=1")
     wait_until((first.run.path / "owners" / "00000002.json").exists)
-    assert not any(p.is_running() for p in processes)  # they end before the lease expires
+    assert not any(p.is_running() for p in processes)  # actors end before the lease expires
     second.reach(first.step() + 10)
     first.driver.send_signal(signal.SIGCONT)
     code, errors = first.end()

@@ -18,7 +18,7 @@ CORPUS = """
     source target source_sha256 target_sha256 files files_sha256 format columns columns.source
     columns.target columns.score min_score name tag weight
 """
-# By change class and section.
+# Names of fields, by change class and section.
 TABLE = {
     "identity": {
         "": "seed task extensions callbacks",

@@ -68,7 +68,7 @@ def test_a_run_name_contains_no_slash_or_space(recipe_file):
         "trainer.max_steps=many",
         "trainer.max_step=7",
         "cluster.ranks=0",
-        "cluster.ranks=6",  # refused together with a field of the file
+        "cluster.ranks=6",  # conflicts with a field of the file
         "model.heads=5",
         "task=juggling",
         "trainer.schedule.type=none",

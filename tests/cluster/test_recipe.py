@@ -276,7 +276,7 @@ class Corpus:
 """
 
 
-def test_a_field_does_not_count_as_read_because_one_of_the_same_name_is(tmp_path):
+def test_reading_a_field_does_not_count_for_a_field_of_the_same_name(tmp_path):
     config, reader = tmp_path / "config.py", tmp_path / "reader.py"
     config.write_text(CONFIG)
     reader.write_text(READER)

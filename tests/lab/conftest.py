@@ -34,7 +34,7 @@ def environment(orders):
     """Return the environment of all programs on the hosts; it names no network interface."""
     kept = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    eager = {"RAY_worker_niceness": "0"}  # by default 15: too slow on a busy machine
+    eager = {"RAY_worker_niceness": "0"}  # the default, 15, is too slow on a busy machine
     return {**kept, **token, **eager, **orders.environment, "WANDB_MODE": "disabled"}
 
 
@@ -46,7 +46,7 @@ def one_host(tmp_path_factory, phrasebook):
 
 @pytest.fixture(scope="session")
 def exact_on_one_host(tmp_path_factory, phrasebook):
-    """Return the same with exact numerics, for tests with other numbers of ranks."""
+    """Return a run on one host with exact numerics, for tests with other numbers of ranks."""
     return _on_one_host(tmp_path_factory, phrasebook, "engine.numerics=exact")
 
 

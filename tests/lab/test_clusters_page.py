@@ -25,7 +25,7 @@ def environment(orders):
     kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
     path = f"{BIN}:{os.environ['PATH']}"
     mine = {"HOME": HOME, "USER": "lab", "PATH": path, "WANDB_MODE": "disabled"}
-    patient = {"RAY_raylet_start_wait_time_s": "300"}  # 30 is too short when busy
+    patient = {"RAY_raylet_start_wait_time_s": "300"}  # 30, the default, may be too short
     return {**kept, **orders.environment, **mine, **patient}
 
 

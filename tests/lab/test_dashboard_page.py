@@ -100,7 +100,7 @@ def test_a_click_on_a_spike_opens_its_step(watched, report):
     page = watched.open(f"{report}#runs=id-0")
     over = page.locator("figure.chart", has_text="training loss").locator(".u-over")
     box = over.bounding_box()
-    # The point's position: of steps 1 to 420 on the axis, near the top.
+    # Click on the point of the spike: the axis shows steps 1 to 420.
     over.click(position={"x": box["width"] * (SPIKE_FIELDS - 1) / 419, "y": box["height"] * 0.45})
     page.get_by_role("heading", name=f"Step {SPIKE_FIELDS} of phrasebook").wait_for()
     assert "4.453" in page.get_by_role("dialog").inner_text()

@@ -178,7 +178,7 @@ def test_a_model_with_parts_switched_off_is_shown_next_to_the_trained_one(watche
     assert page.locator("[data-live=matrices] figure").count() == before
 
 
-def test_the_beam_search_tree_is_navigated_forced_and_freed_by_keyboard(watched, translator):
+def test_keyboard_users_can_force_and_free_a_prefix_in_the_beam_search_tree(watched, translator):
     page = watched.page
     page.locator("#first-sentence").fill(OTHER)
     found = translator.translate_n_best([OTHER])[0]

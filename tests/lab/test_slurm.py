@@ -39,7 +39,7 @@ def hosts(request, tmp_path_factory):
 
 @pytest.fixture
 def slurm(hosts, tmp_path, orders):
-    # Without tokens of other tests: each job creates its token.
+    # Tokens of other tests are left out, because each job creates its token.
     environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
     environment |= {**orders.environment, "WANDB_MODE": "disabled", "HOME": str(tmp_path)}
     return Slurm(hosts, tmp_path / "slurm", environment)
@@ -57,7 +57,7 @@ def until_in_state(slurm, job, state):
 
 def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     """Check that Slurm's signal stops the job, and that its second start ends as on one host."""
-    # Two to three minutes are left now; the script requests a signal three minutes before the end.
+    # Leave two to three minutes: the script requests a signal three minutes before the end.
     hours, minutes, _ = map(int, slurm.job(job)["RunTime"].split(":"))
     slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={hours * 60 + minutes + 3}")
     log = runs.folder / "run" / "log.txt"
@@ -69,7 +69,8 @@ def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     assert max(HELD_STEPS) > runs.lines("run")[-1]["step"] >= HELD_STEPS[0]
     assert "left with 75, after 0 restarts" in output(runs, job)
 
-    # Not in the second of the requeue, because slurmd takes that for a revoked start.
+    # Start the job 5 s later, because slurmd takes a start in the second of the requeue for a
+    # revoked one.
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now+5")
     until_in_state(slurm, job, "COMPLETED")
     assert slurm.job(job)["ExitCode"] == "0:0"

@@ -31,7 +31,7 @@ PIECES, LABELS, CONTEXT = 50, 7, 12
 ROWS, SOURCE, TARGET = 4, 9, 6
 SMALL = {"width": 16, "heads": 4, "feed_forward_width": 24, "dropout": 0.1}
 TEXTS = torch.randint(3, PIECES, (ROWS, SOURCE), generator=torch.Generator().manual_seed(1))
-TOLD = torch.tensor([1, 4, 11, 12, 20])  # positions in the flattened rows
+TOLD = torch.tensor([1, 4, 11, 12, 20])  # positions with a label, in the flattened rows
 
 
 class Case:

@@ -18,7 +18,7 @@ EVERY_NETWORK = [
 ]
 LENGTHS = st.integers(1, 20)
 SEEDS = st.integers(0, 2**31)
-BATCHES = st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=5)  # source, target
+BATCHES = st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=5)  # lengths of each pair
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ class Reference(nn.Module):
                 yield [stack.last_norm.bias], theirs.norm.bias
 
     def _embedding(self, side):
-        """Return the side's matrix (§3.4), or the target's if it has none."""
+        """Return the side's matrix (§3.4), or the target's if the side has none."""
         own = f"{side}_embedding"
         return self.embeddings[own if own in self.embeddings else "target_embedding"]
 

@@ -59,7 +59,7 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
             "ranks": 1,
             "cpus_per_rank": 0.5,
             "warm_spares": False,
-            "node_check": "off",  # a second or two of each start on a cluster
+            "node_check": "off",  # a check takes a second or two of each start on a cluster
             # Tests stop ranks in the middle of a step for longer than such a step may take.
             "deadlines": {"adaptive_step": False},
         },

@@ -209,8 +209,8 @@ def test_an_agent_forgets_failed_layout_requests(agent):
     for client, request in zip(clients, early, strict=False):
         assert client.answer(request) == (0, 5)
     assert clients[2].answer(clients[2].ask_for_layout(0, 5)) == (0, 5)
-    # The first request, one of each rank that got its error, and one of the agent for the third
-    # rank.
+    # The worker read the window four times: for the first request, for each of the two ranks that
+    # got its error, and for the agent's request for the third rank.
     assert ray.get(worker.windows.remote()) == [5, 5, 5, 5]
     ray.kill(worker)
 
@@ -256,8 +256,8 @@ def test_the_bytes_of_windows_requested_ahead_are_bounded(workers, settings):
 
     handles = workers(1).handles
     next(steps_of(Listening(handles, print), bytes_ahead=MANY_BYTES))
-    # Fetches of this step and 4 ahead, one of which may span two windows; layouts of 2 more
-    # windows.
+    # This step and the 4 after it are fetched; one of them may span two windows. Layouts of 2 more
+    # windows are requested.
     assert [method for method, _ in asked].count("fetch") in (5, 6)
     assert [window for method, (_, window) in asked if method == "layout"] == [0, 1, 2, 3]
     asked.clear()

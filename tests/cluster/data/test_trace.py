@@ -61,8 +61,9 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained_once(two_corpora, tmp_path_factory):
-    """Return a folder with a dataset and a run of 7 steps with checkpoints 3, 6 and 7; only to
-    read.
+    """Return a folder with a dataset and a run of 7 steps with checkpoints 3, 6 and 7.
+
+    Tests do not change the folder.
     """
     from transloom.cli.train_run import TrainOptions, train_run
 
@@ -214,7 +215,7 @@ def test_a_trace_follows_a_quarantine_in_the_middle_of_a_window(trained):
 @pytest.mark.long
 def test_steps_repeated_without_a_quarantined_shard_are_traced(trained):
     before = trained.digests()
-    for step in (6, 7):  # so the run resumes from step 3
+    for step in (6, 7):  # then the run resumes from step 3
         shutil.rmtree(trained.path / "checkpoints" / f"step-{step:08d}")
     ids = trained.trace(5)[0]["slots"][0]["sample_ids"]
     trained.quarantine_shard_of(ids[0])

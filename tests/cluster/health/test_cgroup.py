@@ -62,7 +62,7 @@ def test_the_lowest_limit_of_nested_groups_applies(mounted: Path, own: Path) -> 
 
 
 @pytest.mark.parametrize("path", ["/job/step", "/not/seen/from/within"])
-def test_the_root_group_is_read_if_the_path_is_hidden(mounted: Path, own: Path, path: str) -> None:
+def test_a_hidden_group_has_the_limits_of_the_root(mounted: Path, own: Path, path: str) -> None:
     own.write_text(f"0::{path}\n")
     version_2(mounted, str(8 * GB), "50000 100000")
     memory, cores = memory_limit(mounted, own), core_limit(mounted, own)

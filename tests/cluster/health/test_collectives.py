@@ -70,7 +70,7 @@ def test_a_rank_that_skips_a_collective_of_the_step_is_absent(skipping):
     assert "entered gloo:all_reduce of 53376 Float instead" in finding.text
 
 
-def test_the_one_of_three_ranks_that_differs_is_absent():
+def test_a_rank_whose_collective_differs_from_those_of_two_ranks_is_absent():
     finding = found(
         record(*STEP, ranks=3), record(GRADIENTS, WEIGHTS, ranks=3), record(*STEP, ranks=3)
     )

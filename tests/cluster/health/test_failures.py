@@ -68,7 +68,7 @@ def test_a_broken_connection_is_not_certain_to_be_the_cause():
     assert cause_of([BROKEN_CONNECTION]) is BROKEN_CONNECTION
 
 
-def test_a_message_repeats_nothing_and_shows_no_traceback():
+def test_the_message_of_an_error_omits_tracebacks_and_repeated_notes():
     error = DatasetFileError("a.tar", "1 byte", "none")
     message = str(error)
     error.add_note("In a process of the pool:\nTraceback (most recent call last):\n" + message)

@@ -53,7 +53,7 @@ def test_a_process_that_holds_the_interpreter_lock_shows_its_stack(start):
         assert text.startswith(f"process {process.pid}, ")
         assert "in holds_the_interpreter_lock" in text
     again = stacks_of([one.pid])[0]
-    assert again.count("in holds_the_interpreter_lock") == 1  # without the earlier dump
+    assert again.count("in holds_the_interpreter_lock") == 1  # the earlier dump is not repeated
 
 
 def test_a_stopped_process_is_reported_with_its_state(start, monkeypatch):

@@ -65,7 +65,7 @@ def test_an_unreachable_actor_does_not_stop_heartbeats_to_other_actors(monkeypat
     assert gone.times >= 3
 
 
-def test_an_error_in_the_last_action_does_not_keep_the_process_alive(monkeypatch):
+def test_an_error_in_the_watchdog_s_last_action_does_not_keep_the_process_alive(monkeypatch):
     killed, errors = threading.Event(), []
     monkeypatch.setattr(watchdog.os, "kill", lambda pid, signal: killed.set())
     monkeypatch.setattr(threading, "excepthook", lambda error: errors.append(error.exc_value))

@@ -42,7 +42,7 @@ def pod(tmp_path):
         return process
 
     yield start
-    for process in started:  # with the processes that they have started
+    for process in started:  # killpg also kills their children
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

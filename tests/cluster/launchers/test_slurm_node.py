@@ -45,7 +45,8 @@ class Step:
     def serve(self, task: int, script: str, *, dies: bool = False) -> None:
         """
         Args:
-            script: all that the job's script says. It stays open where the node dies.
+            script: all lines that the job's script sends to the task. If the node dies, the input
+                does not end.
         """
 
         def start(settings: NodeSettings, head: str | None) -> Node:

@@ -83,7 +83,7 @@ def test_the_script_follows_the_recipe(recipe_file):
     assert options[-2:] == ["--mem=64G", "--constraint=a100"]
     assert "\nmodule load cuda\n" in script
     assert "\noverrides_1=(cluster.ranks=5 " in script
-    runs = Path.cwd() / "runs"  # the recipe has seed=3
+    runs = Path.cwd() / "runs"  # the recipe has seed=3, which a name omits
     assert f"\nruns=({runs}/tiny,seed=1 {runs}/tiny,seed=2 {runs}/tiny)\n" in script.replace(
         "'", ""
     )

@@ -55,7 +55,7 @@ def gpu(**counters):
     return node(gpus=(GpuFigures("GPU 3", **counters),))
 
 
-# Nodes in order; the indices of those that fail, and of those with only a warning.
+# Each case: the nodes; the indices of nodes that fail; the indices of nodes with only a warning.
 CASES = {
     "one node is compared with nobody": ([node()], "", ""),
     "equal nodes": ([node(), node(), node()], "", ""),

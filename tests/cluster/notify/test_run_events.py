@@ -268,7 +268,7 @@ def test_an_error_that_ends_the_run_is_an_event(events):
     ("chosen", "event"),
     [(("failed", "restarts"), "failed"), (("restarts",), "restarts"), (("failed",), "failed")],
 )
-def test_repeated_failed_attempts_are_one_event_for_any_selection(tmp_path, error, chosen, event):
+def test_repeated_failed_attempts_are_one_event_of_a_selected_kind(tmp_path, error, chosen, event):
     events = Detected(tmp_path, events=chosen)
     events.ended_by(error)
     assert events.names == [event]

@@ -1,4 +1,4 @@
-"""Cost of failures, compared with published figures, and the best interval, with all intervals."""
+"""Cost of failures, compared with published figures; the best interval is compared with others."""
 
 import math
 

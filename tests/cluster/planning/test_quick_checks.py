@@ -220,7 +220,7 @@ def test_a_complete_run_needs_no_cluster(phrasebook, tmp_path):
 def test_a_disk_without_space_for_one_checkpoint_is_refused_and_for_all_reported(
     phrasebook, tmp_path, monkeypatch, checkpoints_that_fit, refuses
 ):
-    recipe = changed(phrasebook, checkpoints={"every_steps": 5, "keep_last": 3})  # 4 in 20 steps
+    recipe = changed(phrasebook, checkpoints={"every_steps": 5, "keep_last": 3})  # 4 checkpoints
     _, manifest = open_dataset(recipe.data)
     each = size_of_checkpoint(recipe, min_parameters(recipe, manifest))
     free = int(checkpoints_that_fit * each)

@@ -169,7 +169,7 @@ def test_the_deadline_of_the_rendezvous_starts_after_the_processes_have_started(
         clock = HandClock()
         group = starting("a", answer, config, clock)
         clock.now = 500.0
-        assert group.poll().failure is None  # the process has started: requests the rendezvous
+        assert group.poll().failure is None  # the start is over: the rendezvous is requested
         for clock.now in (500.0, 559.0):
             assert group.poll().failure is None
         clock.now = 561.0
@@ -303,10 +303,10 @@ def test_ranks_get_the_device_and_threads_of_the_recipe(story, gpus):
 def test_waiting_for_the_start_ends_with_the_first_answer(told):
     told.started[1].come("name")
     told.group.wait(0.1)
-    assert (told.ray.waits, told.pauses) == ([0.1], [])  # only for rank 0
+    assert (told.ray.waits, told.pauses) == ([0.1], [])  # it waited only for rank 0
     told.started[0].come("name")
     told.group.wait(0.2)
-    assert (told.ray.waits, told.pauses) == ([0.1], [])  # `poll` can start the next stage
+    assert (told.ray.waits, told.pauses) == ([0.1], [])  # no wait: `poll` can start the next stage
 
 
 def test_the_group_pauses_between_polls_if_all_ranks_have_failed(told):
@@ -552,7 +552,7 @@ def test_without_another_cause_the_first_failure_is_reported_after_a_wait(told):
     told.clock.now += WAIT_FOR_CAUSE_SECONDS + 0.1
     failure = told.group.poll().failure
     assert str(failure).startswith("Rank 1 has failed in phase start: RuntimeError: connection")
-    assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # without last reports
+    assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # no polls for last reports
 
 
 def test_stop_requests_and_data_workers_are_sent_to_every_rank(told):

@@ -297,7 +297,7 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     with pytest.raises(SilentNodesError, match=f"Node here has not answered .*{tmp_path}.*load"):
         folders.check(tmp_path, RunFolder(tmp_path, url))
     assert agents.unresponsive([node]) == {node}  # the node gets no ranks
-    assert folders.check(tmp_path, RunFolder(tmp_path, url)) == []  # others may start meanwhile
+    assert folders.check(tmp_path, RunFolder(tmp_path, url)) == []  # other nodes may start now
     assert (list(agents.unfit), folders.separate) == ([], set())
     assert list(tmp_path.iterdir()) == []
 
@@ -385,8 +385,8 @@ def test_a_node_whose_sources_differ_is_reported(agents, node, tmp_path, theirs)
     assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # the node is known to be unfit
 
 
-def test_an_agent_waits_for_deaths_until_no_process_is_seen(sleeper, monkeypatch):
-    """The agent counts as supervised during the wait."""
+def test_an_agent_waits_for_a_death_until_the_process_is_not_alive(sleeper, monkeypatch):
+    """Each check of the process is a heartbeat, so that the agent does not end during the wait."""
     looks = iter([True, True, False])
     monkeypatch.setattr(ProcessName, "is_alive", lambda name: next(looks))
     heartbeat = []

@@ -9,14 +9,14 @@ from cluster.ray.folder_access import access_by_others, replaceable_by_others
 
 @pytest.mark.parametrize(
     ("modes", "way"),
-    [
-        ((0o700, 0o777, 0o777), None),  # an embedded Ray
+    [  # modes of nested folders, some of them set by Ray
+        ((0o700, 0o777, 0o777), None),  # by an embedded Ray
         ((0o755, 0o700, 0o777), None),
         ((0o755, 0o755, 0o700), None),
-        ((0o755, 0o777, 0o777), "other users may replace files in {}/1/2 (mode 0777)"),  # Ray
+        ((0o755, 0o777, 0o777), "other users may replace files in {}/1/2 (mode 0777)"),  # by Ray
         ((0o755, 0o755, 0o777), "other users may replace files in {}/1/2/3 (mode 0777)"),
         ((0o755, 0o1777, 0o755), "other users may enter {}/1/2"),
-        ((0o1777, 0o700, 0o777), None),  # in /tmp
+        ((0o1777, 0o700, 0o777), None),  # a folder in /tmp
         ((0o777, 0o700, 0o777), "other users may replace files in {}/1 (mode 0777)"),
         ((0o775, 0o700, 0o777), "other users may replace files in {}/1 (mode 0775)"),
         ((0o755, 0o710, 0o755), "other users may enter {}/1/2"),

@@ -46,7 +46,8 @@ def look_at_the_head(dashboard: str) -> HeadProbe:
 
 ASK = [list_jobs, look_at_the_head]  # the second call precedes each submission
 
-# Prints its arguments; once the file `go` exists, also an attachment, the folder and a variable.
+# The program prints its arguments. Once the file `go` exists, it also prints an attachment, its
+# folder and a variable.
 PROGRAM = """
 import os, sys, time
 print("arguments", sys.argv[2:], flush=True)

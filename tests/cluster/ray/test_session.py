@@ -168,7 +168,7 @@ def niceness() -> int:
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray's
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # from Ray
 def test_a_failed_start_of_embedded_ray_leaves_nothing_and_the_next_start_has_its_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

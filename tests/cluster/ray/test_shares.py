@@ -31,7 +31,7 @@ def job(
     bundle: Mapping[str, float] = {},
     run: str | None = None,
 ) -> SharingJob:
-    """Return a job owned by the user in its name's first letter, submitted at the number's time."""
+    """Return a job. In its name, the letter is its owner, and the number its submission time."""
     needs = Needs(
         ranks=least,
         max_ranks=most,
@@ -53,7 +53,7 @@ def nodes(*cpus: float, **labels: str) -> list[NodeCapacity]:
         ([job("a1", 1, 4)], (4.0,), [4]),
         ([job("a1", 1, 4), job("b2", 1, 4)], (4.0,), [2, 2]),
         ([job("a1", 1, 4), job("b2", 1, 4), job("a3", 1, 4)], (4.0,), [1, 2, 1]),
-        ([job("a1", 1, 4), job("b2", 1, 4)], (2.0, 3.0), [3, 2]),  # the first equal job has more
+        ([job("a1", 1, 4), job("b2", 1, 4)], (2.0, 3.0), [3, 2]),  # of two equal jobs, a1 has more
         ([job("a1", 1, 4, weight=3.0), job("b2", 1, 4)], (4.0,), [3, 1]),
         ([job("a1", 1, 4), job("b2", 1, 4, priority=90)], (4.0,), [0, 4]),
         ([job("a1", 1, 4, begun=True), job("b2", 1, 4, priority=90)], (4.0,), [1, 3]),

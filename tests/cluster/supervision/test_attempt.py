@@ -314,7 +314,7 @@ def test_ranks_leave_for_growth_only_if_more_may_start(scripted, ranks, offered,
     ("target", "begins", "ranks", "seconds"),
     [
         (ShareTarget(ranks=1, reason="b waits"), 2, 1, 0.0),
-        (ShareTarget(ranks=0, reason="b waits"), 2, 1, 0.0),  # never below the smallest number
+        (ShareTarget(ranks=0, reason="b waits"), 2, 1, 0.0),  # a run keeps its smallest number
         (ShareTarget(ranks=9, grows_at_once=True, reason="b has ended"), 1, 2, 0.0),
         (ShareTarget(ranks=2, reason="a node is new"), 1, 2, SCALE_UP_AFTER_SECONDS),
     ],

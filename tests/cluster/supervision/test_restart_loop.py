@@ -81,7 +81,7 @@ def test_the_resources_of_nodes_that_can_never_hold_the_ranks_are_reported():
         no_capacity_error("there is capacity for 0 ranks", config, nodes, UnfitNodes())
     )
     fewer = config.model_copy(update={"ranks": 2})
-    assert missing_capacity_text(fewer, nodes) == ""  # other jobs may use them now
+    assert missing_capacity_text(fewer, nodes) == ""  # other jobs may use the resources now
 
 
 def test_a_run_continues_without_a_node_that_lacks_its_folder():

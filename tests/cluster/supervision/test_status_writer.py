@@ -144,7 +144,7 @@ def test_causes_are_cut_and_only_the_newest_restarts_are_kept(run):
     [
         (["begins"], 5),
         (["begins", "ends"], None),
-        (["begins", "ends", "begins"], None),  # a slower rank begins an ended one
+        (["begins", "ends", "begins"], None),  # a slower rank begins an ended checkpoint
         (["begins", "a new attempt"], None),
         (["begins", "ends", "a new attempt", "begins"], 5),
         (["begins", "an earlier one ends"], 5),

@@ -112,7 +112,7 @@ def test_a_request_for_workers_that_cannot_be_removed_is_ignored(run, immovable)
 
 def test_the_reason_of_a_request_names_the_user_and_the_time(run):
     with StopRequests(run) as stop:
-        os.kill(os.getpid(), signal.SIGTERM)  # from Ray, before the file of the job's runner
+        os.kill(os.getpid(), signal.SIGTERM)  # from Ray, before the job's runner writes a file
         assert stop.reason == "SIGTERM was received"
         time.sleep(POLL_SECONDS)
         run.ask_to_stop(StopOrder(by="ada@host", at=0.0))

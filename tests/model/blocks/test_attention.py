@@ -35,7 +35,7 @@ def padding_mask(s=7):
 
 
 def by_hand(query, keys, values, visible):
-    """Compute §3.2.1 number by number; visible(b, t, s) says whether query t may use key s."""
+    """Compute the paper's §3.2.1 by single numbers; query t may use key s if visible(b, t, s)."""
     out = torch.zeros_like(query)
     for b in range(query.shape[0]):
         for h in range(query.shape[1]):

@@ -5,7 +5,7 @@ import torch
 
 from model.blocks.dropout import LEVELS, Dropout, dropout
 
-MANY = 2_000_003  # not a multiple of 4, the elements per random number
+MANY = 2_000_003  # elements: no multiple of the 4 that share a random number
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -82,7 +82,7 @@ def test_onednn_is_used_only_for_large_products(monkeypatch):
         assert torch.equal(layer(x), layer(x.clone().requires_grad_()))
 
 
-def test_the_gradients_of_the_same_rows_have_the_same_bits_again():
+def test_gradients_computed_again_from_the_same_rows_have_the_same_bits():
     torch.manual_seed(0)
     layer, x = Linear(128, 256), torch.randn(300, 128, requires_grad=True)
     y_grad = torch.randn(300, 256)

@@ -13,7 +13,7 @@ def heads(t, d=8, seed=0):
 
 
 def by_hand(head_bthd, positions, base):
-    """Compute §3.2.2 with each pair of numbers as a point of the complex plane."""
+    """Compute §3.2.2 of Su et al. 2021; each pair of numbers is a point of the complex plane."""
     half = head_bthd.shape[-1] // 2
     out = torch.empty_like(head_bthd)
     for t, position in enumerate(positions):

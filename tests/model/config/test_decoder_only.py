@@ -18,7 +18,7 @@ def test_every_field_has_a_change_class_and_a_description(config):
 
 
 def test_every_configuration_field_is_read_by_the_model():
-    """Except for preset, which only sets other fields, and stop, which the caller reads."""
+    """Excluded are preset, which only sets other fields, and stop, which the caller reads."""
     folder = Path(model.__file__).parent
     trees = [
         ast.parse(path.read_text())

@@ -4,7 +4,8 @@ import torch
 from model.generation import candidates
 from model.generation.candidates import best_candidates, block_size
 
-# Hypotheses with a score close to the best, with a hopelessly low score, and one that is not live.
+# Scores of two sentences' hypotheses: some are near the best, one is hopelessly low, and that of
+# a hypothesis that is not live is -inf.
 SCORES = torch.tensor([[-1.0, -1.5, -60.0], [-3.0, -0.1, float("-inf")]])
 NEVER = torch.tensor([1, 3])
 

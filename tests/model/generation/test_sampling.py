@@ -136,7 +136,7 @@ def test_texts_generated_in_a_batch_equal_those_generated_alone(build_decoder_on
     assert [len(each.ids) for each in together] == [4, 11, 2, 7, 15]
 
 
-def test_only_the_sampling_seed_decides_and_torchs_generator_is_unchanged(build_decoder_only):
+def test_texts_depend_only_on_the_sampling_seed_and_not_on_torchs_generator(build_decoder_only):
     network = build_decoder_only().eval()
 
     def ids(seed, numbers=None):

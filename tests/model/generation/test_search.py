@@ -212,7 +212,7 @@ def test_spare_rows_and_splitting_of_a_batch_do_not_change_results(
         assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-5)
 
 
-def test_capacities_have_few_sizes_and_exceed_the_rows_by_at_most_a_quarter():
+def test_rounded_capacities_have_few_sizes_and_exceed_the_rows_by_at_most_a_quarter():
     sizes = [round_up_capacity(rows) for rows in range(1, 1000)]
     assert all(rows <= size <= 1.25 * rows for rows, size in enumerate(sizes, 1))
     assert len(set(sizes)) == 36
@@ -395,7 +395,7 @@ def test_an_ensemble_of_a_network_with_itself_equals_that_network(network, sente
 
 
 def test_the_longest_source_of_an_ensemble_sets_the_limit(network, sentences):
-    """Its position among the members does not matter."""
+    """The position of this source's member in the ensemble does not matter."""
     decoding = DecodingConfig(beam_size=1, max_length_factor=1.0, max_extra_length=2)
     short, long = sentences([3, 4]), sentences([5, 9])
     for sources in ([short, long], [long, short]):

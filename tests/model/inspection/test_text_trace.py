@@ -136,7 +136,7 @@ def test_traced_states_and_weights_equal_those_of_gpt2_and_llama(
     expected = theirs(torch.tensor([IDS]), output_hidden_states=True, output_attentions=True)
     traced = trace_decoder_only(network, IDS)
     close(traced.stack.embedding.sum_btm, expected.hidden_states[0])
-    for number, layer in enumerate(traced.stack.layers[:-1]):  # their last one is normed
+    for number, layer in enumerate(traced.stack.layers[:-1]):  # their last state is normed
         close(layer.feed_forward_residual.sum_btm, expected.hidden_states[number + 1])
     for layer, weights in zip(traced.stack.layers, expected.attentions, strict=True):
         close(layer.self_attention.weights_bhts, weights)

@@ -17,7 +17,7 @@ from run_store.record.line_blocks import read_blocks
 from run_store.record.metrics_file import MetricsFile
 from run_store.record.metrics_lines import Resumed
 
-BLOCK = 8  # steps
+BLOCK = 8  # steps per block
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from run_store.record.metrics_lines import Event, TrainLine
 from run_store.record.run_metrics import RUN_METRICS
 from run_store.record.run_status_model import LossForm, RunStatus
 
-# Fields for the kind and version of a line, and step_time, which follows from another field.
+# Fields that are no facts: the kind and version of a line, and step_time, which follows from
+# another field.
 FORMAT_FIELDS = {"version", "kind", "step_time"}
 
 

@@ -268,7 +268,7 @@ def test_a_file_entry_beyond_the_limits_is_refused(file):
     ),
     count=st.integers(0, 5),
 )
-def test_usage_is_an_upper_bound_of_the_size_of_the_table_of_files(names, count):
+def test_the_computed_usage_is_at_least_the_size_of_the_file_table(names, count):
     file = FileObjects(
         bytes=count * CHUNK, modified=1732622222.1234567, chunks=count * ["12345678-" + "f" * 32]
     )

@@ -50,7 +50,7 @@ from run_store.remote.store_check import PROBES
 
 SECONDS = 60.0
 MANY = 50
-SHORT = (9, 14, 19, 24, 29)  # numbers of requests of a driver that saves a checkpoint
+SHORT = (9, 14, 19, 24, 29)  # the requests that short tests disturb, by number
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_second_driver_of_a_run_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(
         head_module, "PROBE_SECONDS", 600.0
-    )  # keeps the first from deleting the second's probe
+    )  # keeps the first driver from deleting the second driver's probe
     with (
         driving(url, tmp_path / "first"),
         pytest.raises(RunInUseError),

@@ -45,7 +45,7 @@ NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
 class Names(Enum):
-    """Contents of /etc/hosts: which names of hosts it contains."""
+    """Names of hosts that /etc/hosts contains."""
 
     NONE = "nothing"
     DEBIAN = "the own name is 127.0.1.1"

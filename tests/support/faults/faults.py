@@ -170,7 +170,7 @@ class KilledNode(Fault):
 
     name = "kill -9 of a raylet with all ranks"
     strikes_once = True
-    # More than the head has, so that both ranks run on the other node; ranks still use one thread.
+    # The ranks need more CPUs than the head has, so they run on the other node, with a thread each.
     options = ("cluster.cpus_per_rank=1.5",)
 
     def prepare(self, trial: Trial) -> None:

@@ -70,7 +70,7 @@ def random_moments(trial: Trial, dice: random.Random, count: int) -> Iterator[Mo
             replace(VALIDATION, step=_next(step, VALIDATE_EVERY)),
         ]
         if header:
-            ahead.append(RECOVERY)  # in which the run loads a checkpoint, as in any continuation
+            ahead.append(RECOVERY)  # the run loads a checkpoint, as in any continuation
             if header.validation_due:
                 ahead.append(replace(VALIDATION, step=step))
         yield dice.choice(ahead)

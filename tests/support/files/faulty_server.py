@@ -43,7 +43,7 @@ class Fault(enum.Enum):
     BOMB = "64 MB of zeros as gzip, which the headers call an encoding of the file"
 
 
-# faults that end by themselves, whatever number of them a client meets
+# faults that end by themselves, however many of them a client meets
 MODEST = tuple(fault for fault in Fault if fault not in (Fault.ENDLESS, Fault.BOMB))
 
 

@@ -2,7 +2,7 @@
 
     jobs, a line of JSON each ──python -m support.fuzz.cases──▶ their outcomes, a line each
 
-Where the process ends before it has said all, the next job is the one that ended it.
+If the process ends before it has written all outcomes, the next job is the one that ended it.
 """
 
 import json
@@ -19,12 +19,13 @@ from typing import Any
 from support.fuzz.runner import READ, REFUSED
 from support.fuzz.target import Target
 
-# memory that a case may use in addition to the process's memory before
+# memory that a case may use in addition to that of the process before the case
 MEMORY_BYTES = 256 * 1024**2
-# Calls of Python functions: enough for YAML of some kilobytes, which is parsed character by
-# character, and far from what any loop over a number in a file makes.
+# Limits of the calls of Python functions. They are enough for YAML of some kilobytes, which is
+# parsed character by character, and far below the calls of a loop over a number in a file.
 CALLS, CALLS_PER_BYTE = 200_000, 200
-# Ends a loop without function calls. It is long, so that no finding depends on a busy machine.
+# Time limit, which ends a loop without function calls. It is long, so that no finding depends on a
+# busy machine.
 CPU_SECONDS = 120
 LONGEST_MESSAGE = 20_000
 

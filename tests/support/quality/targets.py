@@ -28,9 +28,10 @@ TARGETS = {
 }
 _EXPRESSIONS = {name: Expression.compile(text) for name, (_, text) in TARGETS.items()}
 
-# A cluster of Ray starts in 5 s of CPU time and needs 1 s for each group of ranks, Chromium in 2 s.
+# Fixtures that take CPU time: a cluster of Ray 5 s, and 1 s for each group of ranks; Chromium 2 s.
 COSTLY_FIXTURES = {"ray_head", "browser"}
-# Their tests run complete commands, each in a process with torch or in a new environment.
+# Tests in these directories run complete commands, each in a process with torch or in a new
+# environment.
 LONG_DIRECTORIES = {
     f"tests/{name}" for name in ("benchmarks", "integration", "notebooks", "tutorials")
 }

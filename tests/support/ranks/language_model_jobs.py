@@ -53,7 +53,7 @@ def rows(step: int, slot: int) -> DeviceBatch:
 
 
 def masked_rows(step: int, slot: int) -> DeviceBatch:
-    """Return such rows with some tokens to predict; one slot of a step has no such tokens."""
+    """Return rows like `rows`, with some tokens to predict; one slot of a step has none."""
     input_bt, target_bt, part_bt = rows(step, slot).inputs
     hidden = (part_bt >= 0) & (target_bt % 3 == 0) & (slot != step % SLOTS)
     place_m = hidden.flatten().nonzero().squeeze(1)
@@ -64,7 +64,7 @@ def masked_rows(step: int, slot: int) -> DeviceBatch:
 
 
 def sentence_rows(step: int, slot: int) -> DeviceBatch:
-    """Return three pairs of the first parts of such rows; the other parts are hidden as padding."""
+    """Return three pairs from the first parts of `rows`; other parts are hidden as padding."""
     (input_bt, target_bt, part_bt), (_, _, other_bt) = rows(step, slot).inputs, rows(9, slot).inputs
     ids_bt = torch.cat([input_bt[:3], target_bt[:3]])
     part_bt = torch.cat([part_bt[:3], other_bt[:3]])
@@ -84,7 +84,7 @@ def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) 
 def train_masked(
     placement: Placement, shape: Shape, form: dict[str, Any], steps: int
 ) -> dict[str, Any]:
-    """Train a network that predicts masked tokens; return as `train`."""
+    """Train a network that predicts masked tokens; return the same as `train`."""
     config = EncoderOnlyConfig.model_validate({**SIZES, **form})
 
     build = partial(MaskedLanguageModel, config, VOCABULARY, CONTEXT)
@@ -94,7 +94,7 @@ def train_masked(
 def train_sentences(
     placement: Placement, shape: Shape, form: dict[str, Any], steps: int
 ) -> dict[str, Any]:
-    """Train a network that matches pairs of sentences; return as `train`."""
+    """Train a network that matches pairs of sentences; return the same as `train`."""
     config = SentenceEncoderConfig.model_validate({**SIZES, **form})
 
     build = partial(SentenceEncoder, config, VOCABULARY, CONTEXT)
@@ -102,7 +102,7 @@ def train_sentences(
 
 
 def labelled_rows(step: int, slot: int) -> DeviceBatch:
-    """Return such rows with labels of some tokens; in one slot of a step, there are no labels."""
+    """Return rows like `rows`, with labels of some tokens; one slot of a step has no labels."""
     batch = masked_rows(step, slot)
     return replace(batch, inputs=(*batch.inputs[:-1], batch.inputs[-1] % LABELS))
 
@@ -110,7 +110,7 @@ def labelled_rows(step: int, slot: int) -> DeviceBatch:
 def train_labels(
     placement: Placement, shape: Shape, kind: str, form: dict[str, Any], steps: int
 ) -> dict[str, Any]:
-    """Train a network that predicts labels of texts or of tokens; return as `train`."""
+    """Train a network that predicts labels of texts or of tokens; return the same as `train`."""
     config = {"texts": LabelTextsConfig, "tokens": LabelTokensConfig}[kind](**SIZES, **form)
 
     build = partial(LabelModel, config, VOCABULARY, CONTEXT, LABELS)

@@ -56,7 +56,7 @@ def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dic
 
 
 def compared(placement: Placement, shape: Shape, poison: Poison) -> Any:
-    """Return the bad slots, whether the state was unchanged, the losses, and those expected."""
+    """Return the bad slots, whether the state was unchanged, losses, and expected losses."""
     result = train_past_poison(placement, shape, poison)
     expected = train_without_the_second_step(placement, shape)
     return result["bad_slots"], result["unchanged"], result["losses"], expected["losses"]

@@ -1,4 +1,4 @@
-"""Jobs of ranks for tests that need only a part of one."""
+"""Jobs of ranks for tests that need only a part of a job."""
 
 from pathlib import Path
 from typing import Any

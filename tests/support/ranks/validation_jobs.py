@@ -26,7 +26,7 @@ def validate(placement: Placement, dataset: Path, budget: int) -> ValidationResu
 def interrupted_validation(
     placement: Placement, dataset: Path, budget: int
 ) -> ValidationResult | None:
-    """Validate, with a request to stop on rank 1 at its third batch."""
+    """Validate; rank 1 gets a stop request at its third batch."""
     asked: list[None] = []
 
     def stop_requested() -> bool:

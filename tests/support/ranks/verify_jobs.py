@@ -152,7 +152,7 @@ class CheckedRank:
     def __init__(self, placement: Placement, setting: Setting, steps: int = 1) -> None:
         placement = replace(placement, node_ids=setting.node_names, node_names=setting.node_names)
         self.setting, self.placement, self.story = setting, placement, Story()
-        # loss units of steps in which they are not the target tokens
+        # loss units of steps where these differ from the number of target tokens
         self.units: dict[int, float] = {}
         model = make_model()
         self.flipper = Flipper(model)

@@ -21,9 +21,9 @@ from trainer.zero import compiled_layers
 from trainer.zero.compiled_layers import CompiledLayers
 
 STEPS = 2
-PATIENCE = {"cpu_seconds": 900.0}  # mostly for the compiler
-# Sizes of 1, sizes below and above those with special code in eager mode, and more scores than
-# torch sums at once.
+PATIENCE = {"cpu_seconds": 900.0}  # the compiler takes most of this time
+# The sizes include 1, sizes below and above those with special code in eager mode, and more scores
+# than torch sums at once.
 PAIRS = [PairShape(*sizes) for sizes in ((2, 3, 5), (1, 4, 4), (3, 1, 2), (3, 270, 2), (9, 7, 16))]
 ROWS = [RowsShape(*sizes) for sizes in ((4, 16), (1, 9), (3, 1), (2, 2), (5, 13))]
 VALUES = {"pairs": tiny_values, "texts": language_model_values, "masked": masked_values}
@@ -31,7 +31,7 @@ VALUES = {"pairs": tiny_values, "texts": language_model_values, "masked": masked
 
 @pytest.fixture(scope="module")
 def values_of(tmp_path_factory):
-    """Return a function: the values of a recipe of a family with given engine settings."""
+    """Return a function of a family and engine settings: the values of a recipe with both."""
     folder = tmp_path_factory.mktemp("compiled")
     made = {}
 

@@ -13,14 +13,14 @@ FP32 = [(ranks, Shape(stage, numerics="exact")) for ranks in (1, 2, 3, 4) for st
 BF16 = [
     (ranks, Shape(stage, "bf16", numerics="exact")) for ranks in (1, 2, 3, 4) for stage in (1, 2, 3)
 ]
-BF16.remove((3, Shape(3, "bf16", numerics="exact")))  # refused, see below
+BF16.remove((3, Shape(3, "bf16", numerics="exact")))  # refused, as a test below shows
 # Each number of ranks and each stage, combined so that the ranks differ most.
 SHORT = [(1, 1), (1, 3), (2, 0), (2, 2), (3, 1), (3, 3)]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(rank_pools):
-    """Return a function: losses and whole state of one rank in stage 1, by precision and steps."""
+    """Return a function of precision and steps: losses and whole state of one rank in stage 1."""
 
     @cache
     def result(precision, steps):
@@ -114,7 +114,7 @@ def test_clipped_training_has_the_same_bits_on_any_number_of_ranks(rank_pools, s
 
 @pytest.fixture(scope="module")
 def without_the_second_step(rank_pools):
-    """Return a function: results of a run without its second step, by shape."""
+    """Return a function of a shape: results of a run without its second step."""
     job = poison_jobs.train_without_the_second_step
     return cache(lambda shape: rank_pools(2).run(job, shape)[0])
 

@@ -85,7 +85,8 @@ def test_rounding_is_to_the_nearest_grid_point_and_idempotent(micro_batches, lar
     values = torch.from_numpy(np.random.default_rng(seed).uniform(-largest, largest, 200)).float()
     rounded = values.clone()
     grids.round_([0], [rounded])
-    # Limits are less than 8 times the largest, and M micro-batches take ⌈log₂ M⌉ bits.
+    # A limit is less than 8 times the largest value, and the sum of M micro-batches takes ⌈log₂ M⌉
+    # bits.
     spacing = 8 * largest * 2.0 ** (max(2, (micro_batches - 1).bit_length()) - 24)
     assert ((rounded.double() - values.double()).abs() <= spacing / 2).all()
     again = rounded.clone()

@@ -21,7 +21,7 @@ def vector(length, seed=1):
 @pytest.mark.parametrize("length", [0, 1, ROW - 1, ROW, 5 * ROW + 7, 40 * ROW + 1])
 def test_the_exact_norm_equals_the_norm(length):
     values = vector(length)
-    values[:1] = 1.0  # as large as the bound, to which the precision is relative
+    values[:1] = 1.0  # equal to the bound, because the error is relative to the bound
     expected = math.sqrt(math.fsum(v * v for v in values.tolist()))
     assert norm([values], 1.0, Placement()) == pytest.approx(expected, rel=1e-6)
 
@@ -56,7 +56,7 @@ def test_squares_of_elements_as_large_as_the_bound_are_exact():
 
 
 def test_a_sum_of_squares_beyond_64_bits_is_exact():
-    rows = 3000  # of 2⁵³ units each
+    rows = 3000  # each row has 2⁵³ units
     assert squares_in_units([torch.ones(rows * ROW)], 2.0**-41) == rows * 2**53 > 2**64
 
 

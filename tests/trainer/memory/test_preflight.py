@@ -47,7 +47,7 @@ def test_a_passed_preflight_does_not_change_training(rank_pools, shape):
         assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 
 
-def test_with_ample_memory_on_all_ranks_at_most_a_sixteenth_is_tried(rank_pools):
+def test_with_ample_memory_on_all_ranks_only_a_sixteenth_of_a_batch_is_tried(rank_pools):
     ample, scarce = 0.25, 0.0
     rows = rank_pools(2).run(preflight_jobs.rows_tried, WIDE, [ample, ample])
     assert rows == [[1, 4]] * 2
@@ -120,7 +120,7 @@ def test_a_shortage_for_the_smallest_batch_is_reported(rank_pools):
     assert message.endswith("down to one pair were tried)")
 
 
-def test_memory_that_deepspeed_allocates_in_a_step_is_tried(new_pool):
+def test_the_preflight_includes_memory_that_deepspeed_allocates_in_a_step(new_pool):
     """DeepSpeed's gradient bucket takes 2 GB here, which forward and backward do not need."""
     spare = [500 * MEGABYTE] * 2
     elements = 500_000_000

@@ -10,7 +10,8 @@ from trainer.memory.state_size import checkpoint_bytes, state_size
 from trainer.zero import gradient_buckets, settings
 
 SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
-# ZeRO pads parts to equal sizes on all ranks: some elements for each parameter or group.
+# Relative tolerance of sizes, because ZeRO pads parts to equal sizes on all ranks: it adds some
+# elements for each parameter or group.
 PADDING = 0.02
 
 
@@ -52,5 +53,5 @@ def test_a_moving_average_adds_to_the_size_of_a_checkpoint():
 def test_the_assumed_bucket_sizes_are_those_of_the_engine():
     assert calculated.LARGEST_BUCKET == settings.LARGEST_BUCKET
     assert gradient_buckets.CAPACITY["cuda"] == calculated.CAPACITY
-    engine = EngineConfig(zero_stage=1, precision="bf16")  # each gradient in bf16, and its sum
+    engine = EngineConfig(zero_stage=1, precision="bf16")  # bf16 gradients, and fp32 sums
     assert state_size(1000, engine, moments=2, averaged=False, ranks=2).bucket == (2 + 4) * 1000

@@ -56,7 +56,7 @@ def test_retained_memory_is_not_requested_from_the_host_again():
             FREED_AGAIN_AND_AGAIN.format(first="retain_freed_memory()"),
         )
     ]
-    # Half, because few huge pages cover the same memory.
+    # The bound is only half, because with huge pages few faults cover the same memory.
     assert faults[1] < faults[0] / 2, faults
 
 

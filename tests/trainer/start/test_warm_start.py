@@ -1,4 +1,4 @@
-"""Selection of the checkpoint whose weights a new run starts from, and checks that it fits."""
+"""Select the checkpoint whose weights a new run starts from, and check that they fit."""
 
 import shutil
 

@@ -258,7 +258,7 @@ def test_training_survives_a_full_disk_and_the_next_save_succeeds(tmp_path):
     ((step, reason),) = failed
     assert step == 20
     assert "No space left on device" in reason
-    assert left == []  # removed, because the space is needed
+    assert left == []  # unfinished files are removed to free space
     assert steps == ["step-00000010", "step-00000030"]
     assert (newest, damaged) == (30, False)
 

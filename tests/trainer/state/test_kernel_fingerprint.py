@@ -52,7 +52,7 @@ def test_processor_flags_that_select_no_kernel_do_not_change_the_fingerprint(tmp
 
 
 @pytest.mark.long
-def test_a_capability_set_for_torch_is_in_the_fingerprint():
+def test_a_cpu_capability_set_for_torch_is_in_the_fingerprint():
     code = (
         "import json; from trainer.state.kernel_fingerprint import kernel_fingerprint as f;"
         "from trainer.config import EngineConfig as E;"

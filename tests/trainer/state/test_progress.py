@@ -37,5 +37,5 @@ def test_scores_of_a_checkpoint_are_not_restored():
 
 
 def test_a_resumed_run_continues_at_the_given_data_cursor():
-    """It differs from the checkpoint's cursor after a shard was lost."""
+    """The given cursor differs from the checkpoint's cursor after a shard was lost."""
     assert restored(Cursor(4, 0, 0)).cursor == Cursor(4, 0, 0)

@@ -88,7 +88,7 @@ def test_the_encoder_is_loaded_and_the_head_keeps_its_initial_weights(
 def test_a_checkpoint_of_the_same_network_must_fit_as_a_whole(tmp_path):
     masked = make_masked()
     shapes = {name: tuple(p.shape) for name, p in masked.named_parameters()}
-    for kind in ("encoder_only", None):  # None: from before networks had names
+    for kind in ("encoder_only", None):  # None: saved before networks had names
         checkpoint = saved(tmp_path / str(kind), masked, kind)
         found = plan_weight_transfer(checkpoint, "encoder_only", shapes)
         assert found == WeightTransfer(tuple(shapes))

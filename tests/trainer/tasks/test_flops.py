@@ -38,7 +38,7 @@ VALUES = {
     "sentence_embedding": embedding_values,
 }
 PAIRS = ("translation", "sentence_embedding")
-LENGTHS = (5, 9, 2, 7)  # of parts, or of source sentences
+LENGTHS = (5, 9, 2, 7)  # tokens of each part or source sentence
 TARGET_LENGTHS = (6, 3, 3, 11)
 ROWS = (0, 1, 1, 2)  # row of each part: the second row has two parts
 
@@ -102,7 +102,7 @@ def test_both_passes_of_r_drop_are_counted_in_flops(task_of):
     assert batch.flops.model == 2 * one.flops(micro_batch_of("translation")).model
 
 
-# Without sentence embedding, whose loss compares all pairs of a batch.
+# Sentence embedding is left out, because its loss compares all pairs of a batch.
 @pytest.mark.parametrize("name", sorted(VALUES.keys() - {"sentence_embedding"}))
 def test_model_flops_of_a_batch_are_the_sum_over_its_sentences(task_of, name):
     """Batching does not change the model's operations, and packed rows compute only these."""

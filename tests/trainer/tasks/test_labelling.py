@@ -22,7 +22,8 @@ from trainer.tasks.network import build_network
 
 CPU = torch.device("cpu")
 VALUES = {"text_classification": language_values, "token_classification": case_values}
-# The held-out texts are this one, longer than the context of 24 tokens, an empty and a short one.
+# The held-out texts are this text, which is longer than the context of 24 tokens, an empty text and
+# a short text.
 LONG = "Le petit chat noir de Marie est sous la grande table du jardin."
 
 

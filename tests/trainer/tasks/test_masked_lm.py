@@ -138,7 +138,7 @@ def hidden_by_example(batches):
 
 def test_an_example_repeated_within_an_epoch_has_another_mask(opened):
     masks = hidden_by_example(windows(opened))
-    # Only examples read whole: longer ones may be cut into several parts.
+    # Count only examples that are read whole: longer examples may be cut into several parts.
     again = [found for found in masks.values() if len(found) == 2 and all(map(len, found))]
     assert len(again) > 20
     assert sum(len(set(found)) == 2 for found in again) > 0.9 * len(again)

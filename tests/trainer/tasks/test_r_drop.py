@@ -38,7 +38,7 @@ def test_rows_of_both_passes_belong_to_the_same_tokens(phrasebook, recipe_file, 
     (shape, *_) = task.data.widest(manifest, recipe.data_settings)
     micro_batch = task.data.synthetic(shape, manifest.special_ids)
     once, twice = task.collate(micro_batch, CPU), task.collate_for_training(micro_batch, CPU)
-    assert twice.digest == once.digest  # of the data, which is the same for both passes
+    assert twice.digest == once.digest  # the data is the same for both passes
 
     network = task.build_network()
     seed_torch(1, "dropout")

@@ -83,7 +83,7 @@ def test_a_restart_before_the_first_applied_step_is_counted():
     assert goodput_at_start([skipped], 0, 1000.0) == Goodput(1000.0, restarts=1, lost_steps=1)
 
 
-def test_totals_start_at_the_first_start_that_counts_them():
+def test_totals_begin_at_the_first_start_of_a_version_that_counts_them():
     """An earlier version, which did not count, has written the record."""
     goodput = restart(train_line(7, time=1020.0), 5, session_started=2000.0)
     assert goodput == Goodput(until=2000.0, restarts=1, lost_steps=2)

@@ -15,7 +15,7 @@ def wrong(seed=1):
 
 
 def dispute(ranks, owner, verifier, in_step=None, repeated=None, slot=4):
-    """Return a dispute in which all digests are right, except those given by rank."""
+    """Return a dispute in which all digests are right, except those that are given for a rank."""
     in_step, repeated = in_step or {}, repeated or {}
     return Dispute(
         SlotCheck(slot, owner, verifier),

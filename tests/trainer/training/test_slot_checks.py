@@ -35,7 +35,8 @@ def name(value):
     return f"stage {value.shape.zero_stage} {value.shape.precision} {value.slots} slots{guarded}"
 
 
-# Ranks, setting, number of flips: with an additional pass, and in the passes of dummies.
+# Ranks, setting and number of flips of each case. In some cases, checks take an additional pass; in
+# others, they are made in the passes of dummies.
 SHORT = [
     (2, setting(0, 4), 6),
     (3, setting(1, 5), 6),

@@ -24,7 +24,7 @@ SHAPES = {
 
 
 def gradients_given_to_adam(placement, shape, thresholds):
-    """Return the norm before clipping, and this rank's part of Adam's gradient, by threshold.
+    """Return the norm before clipping, and this rank's part of Adam's gradient for each threshold.
 
     A threshold is a factor of the norm; 0 does not clip.
     """

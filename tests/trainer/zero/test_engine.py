@@ -30,7 +30,7 @@ def plain_losses(steps: int, clipping: float = 0.0) -> list[float]:
 
 @pytest.fixture(scope="module")
 def trained(rank_pools):
-    """Return a function: losses, weights and norms of each rank after a run, by ranks and shape."""
+    """Return a function of ranks and shape: losses, weights and norms of each rank after a run."""
     return cache(lambda ranks, shape: rank_pools(ranks).run(engine_jobs.train, shape, STEPS))
 
 
@@ -68,7 +68,7 @@ def test_gradients_of_a_dummy_pass_do_not_change_training(rank_pools, trained, s
 
 @pytest.fixture(scope="module")
 def without_the_second_step(rank_pools):
-    """Return a function: results of a run without its second step, by shape."""
+    """Return a function of a shape: results of a run without its second step."""
     job = poison_jobs.train_without_the_second_step
     return cache(lambda shape: rank_pools(2).run(job, shape))
 

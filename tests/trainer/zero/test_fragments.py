@@ -47,7 +47,7 @@ def save_half(rank_pools, folder, ranks, shape):
 
 @pytest.fixture(scope="module")
 def undisturbed(rank_pools):
-    """Return a function: losses of one rank in fp32, by network and steps."""
+    """Return a function of network and steps: losses of one rank in fp32."""
 
     @cache
     def losses(network, steps):
@@ -58,7 +58,7 @@ def undisturbed(rank_pools):
 
 @pytest.fixture(scope="module")
 def first_half(rank_pools):
-    """Return a function: the whole state after the first steps, by layout and network."""
+    """Return a function of layout and network: the whole state after the first steps."""
 
     @cache
     def state(ranks, shape, network):

@@ -23,7 +23,8 @@ from trainer.zero.adamw import AdamWKind
 
 STEPS = 3
 CLIPPING = 0.1
-# The shared embedding, the first self-attention of the encoder, and all biases of the decoder.
+# Patterns of the shared embedding, the encoder's first self-attention, and all biases of the
+# decoder.
 FROZEN = ("target_embedding.weight", "encoder.layers.0.self_attention*", "decoder.*.bias")
 NAMES = tuple(dict(make_model().named_parameters()))
 SHAPES = [(1, Shape(0)), *((2, Shape(stage)) for stage in range(4))]

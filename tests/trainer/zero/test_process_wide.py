@@ -58,7 +58,7 @@ def test_importing_transloom_activates_no_flash_attention():
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4)])
-def test_a_linear_layer_by_rows_equals_torchs(shape):
+def test_linear_of_rows_equals_torchs_linear_function(shape):
     torch.manual_seed(1)
     inputs = [torch.randn(shape), torch.randn(6, 4), torch.randn(6)]
     found, expected = [], []

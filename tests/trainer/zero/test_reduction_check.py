@@ -17,7 +17,7 @@ def shape(stage, precision="fp32"):
 
 
 SHAPES = [shape(stage) for stage in range(4)] + [shape(stage, "bf16") for stage in (1, 2, 3)]
-# In bf16, 3 ranks cannot average exactly, which stage 3 does.
+# 3 ranks do not have the last shape: stage 3 averages, which 3 ranks cannot do exactly in bf16.
 CASES = [(2, each) for each in SHAPES] + [(3, each) for each in SHAPES[:-1]]
 
 
@@ -67,7 +67,7 @@ def test_errors_of_two_ranks_that_cancel_in_the_sum_are_detected(rank_pools):
     assert one == other != []
 
 
-# These take ten minutes each on two idle cores.
+# Marks of cases that take ten minutes each on two idle cores.
 CHAOS = (pytest.mark.chaos, pytest.mark.timeout(3600))
 ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, shape(3), 4)]
 

@@ -106,7 +106,7 @@ def test_a_runner_on_another_machine_is_lost_unless_it_renews_its_record(
     assert sum(waited) == (sum(waited[:3]) if touched else HEARTBEAT_TIMEOUT_SECONDS)
 
 
-def test_a_fresh_record_of_another_machine_needs_no_waiting(
+def test_a_job_with_a_fresh_record_on_another_machine_is_not_lost_and_nothing_waits(
     folder: JobFolder, tmp_path: Path
 ) -> None:
     folder.write(a_record(tmp_path, runner=elsewhere(Runner.of_this_process())))
@@ -213,5 +213,5 @@ def test_a_job_without_new_steps_is_reported(
     running = Attempt(started=3.0, first_line=25, first_byte=900)
     folder.write(a_record(run, attempts=(ended, running)))
     said = transloom("jobs", "status", tmp_path).stdout
-    assert "state    training, step 7 of 20 (35.0%); no new step for 5" in said  # minutes
+    assert "state    training, step 7 of 20 (35.0%); no new step for 5" in said  # in minutes
     assert "log lines 1–24: drained" in said

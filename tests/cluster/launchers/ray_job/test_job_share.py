@@ -21,7 +21,7 @@ def job(
     priority: int = 50,
     run: str | None = None,
 ) -> SharingJob:
-    """Return a job owned by the user in its name's first letter, submitted at the number's time."""
+    """Return a job. In its name, the letter is its owner, and the number its submission time."""
     needs = Needs(ranks=least, max_ranks=most, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
     is_begun = held > 0 if begun is None else begun
     claim = Claim(owner=name[0], priority=priority)
@@ -60,7 +60,7 @@ def snapshot(*jobs: SharingJob, cpus: float = 4.0, nodes: int = 1) -> ClusterSna
     ],
 )
 def test_a_waiting_job_gives_its_reason(jobs: list[SharingJob], reason: str) -> None:
-    """Check the first of these jobs."""
+    """The reason is that of the first job; it is empty if this job does not wait."""
     found = JobShare(jobs[0].id, 300.0).waiting_reason(snapshot(*jobs), 0.0)
     assert reason in found
     assert bool(found) == bool(reason)

@@ -33,7 +33,9 @@ NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
 
 class Cluster:
-    """Cluster with `mine` alone; `free` has the free CPUs per query, the last one repeated."""
+    """Cluster whose only job is `mine`. Each query returns the next item of `free`, the free CPUs;
+    the last item is repeated.
+    """
 
     def __init__(self, free: Sequence[float] = (2.0,)) -> None:
         self.free = list(free)
@@ -230,7 +232,7 @@ def test_a_job_that_waits_renews_its_record(run: Path, monkeypatch: pytest.Monke
     assert all(written > 1 for written in ages), ages
 
 
-def test_a_job_that_may_not_wait_fails_at_once_with_both_numbers(run: Path) -> None:
+def test_a_job_that_may_not_wait_fails_at_once_and_names_needed_and_free_cpus(run: Path) -> None:
     cluster = Cluster(free=[1.0])
     assert job(run, "touch started", cluster, wait=False).run() == 1
     assert cluster.looks == 1
@@ -260,7 +262,7 @@ class SlowCluster(Cluster):
     def __init__(self, free: Sequence[float], away: Callable[[int], bool]) -> None:
         """
         Args:
-            away: whether there is no answer at a look, counted from 0.
+            away: returns whether the query with this number, from 0, gets no answer.
         """
         super().__init__(free)
         self.now = 0.0

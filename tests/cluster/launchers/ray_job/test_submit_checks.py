@@ -58,7 +58,7 @@ def told(seen: HeadProbe) -> list[str]:
     return notices
 
 
-def test_a_complete_head_causes_no_notice() -> None:
+def test_a_head_that_lacks_nothing_causes_no_notice() -> None:
     assert told(SEEN) == []
 
 
@@ -77,7 +77,7 @@ def test_no_job_is_sent_to_a_head_that_lacks_a_package() -> None:
         dashboard=HEAD, wait=lambda: replace(SEEN, versions={**SEEN.versions, "torch": None})
     )
     listener: Any = SimpleNamespace(warn=pytest.fail, progress=pytest.fail)
-    recipe: Any = None  # read only afterwards
+    recipe: Any = None  # not read before the check fails
     with pytest.raises(ClusterError, match=f"{HEAD} has no torch"):
         send(recipe, REQUEST, exposure, listener, "transloom.cli.entry")
 
