@@ -80,8 +80,8 @@ def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]
         open_nodes = [node for node in rooms if chosen[node] < rooms[node]]
         if not open_nodes:
             break
-        # Prefer the node with the fewest chosen ranks. Among equals, prefer one with a held bundle
-        # that is not chosen yet, then the node with the largest capacity.
+        # Prefer the node with the fewest assigned ranks. Among equals, prefer a node with an unused
+        # held bundle, then the node with the largest capacity.
         next_node = min(
             open_nodes,
             key=lambda node: (chosen[node], chosen[node] >= held[node], -rooms[node], node),

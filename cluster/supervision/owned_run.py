@@ -7,8 +7,9 @@ the names of their objects, and the mirror enters them in the run's head:
 
     rank ──file──▶ node's folder ──agent──▶ object store ──mirror──▶ driver's folder
 
-A checkpoint is published only after a collection that began when all of its parts were complete. So
-the record in the object store has all steps up to the newest checkpoint.
+A checkpoint is published only after names were collected in a round that began when all files of
+the checkpoint were complete. So the record in the object store has all steps up to the newest
+checkpoint.
 """
 
 import time

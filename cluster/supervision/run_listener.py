@@ -6,7 +6,7 @@ from typing import Protocol
 from run_store.record.metrics_lines import Line
 from run_store.record.vitals import Vitals
 
-# End of the notice about a node that the run does not use, which listeners recognize.
+# Listeners recognize the notice about an excluded node by these words at its end.
 NODE_EXCLUDED = "The run does not use this node in this session"
 
 

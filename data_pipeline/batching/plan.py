@@ -190,7 +190,7 @@ def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
 
 
 def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
-    """Return the slots of every step that a rank computes.
+    """Return the slots that a rank computes in every step.
 
     A rank's slots are contiguous. The numbers of slots of any two ranks differ by at most one.
 

@@ -57,7 +57,7 @@ class DecoderOnlyConfig(SingleStackConfig):
         768, "Width of every layer's output, d_model (GPT-2: 768).", gt=0, le=MAX_WIDTH
     )
     heads: int = identity(
-        12, "Number of attention heads; each has the width width / heads (GPT-2: 12).", gt=0
+        12, "Number of attention heads; each has the size width / heads (GPT-2: 12).", gt=0
     )
     key_value_heads: int | None = identity(
         None,

@@ -35,7 +35,7 @@ class EncoderOnlyConfig(SingleStackConfig):
         768, "Width of every layer's output (BERT base: 768).", gt=0, le=MAX_WIDTH
     )
     heads: int = identity(
-        12, "Number of attention heads; each has the width width / heads (BERT base: 12).", gt=0
+        12, "Number of attention heads; each has the size width / heads (BERT base: 12).", gt=0
     )
     feed_forward_width: int | None = identity(
         None, "Inner width of the feed-forward network. The default is 4 · width.", gt=0

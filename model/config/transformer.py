@@ -136,7 +136,7 @@ class ModelConfig(NetworkConfig):
         2048, "Inner width of the feed-forward network, d_ff (§3.3).", gt=0, le=MAX_WIDTH
     )
     heads: int = identity(
-        8, "Number of attention heads, h (§3.2.2); each has the width width / heads.", gt=0
+        8, "Number of attention heads, h (§3.2.2); each has the size width / heads.", gt=0
     )
     dropout: float = identity(
         0.1,

@@ -214,7 +214,7 @@ _OF_SKIPPED_STEPS = (
     Fact("cause", "cause of the skip", format="text"),
     Fact("refusal", "reason of a guard", format="text"),
     Fact("slots", "slots of a skipped step", format="text"),
-    Fact("ranks", "ranks of these slots", format="text"),
+    Fact("ranks", "ranks of the skipped step's slots", format="text"),
     Fact(
         "in_a_row",
         "skipped in a row",

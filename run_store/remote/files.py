@@ -278,7 +278,7 @@ class KnownFiles:
 
 
 def _equal_chunks(path: Path, stored: FileObjects, first: int) -> int:
-    """Return how many of the first objects a local file contains; `first` of them are known."""
+    """Return the number of leading objects that a local file has; skip the first `first`."""
     try:
         with open_regular(path) as file:
             file.seek(first * CHUNK_BYTES)

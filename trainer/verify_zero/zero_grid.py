@@ -9,7 +9,7 @@ from foundation.wording import counted
 from trainer.config import EngineConfig
 from trainer.recipe import TrainingRecipe
 
-SMALL_BUCKETS = 9  # number of buckets for all gradients, if buckets are small
+SMALL_BUCKETS = 9  # number of buckets for all gradients, with `small_buckets`
 STAGES = (0, 1, 2, 3)
 
 

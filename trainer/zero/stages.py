@@ -45,8 +45,8 @@ class Stage(ABC):
     Attributes:
         replicated: whether every rank has the whole state.
         averages: whether DeepSpeed divides summed gradients by the number of ranks.
-        rounds_when_adding: whether this class rounds gradients to their grids when it adds them,
-            instead of the engine when it receives them.
+        rounds_when_adding: whether this class rounds gradients to their grids when it adds them;
+            otherwise, the engine rounds them when it receives them.
         reuses_memory: whether DeepSpeed overwrites the gradients that the engine receives before
             the pass ends.
     """

@@ -47,7 +47,7 @@ JobId = Annotated[
     typer.Argument(
         metavar="JOB",
         help="Job id that `transloom submit` printed, or a run's folder, which means the "
-        "run's latest job. With a folder, the command finds the job without the cluster.",
+        "run's latest job. With a folder, the cluster is not asked for the job.",
     ),
 ]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"

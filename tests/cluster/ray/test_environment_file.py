@@ -111,7 +111,7 @@ def test_a_file_that_others_can_read_is_refused(file: Path) -> None:
         read_file(file)
 
 
-def test_a_missing_file_and_a_missing_name_are_named_with_the_node(tmp_path: Path) -> None:
+def test_errors_about_a_missing_file_or_variable_name_the_node(tmp_path: Path) -> None:
     node = os.uname().nodename
     with pytest.raises(ClusterError, match=f"cannot be read on node {node}: No such file"):
         read_file(tmp_path / "nothing")

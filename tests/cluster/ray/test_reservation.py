@@ -89,7 +89,7 @@ def test_the_placement_is_as_good_as_the_best_of_all_placements(held, free, most
     assert kept(spread, held) == max((kept(way, held) for way in even), default=0)
 
 
-def test_another_rank_goes_to_a_held_node_with_room():
+def test_a_further_rank_is_placed_on_a_held_node_with_capacity():
     assert choose_nodes(["a"], {"a": 1, "b": 3}, 2) == ["a", "a"]
 
 

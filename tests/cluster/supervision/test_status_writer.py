@@ -268,7 +268,7 @@ def test_the_last_state_is_on_the_disk_before_the_run_is_released(run, monkeypat
     assert found == ["stopped"]
 
 
-def test_the_last_status_is_synced_before_its_rename_and_its_folder_after(run, monkeypatch):
+def test_the_last_status_is_synced_then_renamed_then_its_folder_is_synced(run, monkeypatch):
     with keeping(run, Audience()) as keeper:
         begin(keeper)
         calls = record_disk_calls(monkeypatch)

@@ -212,7 +212,7 @@ def test_an_invalid_sample_is_reported(sample: CorpusSample, message: str) -> No
         parse(Chunk(0, Samples("a.tar", (CorpusSample("0", (b"", b""), b"1"), sample))))
 
 
-# All of them
+# All formats
 
 no_line_ends = st.text(st.characters(exclude_characters="\n\r\t", exclude_categories=["Cs"]))
 

@@ -163,7 +163,7 @@ def run_passes(
     """Run the passes of a step, and the exchange between the ranks.
 
     Args:
-        batch_of: returns the batch of a pass for its slot, or for None in a dummy.
+        batch_of: returns the batch of a slot, or with None that of a dummy pass.
         units: the loss units of all slots.
     """
     placement = engine.placement

@@ -222,7 +222,7 @@ def test_steps_without_time_cause_no_event_and_no_error():
 
 @pytest.mark.parametrize(("ranks", "slots"), [(1, 3), (2, 5), (3, 4), (3, 6), (5, 12)])
 @pytest.mark.parametrize("counted", [True, False])
-def test_uneven_slots_and_lengths_do_not_change_comparable_times(ranks, slots, counted):
+def test_ranks_with_uneven_work_have_equal_times_for_the_mean_work(ranks, slots, counted):
     """With times proportional to work, all ranks need the same time for the mean work."""
     draw = np.random.default_rng(slots)
     rows = np.zeros((slots, step_exchange._SUMS + 2))

@@ -28,7 +28,7 @@ from transloom.inference.serving.settings import (
     ServingSettings,
 )
 
-# Requests time out after a minute; a server that does not wait for them stops in two seconds.
+# Between the timeout of requests (60 s) and the end of a server that does not wait for them (2 s).
 SLOW_CLIENT_SECONDS = 20.0
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 
