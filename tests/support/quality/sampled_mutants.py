@@ -258,7 +258,7 @@ def related_tests(root: Path, file: str, target: str = "make test") -> list[str]
         if not users:
             break
         further = {test for user in users for test in _importers(root, user, target)} - {*found}
-        found += sorted(further, key=lambda test: -len(os.path.commonpath([test, f"tests/{file}"])))
+        found += _nearest_first(further, f"tests/{file}")
         modules |= users
     return found[:TEST_FILES]
 
@@ -267,8 +267,12 @@ def _importers(root: Path, file: str, target: str) -> list[str]:
     path, tests, wanted = Path(file), _tests_of(root, target), _mention(file)
     mirrored = Path("tests", path.parent, f"test_{path.stem.strip('_')}.py").as_posix()
     others = [test for test, text in tests.items() if test != mirrored and wanted.search(text)]
-    near = sorted(others, key=lambda test: -len(os.path.commonpath([test, mirrored])))
-    return [mirrored] * (mirrored in tests) + near
+    return [mirrored] * (mirrored in tests) + _nearest_first(others, mirrored)
+
+
+def _nearest_first(tests: Iterable[str], file: str) -> list[str]:
+    """Sort test files by the depth of the folder that they share with a file, then by name."""
+    return sorted(tests, key=lambda test: (-len(os.path.commonpath([test, file])), test))
 
 
 def _mention(file: str) -> re.Pattern[str]:
