@@ -276,10 +276,10 @@ def _nearest_first(tests: Iterable[str], file: str) -> list[str]:
 
 
 def _mention(file: str) -> re.Pattern[str]:
-    """Return a regular expression for a text that imports a file, or runs its command."""
+    """Return a regular expression for a text that imports a file, runs its command, or opens pages."""
     path = Path(file)
     if path.suffix == ".js":
-        return re.compile(rf"[\"'/]{re.escape(path.name)}\b")
+        return re.compile(rf"[\"'/]({re.escape(path.name)}|page_in_node\.mjs)\b")
     module = re.escape(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
     parent, _, name = module.rpartition(r"\.")
     command = rf"|transloom\(\s*\"{name.replace('_', '-')}\"" if parent == r"transloom\.cli" else ""

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 from support.dashboard.made_up import HOSTILE, answers
@@ -11,20 +12,24 @@ from support.explained_page import PageReader
 
 from transloom.observe.report.report import PAGE, one_file
 
-# SHA-256 of the files in the package that vendor/uplot/README.md names.
-UPLOT = {
-    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
-    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
-    "LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+UPLOT = Path(str(PAGE)) / "vendor" / "uplot"
+LINKEDOM = Path(__file__).parents[3] / "support" / "vendor" / "linkedom"
+# SHA-256 of the files in the packages that the README.md of their folders name.
+VENDORED = {
+    UPLOT / "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    UPLOT / "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    UPLOT / "LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+    LINKEDOM / "worker.js": "0f4d0c736eac11c98c1d7b7a041a0c36c8d5aa706dfeae64d84747d8b333f3d3",
+    LINKEDOM / "LICENSE": "dc6d4961d8b6ee747231582ae9c53ce1d66bf76bc9f5a28f554c0e97210953bf",
 }
 SOURCES = [p for p in sorted(PAGE.iterdir(), key=lambda p: p.name) if p.is_file()]
 
 
-def test_the_chart_librarys_files_equal_those_of_its_package():
-    folder = PAGE / "vendor" / "uplot"
-    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in UPLOT}
-    assert found == UPLOT
-    assert {p.name for p in folder.iterdir()} == {*UPLOT, "README.md"}
+@pytest.mark.parametrize("folder", [UPLOT, LINKEDOM], ids=lambda path: path.name)
+def test_the_files_of_other_projects_equal_those_of_their_packages(folder):
+    found = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+    found.pop(folder / "README.md")
+    assert found == {path: sha256 for path, sha256 in VENDORED.items() if path.parent == folder}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
