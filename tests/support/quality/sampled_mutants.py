@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from support.quality.called_functions import recorded_callers
 from support.quality.imported_files import PACKAGES
 
 CHANGED_WEIGHT = 5.0  # weight of a line that was changed since the commit
@@ -240,16 +241,24 @@ def _is_python(content: str) -> bool:
     return True
 
 
-def related_tests(root: Path, file: str, target: str = "make test") -> list[str]:
-    """Return the test files that should detect a bug in a file: the mirrored one, then importers.
+def related_tests(root: Path, file: str, line: int = 0, target: str = "make test") -> list[str]:
+    """Return the test files that should detect a bug in a file: the mirrored one, then others.
 
-    If they are few, the tests of modules that import the file, directly or not, follow.
+    The others are those that call the function, if calls are recorded (see `called_functions`), and
+    those that import the file. If they are few, the tests of modules that import the file, directly
+    or not, follow.
 
     Args:
+        line: the number of the bug's line, from 1.
         target: only files with tests of this target are returned.
     """
     sources = _texts(root, *PACKAGES, "tests/support")
     modules, found = {file}, _importers(root, file, target)
+    calls = recorded_callers(root).get(f"{file}:{_function_at(root / file, line)}", set())
+    callers = [
+        test for test in _nearest_first(calls, f"tests/{file}") if test in _tests_of(root, target)
+    ]
+    found = list(dict.fromkeys([*found[:1], *callers, *found]))
     while len(found) < TEST_FILES:
         mentions = [_mention(module) for module in modules]
         users = {
@@ -261,6 +270,24 @@ def related_tests(root: Path, file: str, target: str = "make test") -> list[str]
         found += _nearest_first(further, f"tests/{file}")
         modules |= users
     return found[:TEST_FILES]
+
+
+def _function_at(path: Path, line: int) -> str:
+    """Return the qualified name of the innermost function that contains a line of Python, or ""."""
+
+    def inside(body: ast.AST, prefix: str) -> str:
+        for node in ast.iter_child_nodes(body):
+            if not isinstance(node, ast.stmt) or not node.lineno <= line <= (node.end_lineno or 0):
+                continue
+            if isinstance(node, ast.ClassDef):
+                return inside(node, f"{prefix}{node.name}.")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{prefix}{node.name}"
+                return inside(node, f"{name}.<locals>.") or name
+            return inside(node, prefix)
+        return ""
+
+    return inside(ast.parse(path.read_text()), "") if line and path.suffix == ".py" else ""
 
 
 def _importers(root: Path, file: str, target: str) -> list[str]:
@@ -276,14 +303,17 @@ def _nearest_first(tests: Iterable[str], file: str) -> list[str]:
 
 
 def _mention(file: str) -> re.Pattern[str]:
-    """Return a regular expression for a text that imports a file, runs its command, or opens pages."""
+    """Return a regular expression for a text that imports a file, runs it, or opens its page."""
     path = Path(file)
     if path.suffix == ".js":
         return re.compile(rf"[\"'/]({re.escape(path.name)}|page_in_node\.mjs)\b")
     module = re.escape(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
     parent, _, name = module.rpartition(r"\.")
-    command = rf"|transloom\(\s*\"{name.replace('_', '-')}\"" if parent == r"transloom\.cli" else ""
-    return re.compile(rf"\b{module}\b|from {parent} import .*\b{name}\b{command}")
+    imported = rf"\b{module}\b|from {parent} import .*\b{name}\b"
+    if parent == r"transloom\.cli":  # import_weights has the command "import"
+        first, *rest = name.split("_")
+        imported += rf"|[(\[]\s*\"{first}({''.join(f'-{word}' for word in rest)})?\""
+    return re.compile(imported)
 
 
 @cache
