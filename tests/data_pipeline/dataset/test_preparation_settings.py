@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from support.data_settings import settings_of
 
-from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.data import SubwordSamplingConfig, TokenizerConfig
 from data_pipeline.config.pair import PairCleaningConfig, PairCorpusConfig, PairDataConfig
 from data_pipeline.config.text import (
     TextCleaningConfig,
@@ -188,6 +188,7 @@ def test_defaults_of_documents_that_decide_the_bytes_never_change() -> None:
         "drop_heldout": True,
         **dict.fromkeys(("max_characters", "min_characters", "normalise")),
     }
+    assert defaults(SubwordSamplingConfig) == {}
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from data_pipeline.corpora.cleaning import NumberedExample
 from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.preparation.group_writer import GroupJob, write_group
-from data_pipeline.preparation.shuffle import Partitions, pack_rows
+from data_pipeline.preparation.shuffle import DUPLICATE, Partitions, pack_rows
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
 
 
@@ -101,6 +101,7 @@ def test_a_group_without_remaining_pairs_writes_no_shard(make_job: Callable[...,
     assert written.shards == []
     assert written.pairs == 0
     assert sum(written.dropped.counts().values()) == 30
+    assert DUPLICATE not in written.dropped.counts()
     assert {field: lengths.to_manifest() for field, lengths in written.lengths.items()} == {
         "src": (),
         "tgt": (),

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import socket
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.data_settings import settings_of
 from support.files.hashes import hashes_in
+from support.records.run_folders import dead_process
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -74,11 +76,12 @@ def test_the_progress_of_each_stage_reaches_its_total(
     assert list(last) == ["open", "read", "train tokenizer", "write"]
 
 
-def test_an_unchanged_dataset_is_kept_and_reported(
+def test_an_unchanged_dataset_is_kept_and_reported_without_remains_of_a_killed_process(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d")
     first = prepare(settings_of(data, tokenizer_config), silent)
+    (tmp_path / f".d.prepare-{socket.gethostname()}-{dead_process()}").mkdir()
     inode = (tmp_path / "d").stat().st_ino
     reports: list[PrepareProgress] = []
     second = prepare(settings_of(data, tokenizer_config), reports.append)
@@ -86,6 +89,7 @@ def test_an_unchanged_dataset_is_kept_and_reported(
     assert [report.stage for report in reports] == ["compare"] * 14 + ["unchanged"]
     assert reports[-1] == PrepareProgress("unchanged", 500, 500)
     assert (tmp_path / "d").stat().st_ino == inode
+    assert list(tmp_path.iterdir()) == [tmp_path / "d"]
 
 
 @pytest.mark.parametrize("damage", ["shard", "cleaning.json", "tokenizer.model"])

@@ -1,5 +1,7 @@
 """The counts and shapes in a figure equal those of the network, for all settings."""
 
+import re
+
 import pytest
 import torch
 
@@ -111,6 +113,7 @@ def test_the_parameters_of_all_boxes_sum_to_the_models_count(config):
     for box in blueprint.boxes():
         told = [line for line in box.lines if line.endswith(" parameters") and line[0].isdigit()]
         assert told in ([], [f"{box.parameters:,} parameters"], ["0 more parameters"])
+        assert box.kind != "norm" or re.match(r"gain 32(, shift 32)?$", box.lines[0])
         assert bool(box.parameters) == (told == [f"{box.parameters:,} parameters"])
 
 
@@ -187,6 +190,7 @@ def test_a_sentence_encoders_figure_has_pooling_and_no_masked_lm_head(config):
     assert "<mask>" not in boxes["encoder.ids"].lines[0]
     how = "mean" if config.pooling == "mean" else "the first"
     assert boxes["pooling"].lines[0].startswith(how)
+    assert boxes["pooling"].lines[0].endswith("1 × 32")
     assert boxes["cosines"].lines[0].endswith("over 0.05")
 
 
