@@ -120,6 +120,7 @@ function giveControls(document) {
     selectedIndex: { get() { return options(this).indexOf(this.selectedOptions[0]); }, set(at) { choose(this, (_, n) => n === at); } },
     value: { get() { return this.selectedOptions[0]?.value ?? ""; }, set(value) { choose(this, (one) => one.value === String(value)); } },
   });
+  const { matches } = Element.prototype;
   let active = null;
   Object.defineProperty(document, "activeElement", { get: () => active ?? document.body });
   Object.assign(Element.prototype, {
@@ -137,6 +138,7 @@ function giveControls(document) {
       tell(this, "focusout");
     },
     click() { click(this); },
+    matches(selector) { return selector === ":focus-visible" ? active === this : matches.call(this, selector); },
     showModal() { this.open = true; },
     close() { this.open = false; tell(this, "close"); },
     getBoundingClientRect: () => BOX,
