@@ -206,11 +206,11 @@ export function testTokenizers({ of, model }) {
     assert.equal(normalised("a  b", {}, ["  b"])[0], "▁a▁▁b"); // a user-defined piece stays as it is
   });
 
-  if (!model.source.normaliser.texts.length) return;
+  if (!model.source.described.charsmap_bytes) return;
 
   test("compatible characters become those of NFKC, and lead back to their places in the text", () => {
     const normaliser = model.source.normaliser;
-    const texts = ["ﬁancée", "ＡＢｃ　ｄ", "㎏½①", "e\u0301\u0323x", "\uac00\u11a8", "ﷺ", "①\u0301", "a", "ÅÅ", "…ﬃ…", "日本"];
+    const texts = ["ﬁancée", "ＡＢｃ　ｄ", "㎏½①", "e\u0301x", "\uac00\u11a8", "ﷺ", "①\u0301", "a", "ÅÅ", "…ﬃ…", "日本"];
     for (const text of texts) {
       const { characters, origins } = normaliser.normalise(text);
       assert.equal(characters.join("").replaceAll("▁", " ").trim(), text.normalize("NFKC").trim(), text);

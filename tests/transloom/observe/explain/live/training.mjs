@@ -175,6 +175,17 @@ export function testTraining(page, own) {
     await type(SENTENCE);
   });
 
+  test("dropout of one kind is shown, too", () => {
+    for (const rates of [{ dropout: 0, attention_dropout: 0.25 }, { dropout: 0.5, attention_dropout: 0 }]) {
+      const parts = new Map();
+      const fake = (name) => parts.get(name) ?? parts.set(name, page.document.createElement("p")).get(name);
+      of("dropout_panel").dropoutPanel(fake, model, rates, null, null);
+      assert.deepEqual([fake("no-dropout").hidden, fake("dropout").hidden], [true, false]);
+      assert.equal(textOf(fake("dropout-factor")), rates.dropout ? "2.000" : "1.000");
+      assert.equal(textOf(fake("attention-dropout")), rates.dropout ? "0.00%" : "25.00%");
+    }
+  });
+
   if (!hasDropout) return;
 
   const maps = () => [...part("masked").children];
@@ -256,6 +267,14 @@ export function testTraining(page, own) {
     close(mean(shares), 0.75, "mean", 0.01);
     assert.ok(shares.every((one) => Math.abs(one - 0.75) < 0.06));
     assert.equal(new Set(shares.map((_, seed) => keptOf(seed).join(""))).size, 40);
+    let state = 7; // mulberry32, of whose numbers the first 16 bits count
+    const bits = Array.from({ length: 2000 }, () => {
+      let t = (state += 0x6d2b79f5);
+      t = Math.imul(t ^ (t >>> 15), t | 1);
+      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+      return Number(((t ^ (t >>> 14)) >>> 0) / 2 ** 32 >= 0.25);
+    });
+    assert.deepEqual(keptOf(7), bits);
     const [one, other] = [keptOf(1), keptOf(2)];
     close(mean(one.map((bit, n) => Number(bit === other[n]))), 0.75 ** 2 + 0.25 ** 2, "independent", 0.06);
     close(mean(one.slice(1).map((bit, n) => Number(bit === one[n]))), 0.75 ** 2 + 0.25 ** 2, "independent", 0.06);

@@ -560,6 +560,15 @@ test("a number of the changed model has its origin in that model", async () => {
   assert.ok([...part("switches").querySelectorAll("input")].every((one) => one.checked));
 });
 
+test("the changed model is computed as soon as any part is off", () => {
+  const { isSwitched, freshSwitches } = of("switches_view");
+  assert.equal(isSwitched(freshSwitches()), false);
+  for (const change of [{ positions: false }, { scaledScores: false }, { mask: false }, { headsOff: new Set(["a"]) },
+    { residualsOff: new Set(["a"]) }, { headsOff: new Set(["a"]), residualsOff: new Set(["b"]) }, { positions: false, mask: false }]) {
+    assert.equal(isSwitched({ ...freshSwitches(), ...change }), true);
+  }
+});
+
 test("a change without an effect is said to have none", () => {
   const { showEffect } = of("switches_view");
   showEffect({ part, plain: own, changed: own, model });

@@ -295,6 +295,7 @@ export function testTree(page) {
     assert.equal(textOf(part("forced-pieces")), name);
     await type("elle"); // another sentence is free
     assert.equal(part("forced").hidden, true);
+    assert.equal(document.activeElement, page.box); // where the reader types
     go("End");
     const ids = nodes().filter((node) => has(node, "best")).map(pieceOf);
     go(" ");
