@@ -17,7 +17,8 @@ const isLearned = model.config.positions === "learned";
 const resultOf = (text, sampling = null) => atOnce(of("texts").computeTextSlices(model, text, sampling));
 const own = resultOf(TEXT);
 const origin = () => document.querySelector("[data-live=origin]");
-const inputs = () => Object.fromEntries(["temperature", "top_k", "top_p"].map((name) => [name, document.querySelector(`input[name=${name}]`)]));
+const inputs = () => Object.fromEntries(["temperature", "top_k", "top_p"].map((name) =>
+  [name, document.querySelector(`input[name=${name}]`)]));
 const seed = () => document.querySelector('select[aria-label="seed"]');
 
 test("the page's text is continued at once", () => {
@@ -109,7 +110,8 @@ test("sampling follows the settings and the seed", async () => {
 });
 
 test("settings that are none change nothing, and what is changed keeps the focus", async () => {
-  for (const [name, value] of [["temperature", "-1"], ["temperature", "11"], ["top_k", "-1"], ["top_p", "0"], ["top_p", "1.5"], ["top_k", ""]]) {
+  for (const [name, value] of [["temperature", "-1"], ["temperature", "11"], ["top_k", "-1"], ["top_p", "0"],
+    ["top_p", "1.5"], ["top_k", ""]]) {
     const before = inputs()[name].value;
     fill(inputs()[name], value);
     assert.equal(document.querySelector("[aria-busy]"), null, `${name} ${value}`);

@@ -70,7 +70,8 @@ if (takesPairs) test("both sides of a pair have their own beginning, positions a
   assert.ok(stateText().includes(`“${TEXT}”`));
   const long = "x".repeat(model.context - 3);
   assert.equal(resultOf(`[MASK]${long} ||| [MASK]${long}`).ids.length, 2 * model.context);
-  assert.throws(() => resultOf(`[MASK] ||| [MASK]${long}x`), new RegExp(`${model.context + 1} pieces.*takes ${model.context}`));
+  assert.throws(() => resultOf(`[MASK] ||| [MASK]${long}x`),
+    new RegExp(`${model.context + 1} pieces.*takes ${model.context}`));
   await type(TEXT);
 }); else test("bars between sides are text, where the model takes no pairs", () => {
   assert.deepEqual(resultOf("a ||| [MASK]").ids, [bos_id, ...idsOf("a ||| "), mask, eos_id]);
@@ -84,7 +85,8 @@ test("a text without [MASK], or with too many pieces, is refused", async () => {
   const most = model.context - 3; // beside the mask, the beginning and the end
   assert.equal(resultOf(`[MASK]${"a".repeat(most)}`).ids.length, model.context);
   fill(page.box, `[MASK]${"a".repeat(most + 1)}`);
-  await until(() => stateText().includes(`These are ${model.context + 1} pieces, but the page takes ${model.context}: shorten the text`));
+  await until(() => stateText().includes(
+    `These are ${model.context + 1} pieces, but the page takes ${model.context}: shorten the text`));
   await type("a [MASK]");
   assert.equal(page.made(), resultOf("a [MASK]").made);
   assert.equal(document.querySelector(".stale"), null);
@@ -117,7 +119,8 @@ test("weights that are no numbers are said to be none", async () => {
 test("where pieces include the space before a word, [MASK] takes the place of the space, too", () => {
   const { SentencePiece } = of("pieces");
   const made = (pieces, normaliser) => new SentencePiece({ pieces: ["<unk>", "<s>", "</s>", "<mask>", ...pieces],
-    types: `uccc${"n".repeat(pieces.length)}`, scores: [0, 0, 0, 0, ...pieces.map(({ length }) => -1 / length)], unk_id: 0,
+    types: `uccc${"n".repeat(pieces.length)}`, scores: [0, 0, 0, 0, ...pieces.map(({ length }) => -1 / length)],
+      unk_id: 0,
     unknown_text: null, verbatim: false, type: "bpe", normaliser: { dummy_prefix: true, extra_spaces: false,
       escape_spaces: true, space_as_suffix: false, ...normaliser } }, new Uint8Array(0));
   // The page's model reads and predicts the first pieces as those of another tokenizer.

@@ -20,14 +20,17 @@ const page = await openedPage((packed, html) => {
   }
   Object.assign(packed.training, { label_smoothing: 0, dropout: 0 });
   packed.training.pairs = [];
-  return html.replace('data-tag=""', 'data-tag="&lt;2de>"').replace('<figure class="flow-figure"', '<p data-first="other">another model</p>$&');
+  return html.replace('data-tag=""', 'data-tag="&lt;2de>"').replace('<figure class="flow-figure"',
+    '<p data-first="other">another model</p>$&');
 });
 const { document, of, model, part, settled, made } = page;
 const { NOTHING_SWITCHED } = of("forward");
 const SENTENCE = model.sentence;
-const resultOf = (sentence, tag = null) => atOnce(of("computing").computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED));
+const resultOf = (sentence, tag = null) => atOnce(of("computing").computeSentenceSlices(model, sentence, tag,
+  NOTHING_SWITCHED));
 const own = resultOf(SENTENCE);
-const pieces = () => [...part("pieces").children].map((one) => [textOf(one.querySelector("b")), textOf(one.querySelector("span"))]);
+const pieces = () => [...part("pieces").children].map((one) => [textOf(one.querySelector("b")),
+  textOf(one.querySelector("span"))]);
 
 test("a tag that the reader chooses stands in front of the sentence", async () => {
   assert.ok(tagId > 3);
@@ -39,7 +42,8 @@ test("a tag that the reader chooses stands in front of the sentence", async () =
   const tagged = resultOf(SENTENCE, "<2de>");
   assert.deepEqual(tagged.ids, [tagId, ...own.ids]);
   assert.deepEqual(pieces()[0], ["<2de>", " the tag"]);
-  assert.equal(pieces().slice(1).map(([, about]) => /^“(.*)”/.exec(about)?.[1] ?? "").join(""), SENTENCE.replaceAll(" ", "␣"));
+  assert.equal(pieces().slice(1).map(([, about]) => /^“(.*)”/.exec(about)?.[1] ?? "").join(""),
+    SENTENCE.replaceAll(" ", "␣"));
   assert.equal(made(), tagged.translation);
   fill(part("tag"), "");
   await settled();

@@ -5,6 +5,10 @@ import { test } from "node:test";
 
 import { atOnce, close, explained } from "./opened_page.mjs";
 
+// The formula of a norm.
+const NORM = new RegExp(String.raw`^(\(x − mean\)|x) \/ √\((variance|mean of x²) \+ ε\) · `
+  + String.raw`g( \+ b)?, with (mean (\S+), )?.* (\S+), g (\S+)$`);
+
 // The names of the page for Python's: without the batch; a masked model's rows are those of its pieces.
 const nameInPage = (name) => name.replace(/^ids_bt$/, "ids").replace(/_b(?=\w+$)/, "_")
   .replace(/^(logits|probabilities)_nv$/, "$1_tv");
@@ -17,7 +21,8 @@ function same(name, live, expected) {
     assert.equal(live.data.length, numbers.length, name);
     assert.equal(live.shape.reduce((a, b) => a * b), numbers.length, name);
     numbers.forEach((number, n) => number === null ? assert.equal(live.data[n], -Infinity, name)
-      : assert.ok(Math.abs(live.data[n] - number) <= 3e-4 * largest, `${name}[${n}]: ${live.data[n]} is not ${number}`));
+      : assert.ok(Math.abs(live.data[n] - number) <= 3e-4 * largest,
+        `${name}[${n}]: ${live.data[n]} is not ${number}`));
   } else if (name.endsWith(".ids") || name.endsWith("places")) assert.deepEqual(live, expected.flat(), name);
   else if (Array.isArray(expected)) {
     assert.equal(live.length, expected.length, name);
@@ -42,7 +47,8 @@ export function testNumbers(page, result, switchesOfTest = null) {
     same("trace", traced, expected);
     assert.deepEqual(result.ids, (explained.pieces ?? explained.source).ids);
     if (explained.chosen) assert.deepEqual(result.chosen, explained.chosen.ids);
-    assert.equal(result.made ?? result.translation, explained.continuation ?? explained.filled ?? explained.translation);
+    assert.equal(result.made ?? result.translation,
+      explained.continuation ?? explained.filled ?? explained.translation);
   });
 
   test("every tensor that does not repeat another has a place, in the order of computation", () => {
@@ -151,7 +157,8 @@ export function testNumbers(page, result, switchesOfTest = null) {
     const number = numberAt(used, cell);
     const name = JSON.stringify(cell);
     const { value, terms, added, divisor, formula, note, product } = originOf(model, used, cell, switches);
-    assert.ok(value === number || Math.abs(value - number) <= 1e-5 * Math.abs(number) + 1e-9, `${name}: ${value}, ${number}`);
+    assert.ok(value === number || Math.abs(value - number) <= 1e-5 * Math.abs(number) + 1e-9,
+      `${name}: ${value}, ${number}`);
     terms.forEach(({ place, a, b, factor, value: one, isAsked }) => {
       if (place) assert.equal(numberAt(used, place), a, name);
       if (factor) assert.equal(numberAt(used, factor), b, name);
@@ -196,7 +203,7 @@ export function testNumbers(page, result, switchesOfTest = null) {
       close(read(angle), place / 10000 ** (power / width), name);
       close(Math[wave](read(angle)), number, name);
       assert.equal(wave, cell.column % 2 ? "cos" : "sin");
-    } else if ((found = /^(\(x − mean\)|x) \/ √\((variance|mean of x²) \+ ε\) · g( \+ b)?, with (mean (\S+), )?.* (\S+), g (\S+)$/.exec(formula))) {
+    } else if ((found = NORM.exec(formula))) {
       const [, , kind, b, hasMean, mean, root, gain] = found;
       const { place, a } = terms[0];
       const { shape, data } = tensorAt(used, place.key);
@@ -218,7 +225,8 @@ export function testNumbers(page, result, switchesOfTest = null) {
       close(read(found[3]) * inner, number, `${name} ${formula}`, 1e-2 * Math.max(1, Math.abs(inner)));
       assert.equal(Boolean(found[1]), added !== null && added !== undefined);
     }
-    if ((found = /^Rotated by position (\d+): column (\d+) times (\S+) (less|plus) column (\d+) times (\S+)\.$/.exec(note))) {
+    if ((found = /^Rotated by position (\d+): column (\d+) times (\S+) (less|plus) column (\d+) times (\S+)\.$/.exec(
+      note))) {
       const d = model.config.width / model.config.heads;
       const [, position, column, cosine, sign, other, sine] = found;
       assert.deepEqual([position, column, other], [cell.row, cell.column, (cell.column + d / 2) % d].map(String));
@@ -272,16 +280,19 @@ export function testNumbers(page, result, switchesOfTest = null) {
     test("with switches, too", () => {
       const used = { ...changed, switches: switchesOfTest };
       const formulas = cellsOf(used, 17).map((cell) => [cell, assertOrigin(used, cell)]);
-      const of = (key, head = null) => formulas.filter(([cell]) => cell.key.includes(key) && (head === null || cell.head === head));
+      const of = (key, head = null) => formulas.filter(([cell]) => cell.key.includes(key) && (head === null
+        || cell.head === head));
       assert.ok(formulas.every(([, { formula }]) => !formula.startsWith("−∞"))); // without the mask
       const off = of("decoder.layers.1.cross_attention.mix", 1);
       assert.ok(off.length && off.every(([, { formula, product }]) => formula.startsWith("0:") && !product.length));
       assert.ok(of("decoder.layers.1.cross_attention.mix", 2).every(([, { formula }]) => !formula.startsWith("0:")));
       const sums = of("encoder.layers.0.feed_forward_residual.sum");
       assert.ok(sums.length && sums.every(([, { formula }]) => formula.startsWith("output only")));
-      assert.ok(of("encoder.layers.1.feed_forward_residual.sum").every(([, { formula }]) => formula === "input + output"));
+      assert.ok(of("encoder.layers.1.feed_forward_residual.sum").every(([, { formula }]) =>
+        formula === "input + output"));
       const scores = of("scores_hts");
-      assert.ok(scores.every(([, { product, formula }]) => product.includes("=") && formula.endsWith("not divided by √d")));
+      assert.ok(scores.every(([, { product, formula }]) => product.includes("=")
+        && formula.endsWith("not divided by √d")));
     });
     test("switches change their part and nothing before", () => {
       const firstDifference = (path) => {

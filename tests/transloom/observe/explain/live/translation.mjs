@@ -6,13 +6,15 @@ import { test } from "node:test";
 import { click, fill, press, tell, textOf, until } from "../../../../support/page_in_node.mjs";
 import { testNumbers } from "./numbers.mjs";
 import {
-  atOnce, choose, close, explained, isWritten, logSoftmax, numberIn, openedPage, percent, rowOf, rowsIn, sumOf, titlesOf,
+  atOnce, choose, close, explained, isWritten, logSoftmax, numberIn, openedPage, percent, rowOf, rowsIn, sumOf,
+    titlesOf,
 } from "./opened_page.mjs";
 import { testTraining } from "./training.mjs";
 import { testTree } from "./tree.mjs";
 
 const page = await openedPage((packed, html) => {
-  Object.assign(packed.training, { pairs: [["je suis", "i am"], ["elle", "she ‮"]], loss: "my\u202eloss", r_drop: 0.5 });
+  Object.assign(packed.training, { pairs: [["je suis", "i am"], ["elle", "she ‮"]], loss: "my\u202eloss",
+    r_drop: 0.5 });
   return html.replace('<figure class="flow-figure"', '<p data-first="other">another model</p>$&');
 });
 const { document, of, model, part, section, type, settled, stateText } = page;
@@ -51,7 +53,8 @@ test("the overview compares greedy search with the beam search of the recipe", a
 });
 
 const piecesShown = () => [...part("pieces").children].map((li) => ({ isUnknown: li.getAttribute("class") === "unknown",
-  piece: textOf(li.querySelector("b")), about: textOf(li.querySelector("span")), id: textOf(li.querySelector("small")) }));
+  piece: textOf(li.querySelector("b")), about: textOf(li.querySelector("span")),
+    id: textOf(li.querySelector("small")) }));
 
 test("each piece is shown with its characters, and unknown ones are marked", async () => {
   assert.deepEqual(piecesShown().map(({ piece: one, id }) => [one, id]),
@@ -62,7 +65,8 @@ test("each piece is shown with its characters, and unknown ones are marked", asy
   assert.equal(piecesShown().at(-1).about, " end of the sentence, always added");
   await type("je 日本 suis");
   const unknown = piecesShown().filter(({ isUnknown }) => isUnknown);
-  assert.deepEqual(unknown.map(({ about, piece: one, id }) => [about, one, id]), [["“日本” unknown to the model", "<unk>", "id 1"]]);
+  assert.deepEqual(unknown.map(({ about, piece: one, id }) => [about, one, id]), [["“日本” unknown to the model",
+    "<unk>", "id 1"]]);
   assert.match(textOf(document.querySelector("[data-flow=tokens]")), /日本 \(<unk>\)/);
   assert.equal(piecesShown().map(({ about }) => /^“(.*)”/.exec(about)?.[1] ?? "").join(""), "je␣日本␣suis");
 });
@@ -185,7 +189,8 @@ function assertSmallMaps(numbersOf, full) {
   assert.equal(maps.length, attentions.length);
   attentions.forEach((key, n) => {
     const { shape: [heads, rows, columns], data } = numbersOf(key);
-    const buttons = [...maps[n].querySelectorAll("button:has(.small-map), button .small-map")].filter((one) => one.localName === "button");
+    const buttons = [...maps[n].querySelectorAll("button:has(.small-map), button .small-map")].filter((one) =>
+      one.localName === "button");
     assert.equal(buttons.length, heads);
     buttons.forEach((one, h) => {
       const shares = sharesOf(one);
@@ -248,7 +253,8 @@ test("every matrix can be shown: that of each head, or of all", async () => {
       const title = figure.querySelector("figcaption").firstChild.textContent;
       assert.equal(title, heads === 4 ? `head ${h + 1}` : of("places").nameOf(key));
       const [rows, columns] = shape.slice(-2);
-      assert.deepEqual(figure.map.values, Array.from({ length: rows }, (_, t) => Array.from({ length: columns }, (__, s) =>
+      assert.deepEqual(figure.map.values, Array.from({ length: rows }, (_, t) => Array.from({ length: columns },
+        (__, s) =>
         data[(h * rows + t) * columns + s])).map((row) => row.map((one) => (one === -Infinity ? null : one))));
       assert.equal(figure.dataset.colours, key.endsWith("weights_hts") ? "share" : "signed");
       assert.equal(figure.map.columns === null, !/_hts$/.test(key));
@@ -361,7 +367,8 @@ test("numbers lead back to the numbers that went in, and buttons go back and for
     click(button("← previous number"));
     assert.deepEqual([textOf(origin().querySelector("h3")), value()], seen[n]);
     assert.equal(document.activeElement, origin());
-    const before = [...origin().querySelectorAll("tr[aria-current] th")].map(textOf).filter((text) => text.includes("shown before"));
+    const before = [...origin().querySelectorAll("tr[aria-current] th")].map(textOf).filter((text) =>
+      text.includes("shown before"));
     assert.equal(before.length > 0, true, seen[n][0]);
   }
   assert.equal(button("← previous number"), undefined);
@@ -378,7 +385,8 @@ test("numbers lead back to the numbers that went in, and buttons go back and for
   assert.equal(button("← previous number"), undefined);
 });
 
-const lit = () => figures().flatMap((figure, n) => (figure.lit ?? []).map(({ row, column }) => [n, row, column].join()));
+const lit = () => figures().flatMap((figure, n) => (figure.lit ?? []).map(({ row, column }) =>
+  [n, row, column].join()));
 
 test("what went into a number is marked in its matrix", async () => {
   await showMatrix("decoder.layers.0.cross_attention.scores_hts");
@@ -463,7 +471,8 @@ test("every part has a switch that is on", () => {
     rest("cross-attention"), rest("feed-forward")];
   assert.deepEqual(sets, [
     ["All layers", ["positions are added", "scores are divided by √d", "the mask hides later rows"]],
-    ["Encoder layer 1", encoder], ["Encoder layer 2", encoder], ["Decoder layer 1", decoder], ["Decoder layer 2", decoder]]);
+    ["Encoder layer 1", encoder], ["Encoder layer 2", encoder], ["Decoder layer 1", decoder], ["Decoder layer 2",
+      decoder]]);
   assert.ok([...part("switches").querySelectorAll("input")].every((one) => one.checked));
 });
 
@@ -475,15 +484,18 @@ function assertEffect(switches) {
   for (const [line, label, result] of lines) {
     const [, text, logs] = new RegExp(`^${label}(.*) log-probability (\\S+) nats$`).exec(line);
     assert.equal(text, result.translation || "(nothing)");
-    const lastRow = (read) => rowOf(atOnce(of("forward").traceSlices(model, result.ids, read, result.switches)).logits_tv, read.length - 1);
+    const lastRow = (read) => rowOf(atOnce(of("forward").traceSlices(model, result.ids, read,
+      result.switches)).logits_tv, read.length - 1);
     close(numberIn(logs), sumOf(result.chosen.map((id, t) => // without the mask, rows would see later pieces
       logSoftmax(lastRow([bos_id, ...result.chosen.slice(0, t)]))[id])), line, 1e-4);
   }
   const [before, after] = [own, changed].map(({ traced }) => traced.probabilities_tv.data);
-  const most = before.reduce((best, _, n) => (Math.abs(after[n] - before[n]) > Math.abs(after[best] - before[best]) ? n : best), 0);
+  const most = before.reduce((best, _, n) => (Math.abs(after[n] - before[n]) > Math.abs(after[best] - before[best]) ? n
+    : best), 0);
   const [t, id] = [Math.floor(most / model.target.pieces.length), most % model.target.pieces.length];
   const sign = after[most] < before[most] ? "−" : "+";
-  assert.equal(largest.replace(/[\d.]+(e−\d+)?\)\.$/, ""), `The largest change of a probability is in step ${t + 1}: ${piece(id)} ` +
+  assert.equal(largest.replace(/[\d.]+(e−\d+)?\)\.$/, ""),
+    `The largest change of a probability is in step ${t + 1}: ${piece(id)} ` +
     `from ${percent(before[most])} to ${percent(after[most])} (${sign}`);
   isWritten(/\([+−](.*)\)\.$/.exec(largest)[1], Math.abs(after[most] - before[most]));
   return changed;
@@ -504,7 +516,8 @@ test("a part that is switched off changes the translation, and stands beside the
     assert.equal(box.checked, false);
     await settled();
     const changed = assertEffect({ ...NOTHING_SWITCHED, ...change });
-    assert.deepEqual(figures().map((one) => one.querySelector("figcaption").firstChild.textContent), [1, 2, 3, 4].flatMap((h) =>
+    assert.deepEqual(figures().map((one) => one.querySelector("figcaption").firstChild.textContent),
+      [1, 2, 3, 4].flatMap((h) =>
       [`head ${h}, as trained`, `head ${h}, with your changes`]));
     figures().forEach((figure, place) => {
       const { shape: [, rows, columns], data } = tensorAt((place % 2 ? changed : own).traced, key);
@@ -548,7 +561,8 @@ test("a number of the changed model has its origin in that model", async () => {
   assert.deepEqual(marked.map((one) => figures().indexOf(one)), [0]); // not in the map of the changed model
   fill(part("measure"), "lengths");
   await settled();
-  const changed = resultOf(SENTENCE, { ...NOTHING_SWITCHED, positions: false, headsOff: new Set(["encoder.0.self_attention.0"]) }, own);
+  const changed = resultOf(SENTENCE, { ...NOTHING_SWITCHED, positions: false,
+    headsOff: new Set(["encoder.0.self_attention.0"]) }, own);
   const lengths = new Map(attentions.map((key, n) => [key, lengthsOf(changed.traced, key, n ? -1 : 0)]));
   const full = Math.max(...[...lengths.values()].flatMap(({ data }) => data));
   assertSmallMaps((key) => lengths.get(key), full);
@@ -564,7 +578,8 @@ test("the changed model is computed as soon as any part is off", () => {
   const { isSwitched, freshSwitches } = of("switches_view");
   assert.equal(isSwitched(freshSwitches()), false);
   for (const change of [{ positions: false }, { scaledScores: false }, { mask: false }, { headsOff: new Set(["a"]) },
-    { residualsOff: new Set(["a"]) }, { headsOff: new Set(["a"]), residualsOff: new Set(["b"]) }, { positions: false, mask: false }]) {
+    { residualsOff: new Set(["a"]) }, { headsOff: new Set(["a"]), residualsOff: new Set(["b"]) }, { positions: false,
+      mask: false }]) {
     assert.equal(isSwitched({ ...freshSwitches(), ...change }), true);
   }
 });
@@ -584,7 +599,8 @@ test("a sentence typed during a computation replaces it", async () => {
   await type(SENTENCE);
 });
 
-if (!process.env.QUICK || process.env.QUICK === "tree") testTree(page);
-if (!process.env.QUICK || process.env.QUICK === "training") testTraining(page, own);
-if (!process.env.QUICK) testNumbers(page, own, { ...NOTHING_SWITCHED, headsOff: new Set(["decoder.1.cross_attention.1"]),
+testTree(page);
+testTraining(page, own);
+testNumbers(page, own, { ...NOTHING_SWITCHED,
+  headsOff: new Set(["decoder.1.cross_attention.1"]),
   residualsOff: new Set(["encoder.0.feed_forward"]), positions: false, scaledScores: false, mask: false });

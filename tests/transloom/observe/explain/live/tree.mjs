@@ -18,7 +18,8 @@ function searched({ of, model }, source, { beam, alpha, prefix = [] }) {
     const only = length <= prefix.length ? prefix[length - 1] : length === limit ? eos_id : null;
     const nodes = live.flatMap(({ ids, sum }) => {
       const { logits_tv } = atOnce(of("forward").traceSlices(model, source, [bos_id, ...ids]));
-      return logSoftmax(rowOf(logits_tv, ids.length)).map((own, id) => ({ ids: [...ids, id], id, own, sum: sum + own, before: ids }));
+      return logSoftmax(rowOf(logits_tv, ids.length)).map((own, id) => ({ ids: [...ids, id], id, own, sum: sum + own,
+        before: ids }));
     }).filter(({ id }) => (only === null ? id !== pad_id && id !== bos_id : id === only))
       .sort((a, b) => b.sum - a.sum).slice(0, 2 * beam);
     let kept = 0;
@@ -69,7 +70,8 @@ export function testTree(page) {
       const [step, place, own, sum, ...rest] = name.split(", ");
       assert.equal(step, `step ${node.step}`, name);
       const among = steps[node.step - 1].length;
-      assert.equal(place, `${node.forced ? "forced" : `number ${node.rank + 1} of ${among}`}: “${pieces[node.id]}”`, name);
+      assert.equal(place, `${node.forced ? "forced" : `number ${node.rank + 1} of ${among}`}: “${pieces[node.id]}”`,
+        name);
       close(numberIn(own.replace("log-probability ", "")), node.own, name, 1e-3);
       close(numberIn(sum.replace("sum ", "")), node.sum, name, 1e-3);
       const score = rest[0].startsWith("score ") ? rest.shift() : undefined;
@@ -77,7 +79,8 @@ export function testTree(page) {
       if (score) close(numberIn(score.slice(6)), node.score, name, 1e-3);
       const isReturned = node.fate !== "ended" || found.includes(node);
       const said = rest.shift();
-      assert.ok(isReturned ? said.startsWith(node.fate === "left" ? "kept" : node.fate) && !said.includes("other translations")
+      assert.ok(isReturned ? said.startsWith(node.fate === "left" ? "kept" : node.fate)
+        && !said.includes("other translations")
         : said.startsWith("ended") , name);
       const whole = rest.join();
       assert.equal(whole.includes("higher score") || said.includes("other translations"), !isReturned, name);
@@ -153,8 +156,10 @@ export function testTree(page) {
     });
     const [, , width, height] = part("tree").getAttribute("viewBox").split(" ").map(Number);
     assert.deepEqual([number(part("tree"), "width"), number(part("tree"), "height")], [width, height]);
-    assert.ok(boxes.every((box) => box.x >= 0 && box.y >= 20 && box.x + box.width <= width && box.y + box.height <= height));
-    assert.ok(width < boxes.at(-1).x + boxes.at(-1).width + 50 && height < 50 + Math.max(...boxes.map(({ y }) => y)) + 36);
+    assert.ok(boxes.every((box) => box.x >= 0 && box.y >= 20 && box.x + box.width <= width
+      && box.y + box.height <= height));
+    assert.ok(width < boxes.at(-1).x + boxes.at(-1).width + 50 && height < 50 + Math.max(...boxes.map(({ y }) =>
+      y)) + 36);
     nodes().forEach((node, n) => { // texts have room in their boxes
       const [label, second] = node.querySelectorAll("text");
       assert.ok(boxes[n].width >= 6 * Math.max([...textOf(label)].length, textOf(second).length));
@@ -168,7 +173,8 @@ export function testTree(page) {
     assert.deepEqual(titles.map(textOf), steps.map((_, n) => `step ${n + 1}`));
     titles.forEach((title, n) => assert.equal(number(title, "x"), columns[n + 1][0].x));
     const paths = [...part("tree").querySelectorAll("path.edge")];
-    const ends = (path) => /^M(\S+) (\S+) C(\S+) (\S+) (\S+) (\S+) (\S+) (\S+)$/.exec(path.getAttribute("d")).slice(1).map(Number);
+    const ends = (path) => /^M(\S+) (\S+) C(\S+) (\S+) (\S+) (\S+) (\S+) (\S+)$/.exec(path.getAttribute("d")).slice(
+      1).map(Number);
     const middle = ({ y, height: tall }) => y + tall / 2;
     const all = steps.flat();
     const solid = paths.filter((path) => !has(path, "way"));
@@ -321,7 +327,8 @@ export function testTree(page) {
 
   test("a beam or an α that is none changes nothing, and the recipe's can be taken again", async () => {
     const before = spoken(nodes().at(-1));
-    for (const [name, value] of [["beam-size", ""], ["beam-size", "0"], ["beam-size", "9"], ["alpha", "4"], ["alpha", ""]]) {
+    for (const [name, value] of [["beam-size", ""], ["beam-size", "0"], ["beam-size", "9"], ["alpha", "4"],
+      ["alpha", ""]]) {
       fill(part(name), value);
       await settled();
       assert.equal(spoken(nodes().at(-1)), before, `${name} ${value}`);
@@ -353,7 +360,8 @@ export function testTree(page) {
     steps.flat().forEach((node, n) => {
       const row = rows[n + 1];
       assert.equal(Number(row.node), n + 1);
-      assert.deepEqual([row.step, row.rank, row.id, row.fate].map(String), [node.step, node.rank + 1, node.id, node.fate].map(String));
+      assert.deepEqual([row.step, row.rank, row.id, row.fate].map(String), [node.step, node.rank + 1, node.id,
+        node.fate].map(String));
       close(Number(row.sum), node.sum, "sum", 1e-3);
       close(Number(row["log-probability"]), node.own, "own", 1e-3);
       assert.equal(row.score === "", node.score === undefined);
@@ -366,7 +374,8 @@ export function testTree(page) {
 
   test("the search takes the switches into account", async () => {
     const before = nodes().map(spoken);
-    const box = [...part("switches").querySelectorAll("label")].find((one) => textOf(one).includes("√d")).querySelector("input");
+    const box = [...part("switches").querySelectorAll("label")].find((one) => textOf(one).includes("√d")).querySelector(
+      "input");
     click(box);
     await settled();
     assert.notDeepEqual(nodes().map(spoken), before);
