@@ -1,0 +1,1 @@
+import "./continuation.mjs"; // the same for rotated queries and keys, and grouped heads

@@ -1,0 +1,1 @@
+import "./filling.mjs"; // the same without pairs, and with norms before the sub-layers
