@@ -13,10 +13,10 @@ const BOX = { left: 0, top: 0, x: 0, y: 0, width: 100, height: 20, right: 100, b
 
 // Opens a page; there is one per process, because its window is Node's global object.
 // `answers` returns the response to a path; `windowOf` adds to the window.
-export function open(file, { fragment = "", still = false, answers = () => null, ...more } = {}) {
+export function open(file, { fragment = "", protocol = "http:", still = false, answers = () => null, ...more } = {}) {
   const { document } = dom.parseHTML(readFileSync(file, "utf-8"));
   giveControls(document);
-  giveWindow(document, { fragment, still, answers, ...more });
+  giveWindow(document, { fragment, protocol, still, answers, ...more });
   for (const script of [...document.querySelectorAll("script")]) {
     if (SCRIPTS.includes(script.getAttribute("type"))) runInThisContext(script.textContent, { filename: "page.js" });
   }
@@ -131,6 +131,7 @@ function giveControls(document) {
     selectedIndex: { get() { return options(this).indexOf(this.selectedOptions[0]); }, set(at) { choose(this, (_, n) => n === at); } },
     value: { get() { return this.selectedOptions[0]?.value ?? ""; }, set(value) { choose(this, (one) => one.value === String(value)); } },
   });
+  for (const name of ["blur", "click"]) delete dom.HTMLElement.prototype[name]; // these do less
   let active = null;
   Object.defineProperty(document, "activeElement", { get: () => active ?? document.body });
   Object.assign(Element.prototype, {
@@ -175,13 +176,14 @@ function drawing(canvas) {
   return new Proxy(known, { get: (target, name) => (name in target ? target[name] : note(target, name)) });
 }
 
-function giveWindow(document, { fragment, still, answers, ...more }) {
+function giveWindow(document, { fragment, protocol, still, answers, ...more }) {
   const page = new dom.EventTarget();
   let hash = fragment;
   const location = {
-    protocol: "http:", pathname: "/", search: "", get hash() { return hash; },
+    protocol, pathname: "/", search: "", get hash() { return hash; },
     set hash(to) {
-      const changed = to === "#" ? "" : to.startsWith("#") ? to : `#${to}`;
+      const bare = to.replace(/^#/, "");
+      const changed = bare && `#${bare}`;
       if (changed === hash) return;
       hash = changed;
       setTimeout(() => tell(page, "hashchange"));
