@@ -276,6 +276,10 @@ test("a row may have its own full colour, and chosen cells have a dashed frame",
   figure.lit = [{ row: 0, column: 1 }];
   paint(figure);
   assert.equal(calls(figure, "strokeRect")[1][1], left + cell.width + 0.5);
+  const vector = shown(mapOf([[1, 2]]));
+  vector.lit = [{ row: 0, column: 1 }];
+  paint(vector);
+  assert.equal(calls(vector, "strokeRect")[1][3], 5); // of 7 pixels
 });
 
 test("a canvas has as many pixels as the screen", () => {
