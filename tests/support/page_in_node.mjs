@@ -46,8 +46,11 @@ export function tell(target, type, given = {}) {
   return target.dispatchEvent(event);
 }
 
+let isByKeyboard = false; // how the user acted last
+
 export function click(target) {
   if (target.disabled) return;
+  isByKeyboard = false;
   if (target.type === "checkbox" || target.type === "radio") {
     target.checked = target.type === "radio" || !target.checked;
     tell(target, "click");
@@ -75,6 +78,7 @@ export function fill(control, value) {
 }
 
 export function press(target, key, given = {}) {
+  isByKeyboard = true;
   target.focus?.();
   return tell(target, "keydown", { key, shiftKey: false, ctrlKey: false, altKey: false, metaKey: false, ...given });
 }
@@ -134,7 +138,9 @@ function giveControls(document) {
   for (const name of ["blur", "click"]) delete dom.HTMLElement.prototype[name]; // these do less
   let active = null;
   Object.defineProperty(document, "activeElement", { get: () => active ?? document.body });
+  const { matches } = Element.prototype;
   Object.assign(Element.prototype, {
+    matches(kind) { return kind === ":focus-visible" ? active === this && isByKeyboard : matches.call(this, kind); },
     focus() {
       if (active === this) return;
       active?.blur();

@@ -30,7 +30,10 @@ def pages(translator_of, generator_of, filler_of):
         live = live_section(both[0], SENTENCE, None) if is_live else None
         compared, _ = compare_section(both, ["one", "other"], SENTENCE, None, live)
         given = [(one.model, one.tokenizers[0], one.tokenizers[-1]) for one in both]
-        lapse = {s: [(f"step {n}", probe(*one, s)) for n, one in enumerate(given)] for s in (SENTENCE, "je")}
+        lapse = {
+            s: [(f"step {n}", probe(*one, s)) for n, one in enumerate(given * 2)]
+            for s in (SENTENCE, "je")
+        }
         return translation_page(explain(both[0], SENTENCE), "x", live, compared, section_of(lapse))
 
     def continued(**form):
@@ -41,14 +44,24 @@ def pages(translator_of, generator_of, filler_of):
 
     return {
         "live": lambda: translation(True, {}, {}),
-        "newer": lambda: translation(False, NEWER | {"norm": "pre"}, {"heads": 2, "decoder_layers": 1}),
+        "newer": lambda: translation(
+            False, NEWER | {"norm": "pre"}, {"heads": 2, "decoder_layers": 1}
+        ),
         "gpt2": lambda: continued(preset="gpt2"),
         "llama": lambda: continued(preset="llama", key_value_heads=2),
         "bert": lambda: filled(preset="bert"),
     }
 
-def test_write(pages):
-    import time
-    for name, page in pages.items():
-        t=time.time()
-        Path(f"/tmp/domb/{name}.html").write_text(page()); print(name, time.time()-t)
+
+@pytest.mark.parametrize(
+    ("program", "page", "change"),
+    [
+        *(("heat_maps", "newer", ""), ("stepping", "live", ""), ("arriving", "newer", "")),
+        *(("drawn_parts", "live", ""), ("saving", "newer", ""), ("lapse", "newer", "")),
+        *(("side_by_side", "newer", ""), ("comparing", "live", ""), ("apart", "newer", "equal")),
+        *(("apart", "newer", one) for one in ("vocabularies", "languages", "later")),
+    ],
+)
+def test_a_page_shows_its_numbers_and_follows_its_user(pages, tmp_path, program, page, change):
+    (file := tmp_path / "page.html").write_text(pages[page](), encoding="utf-8")
+    run_node(Path(__file__).with_name(f"{program}.mjs"), file, Path(change))
