@@ -9,7 +9,7 @@ from model.config.transformer import DecodingConfig
 from trainer.tasks.probing import probe
 from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.live.panel import live_section, live_text
+from transloom.observe.explain.live.panel import live_section
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
 from transloom.observe.explain.text.text_page import text_page
 from transloom.observe.explain.time_lapse.section import section_of
@@ -53,15 +53,20 @@ def pages(translator_of, generator_of, filler_of):
     }
 
 
+PROGRAMS = {
+    "live": "stepping drawn_parts typing comparing",
+    "newer": "heat_maps arriving saving lapse side_by_side apart:equal apart:vocabularies "
+    "apart:languages apart:later sections first_screen first_screen:still unpacking",
+    "gpt2": "sections",
+    "llama": "sections first_screen",
+    "bert": "sections first_screen",
+}
+
+
 @pytest.mark.parametrize(
-    ("program", "page", "change"),
-    [
-        *(("heat_maps", "newer", ""), ("stepping", "live", ""), ("arriving", "newer", "")),
-        *(("drawn_parts", "live", ""), ("saving", "newer", ""), ("lapse", "newer", "")),
-        *(("side_by_side", "newer", ""), ("comparing", "live", ""), ("apart", "newer", "equal")),
-        *(("apart", "newer", one) for one in ("vocabularies", "languages", "later")),
-    ],
+    ("page", "program"), [(page, one) for page, some in PROGRAMS.items() for one in some.split()]
 )
-def test_a_page_shows_its_numbers_and_follows_its_user(pages, tmp_path, program, page, change):
+def test_a_page_shows_its_numbers_and_follows_its_user(pages, tmp_path, page, program):
     (file := tmp_path / "page.html").write_text(pages[page](), encoding="utf-8")
-    run_node(Path(__file__).with_name(f"{program}.mjs"), file, Path(change))
+    name, _, change = program.partition(":")
+    run_node(Path(__file__).with_name(f"{name}.mjs"), file, Path(change))
