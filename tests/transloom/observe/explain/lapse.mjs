@@ -52,7 +52,7 @@ function showsMoment({ moments }, n) {
     assert.deepEqual([...candidates.querySelectorAll(".chosen b")].map(clean),
       predictions[t].map(({ piece }) => piece).filter((piece) => piece === follows));
   });
-  const map = maps.find(({ place }) => place === part("place").value);
+  const map = maps.find(({ place }) => place === part("place").value) ?? maps[0]; // of another model
   const [heads, height, width] = map.shape;
   const bytes = [...atob(map.weights)].map((letter) => letter.charCodeAt(0));
   const figures = [...part("maps").children];
