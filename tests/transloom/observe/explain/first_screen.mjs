@@ -107,7 +107,7 @@ test("the flow shows each step of the decoder", () => {
   showsStep(0);
 });
 
-test("the arrow of a step is empty for a reader of still pages", () => {
+test("a reader who wants nothing to move cannot let the steps play", () => {
   const [, , play] = part("steps").querySelectorAll("button");
   assert.equal(play.hidden, isStill);
 });
