@@ -8,6 +8,7 @@ import { runInThisContext } from "node:vm";
 import * as dom from "./vendor/linkedom/worker.js";
 
 const TRIES = 2_000; // each waits 5 ms, and longer on a busy machine
+const LONG_MS = 5_000;
 const SCRIPTS = [null, "", "module", "text/javascript"];
 const BOX = { left: 0, top: 0, x: 0, y: 0, width: 100, height: 20, right: 100, bottom: 20 };
 
@@ -208,7 +209,12 @@ function giveWindow(document, { fragment, protocol, still, answers, ...more }) {
     disconnect() {}
   }
   const style = (element) => new Proxy({ getPropertyValue: (name) => colours.get(name) ?? "#123456" }, { get: (known, name) => known[name] ?? (element.style?.[name] || "0px") });
+  const later = globalThis.setTimeout;
   const given = {
+    setTimeout: (told, ms, ...values) => { // the process does not wait for a long one, such as before memory is freed
+      const timer = later(told, ms, ...values);
+      return ms > LONG_MS ? timer.unref() : timer;
+    },
     document, location, history, innerWidth: 1280, innerHeight: 800,
     ...Object.fromEntries(["Node", "Event", "CustomEvent", "Element", "HTMLElement"].map((name) => [name, dom[name]])),
     matchMedia: (query) => ({ matches: still && query.includes("motion"), addEventListener() {}, addListener() {}, removeListener() {} }),

@@ -5,8 +5,6 @@ import { test } from "node:test";
 
 import { click, modulesOfPage, open, press, saved, tell, until } from "../../../support/page_in_node.mjs";
 
-const timer = globalThis.setTimeout; // of which long ones do not keep the program
-globalThis.setTimeout = (told, ms) => (ms > 1000 ? timer(told, ms).unref() : timer(told, ms));
 const BOX = { left: 0, top: 0, right: 100, bottom: 20, width: 100, height: 20 };
 const document = open(process.argv[2]);
 const { savable, savableMatrices, makeSavable, standalone, svgOfElement } = modulesOfPage()["drawing/saving.js"];
