@@ -1,6 +1,7 @@
 // Opens a page's file in Node, as a browser would: linkedom has the document, this module the
 // window, what linkedom's form controls lack, and a user. Nothing is laid out: all boxes are equal.
 
+import { resolveObjectURL } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { runInThisContext } from "node:vm";
 
@@ -21,6 +22,9 @@ export function open(file, { fragment = "", still = false, answers = () => null,
   }
   return document;
 }
+
+// The exports of the modules in the page, by the name of the module.
+export const modulesOfPage = () => runInThisContext("modules");
 
 // Waits until a condition holds, and returns what it returns.
 export async function until(condition) {
@@ -54,6 +58,9 @@ export function click(target) {
       target.parentElement.open = !target.parentElement.open;
       tell(target.parentElement, "toggle");
     }
+    if (target.hasAttribute("download")) {
+      saved.push({ name: target.getAttribute("download"), blob: resolveObjectURL(target.getAttribute("href")) });
+    }
     const link = target.closest("a[href^='#']");
     if (link) location.hash = link.getAttribute("href");
     if (target.localName === "button" && target.type === "submit" && target.form) tell(target.form, "submit");
@@ -72,8 +79,12 @@ export function press(target, key, given = {}) {
   return tell(target, "keydown", { key, shiftKey: false, ctrlKey: false, altKey: false, metaKey: false, ...given });
 }
 
-// What was drawn on a canvas: [method, ...arguments] of each call.
+// What was drawn on a canvas since it got its size: [method, ...arguments] of each call, which also has
+// the context's properties at that time as `style`.
 export const drawnOn = (canvas) => canvas.getContext("2d").drawn;
+
+// The files that links of the page saved: {name, blob}.
+export const saved = [];
 
 // The text that a user reads: without what is hidden.
 export function textOf(node) {
@@ -144,14 +155,24 @@ function giveControls(document) {
     scrollIntoView() { document.scrolledTo = this; },
     setPointerCapture() {},
   });
-  dom.HTMLCanvasElement.prototype.getContext = function () { return this.drawing ??= drawing(this); };
+  const canvas = dom.HTMLCanvasElement.prototype;
+  canvas.getContext = function () { return this.drawing ??= drawing(this); };
+  for (const [name, size] of [["width", 300], ["height", 150]]) {
+    Object.defineProperty(canvas, name, {
+      get() { return Number(this.getAttribute(name) ?? size); },
+      set(value) { this.setAttribute(name, Math.trunc(value)); this.drawing?.drawn.splice(0); },
+    });
+  }
 }
 
 // A context that notes what is drawn.
 function drawing(canvas) {
   const drawn = [];
   const known = { canvas, drawn, measureText: (text) => ({ width: 7 * String(text).length }) };
-  return new Proxy(known, { get: (target, name) => (name in target ? target[name] : (...given) => { drawn.push([name, ...given]); }) });
+  const note = (target, name) => (...given) => {
+    drawn.push(Object.defineProperty([name, ...given], "style", { value: { ...target } }));
+  };
+  return new Proxy(known, { get: (target, name) => (name in target ? target[name] : note(target, name)) });
 }
 
 function giveWindow(document, { fragment, still, answers, ...more }) {
@@ -167,19 +188,23 @@ function giveWindow(document, { fragment, still, answers, ...more }) {
     },
   };
   const history = { replaceState(state, title, to) { hash = to.includes("#") ? to.slice(to.indexOf("#")) : ""; } };
+  // Light colours, such as --page: var(--light, 255 255 255) var(--dark, 20 22 26);
+  const colours = new Map([...document.querySelectorAll("style")].flatMap((one) =>
+    [...one.textContent.matchAll(/(--[a-z-]+): var\(--light, ([^)]*)\)/g)].map(([, name, value]) => [name, value])));
+  class XMLSerializer { serializeToString(node) { return node.toString(); } }
   class Observer { // all is in view
     constructor(told) { Object.assign(this, { told }); }
     observe(target) { setTimeout(() => this.told([{ target, isIntersecting: true }], this)); }
     unobserve() {}
     disconnect() {}
   }
-  const style = (element) => new Proxy({ getPropertyValue: () => "#123456" }, { get: (known, name) => known[name] ?? (element.style?.[name] || "0px") });
+  const style = (element) => new Proxy({ getPropertyValue: (name) => colours.get(name) ?? "#123456" }, { get: (known, name) => known[name] ?? (element.style?.[name] || "0px") });
   const given = {
     document, location, history, innerWidth: 1280, innerHeight: 800,
     ...Object.fromEntries(["Node", "Event", "CustomEvent", "Element", "HTMLElement"].map((name) => [name, dom[name]])),
     matchMedia: (query) => ({ matches: still && query.includes("motion"), addEventListener() {}, addListener() {}, removeListener() {} }),
     requestAnimationFrame: (told) => setTimeout(() => told(performance.now())), cancelAnimationFrame: clearTimeout,
-    ResizeObserver: Observer, IntersectionObserver: Observer, getComputedStyle: style,
+    XMLSerializer, ResizeObserver: Observer, IntersectionObserver: Observer, getComputedStyle: style,
     fetch: async (path, options) => answers(String(path), options), devicePixelRatio: 1,
     localStorage: new Map(), navigator: { language: "en" }, CSS: { escape: (text) => text }, Path2D: function () { return drawing(null); },
     addEventListener: page.addEventListener.bind(page), removeEventListener: page.removeEventListener.bind(page),
