@@ -7,7 +7,8 @@ import { runInThisContext } from "node:vm";
 
 import * as dom from "./vendor/linkedom/worker.js";
 
-const PATIENCE_MS = 20_000;
+const { setTimeout: later, performance: clock } = globalThis;
+let patienceMs = 20_000;
 const SCRIPTS = [null, "", "module", "text/javascript"];
 const BOX = { left: 0, top: 0, x: 0, y: 0, width: 100, height: 20, right: 100, bottom: 20 };
 
@@ -26,15 +27,18 @@ export function open(file, { fragment = "", still = false, answers = () => null,
 // The exports of the modules in the page, by the name of the module.
 export const modulesOfPage = () => runInThisContext("modules");
 
-// Waits until a condition holds, and returns what it returns.
+// Waits until a condition holds, and returns what it returns. After one never held, others get less time.
 export async function until(condition) {
-  const end = performance.now() + PATIENCE_MS;
+  const end = clock.now() + patienceMs;
   for (;;) {
     let found, problem;
     try { found = await condition(); } catch (error) { problem = error; }
     if (found) return found;
-    if (performance.now() > end) throw new Error(`never held: ${condition}`, { cause: problem });
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    if (clock.now() > end) {
+      patienceMs = 500;
+      throw new Error(`never held: ${condition}`, { cause: problem });
+    }
+    await new Promise((resolve) => later(resolve, 5));
   }
 }
 
@@ -91,6 +95,32 @@ export function textOf(node) {
   if (node.nodeType === 3) return node.textContent;
   if (node.hidden || ["script", "style", "noscript", "template"].includes(node.localName)) return "";
   return [...node.childNodes].map(textOf).join("");
+}
+
+// Holds the page's clock: its timers fire when `pass(milliseconds)` is called. Call this before `open`.
+export function holdClock() {
+  const held = new Map();
+  let now = 0;
+  const hold = (call, after, every) => {
+    const timer = { due: now + after };
+    held.set(timer, () => { every ? timer.due += after : held.delete(timer); call(); });
+    return timer;
+  };
+  const clear = (timer) => { held.delete(timer); };
+  Object.assign(globalThis, {
+    setTimeout: (call, after = 0) => hold(call, after, false), setInterval: (call, after) => hold(call, after, true),
+    clearTimeout: clear, clearInterval: clear, performance: { now: () => now },
+  });
+  return function pass(milliseconds) {
+    const end = now + milliseconds;
+    for (;;) {
+      const [next] = [...held.keys()].filter(({ due }) => due <= end).sort((a, b) => a.due - b.due);
+      if (!next) break;
+      now = next.due;
+      held.get(next)();
+    }
+    now = end;
+  };
 }
 
 function giveControls(document) {
@@ -165,14 +195,20 @@ function giveControls(document) {
   }
 }
 
-// A context that notes what is drawn.
+// A context that notes what is drawn, and with which properties.
 function drawing(canvas) {
-  const drawn = [];
-  const known = { canvas, drawn, measureText: (text) => ({ width: 7 * String(text).length }) };
-  const note = (target, name) => (...given) => {
-    drawn.push(Object.defineProperty([name, ...given], "style", { value: { ...target } }));
+  const drawn = [], kept = [];
+  let style = {};
+  const note = (call) => { drawn.push(Object.defineProperty(call, "style", { value: style })); };
+  const known = {
+    canvas, drawn, measureText: (text) => ({ width: 7 * String(text).length }),
+    save() { kept.push(style); note(["save"]); },
+    restore() { style = kept.pop() ?? style; note(["restore"]); },
   };
-  return new Proxy(known, { get: (target, name) => (name in target ? target[name] : note(target, name)) });
+  return new Proxy(known, {
+    get: (target, name) => target[name] ?? (name in style ? style[name] : (...given) => note([name, ...given])),
+    set(target, name, value) { style = { ...style, [name]: value }; return true; },
+  });
 }
 
 function giveWindow(document, { fragment, still, answers, ...more }) {
@@ -203,7 +239,7 @@ function giveWindow(document, { fragment, still, answers, ...more }) {
     document, location, history, innerWidth: 1280, innerHeight: 800,
     ...Object.fromEntries(["Node", "Event", "CustomEvent", "Element", "HTMLElement"].map((name) => [name, dom[name]])),
     matchMedia: (query) => ({ matches: still && query.includes("motion"), addEventListener() {}, addListener() {}, removeListener() {} }),
-    requestAnimationFrame: (told) => setTimeout(() => told(performance.now())), cancelAnimationFrame: clearTimeout,
+    requestAnimationFrame: (told) => setTimeout(() => told(performance.now())), cancelAnimationFrame: (timer) => clearTimeout(timer),
     XMLSerializer, ResizeObserver: Observer, IntersectionObserver: Observer, getComputedStyle: style,
     fetch: async (path, options) => answers(String(path), options), devicePixelRatio: 1,
     localStorage: new Map(), navigator: { language: "en" }, CSS: { escape: (text) => text }, Path2D: function () { return drawing(null); },
