@@ -1,7 +1,7 @@
 // The charts of several runs: their lines, marks, cursor, keys, zoom and numbers. See dashboard_page.mjs.
 
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
 
 import { click, fill, press, tell, textOf } from "../../../support/page_in_node.mjs";
 import * as page from "./dashboard_page.mjs";
@@ -53,7 +53,6 @@ function heights(title, transform = (value) => value) {
   return (value) => low[1] + ((transform(value) - low[0]) / (high[0] - low[0])) * (high[1] - low[1]);
 }
 
-after(() => setImmediate(() => process.exit()));
 
 test("a chart is drawn when it comes into view, or when all of the page is printed", async () => {
   assert.equal(canvas(), null);

@@ -8,7 +8,7 @@ from support.node_program import run_node
 
 from transloom.observe.report.report import FROZEN, one_file
 
-PROGRAMS = ["charts_view.mjs"]
+PROGRAMS = ["page_functions.mjs", "charts_view.mjs"]
 
 
 @pytest.fixture(scope="module")
