@@ -163,6 +163,7 @@ function giveControls(document) {
   });
   let active = null;
   Object.defineProperty(document, "activeElement", { get: () => active ?? document.body });
+  delete dom.HTMLElement.prototype.blur; // which leaves the focus where it is
   Object.assign(Element.prototype, {
     focus() {
       if (active === this) return;
@@ -196,8 +197,8 @@ function giveControls(document) {
 }
 
 // A context that notes what is drawn, and with which properties.
-function drawing(canvas) {
-  const drawn = [], kept = [];
+function drawing(canvas, path) {
+  const drawn = [...path?.drawn ?? []], kept = [];
   let style = {};
   const note = (call) => { drawn.push(Object.defineProperty(call, "style", { value: style })); };
   const known = {
@@ -242,7 +243,7 @@ function giveWindow(document, { fragment, still, answers, ...more }) {
     requestAnimationFrame: (told) => setTimeout(() => told(performance.now())), cancelAnimationFrame: (timer) => clearTimeout(timer),
     XMLSerializer, ResizeObserver: Observer, IntersectionObserver: Observer, getComputedStyle: style,
     fetch: async (path, options) => answers(String(path), options), devicePixelRatio: 1,
-    localStorage: new Map(), navigator: { language: "en" }, CSS: { escape: (text) => text }, Path2D: function () { return drawing(null); },
+    localStorage: new Map(), navigator: { language: "en" }, CSS: { escape: (text) => text }, Path2D: function (path) { return drawing(null, path); },
     addEventListener: page.addEventListener.bind(page), removeEventListener: page.removeEventListener.bind(page),
     dispatchEvent: page.dispatchEvent.bind(page), scrollTo() {}, print() {}, ...more,
   };
