@@ -99,15 +99,17 @@ export function visibleOn(canvas) {
   const calls = drawnOn(canvas);
   const begin = calls.findLastIndex(([method]) => method === "clearRect");
   const found = { lines: [], areas: [], texts: [] };
-  let path = [];
+  let [path, clips] = [[], []];
   for (const call of calls.slice(begin + 1)) {
     const [method, ...given] = call;
     const { strokeStyle, fillStyle, lineWidth: width, globalAlpha: alpha = 1 } = call.style;
     const shape = given[0]?.drawn ? pointsOf(given[0].drawn) : path;
     if (method === "beginPath") path = [];
     if (method === "moveTo" || method === "lineTo") path.push(call);
+    if (method === "clip") clips.push(shapeOf(shape));
+    if (method === "restore") clips = [];
     if (method === "stroke") found.lines.push({ ...shapeOf(shape), colour: strokeStyle, width, alpha });
-    if (method === "fill") found.areas.push({ ...shapeOf(shape), colour: fillStyle, alpha });
+    if (method === "fill") found.areas.push({ ...shapeOf(shape), colour: fillStyle, alpha, clips: [...clips] });
     if (method === "fillText") found.texts.push(String(given[0]));
   }
   return found;
