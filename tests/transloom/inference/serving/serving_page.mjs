@@ -58,6 +58,7 @@ test("the page waits until the server answers, and looks every five seconds", as
   await settled();
   assert.match(standing(), /does not answer/);
   down = false;
+  part("source").value = "déjà"; // as a browser restores it
   pass(4900);
   await settled();
   assert.equal(looks.length, 0);
@@ -68,6 +69,9 @@ test("the page waits until the server answers, and looks every five seconds", as
   assert.ok(document.activeElement === part("source"));
   pass(0);
   await settled();
+  assert.deepEqual(asked.map(({ body }) => body.sentences), [["déjà"]]);
+  asked.length = 0;
+  await type("");
   assert.equal(asked.length, 0); // there is nothing to translate
   assert.equal(part("empty").hidden, false);
   pass(5000);

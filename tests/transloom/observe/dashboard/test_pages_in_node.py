@@ -25,6 +25,6 @@ def report(tmp_path_factory):
     return file
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["page_functions.mjs", *VIEWS])
 def test_the_dashboard_page_passes_its_tests_in_node(program, report):
     run_node(Path(__file__).with_name(program), report)
