@@ -10,7 +10,8 @@ async function settled() {
   for (let n = 0; n < 6; n++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-const run = (name, source, target, more = {}) => ({ name, source_language: source, target_language: target, ready: true, damaged: [],
+const run = (name, source, target, more = {}) => ({ name, source_language: source, target_language: target,
+  ready: true, damaged: [],
   checkpoints: ["step-00000300"], limits: { n_best: 4 }, ...more });
 const listed = [run("phrases", "fr", "en"), run("psalms", "ar-EG", "he", { limits: { n_best: 50 } })];
 let down = true; // the server does not answer yet
@@ -27,7 +28,8 @@ async function respond(path, options) {
   asked.push(request);
   const { status = 200, after = null, wait = null, ...answer } = await reply(request.body, options.signal);
   await wait;
-  return { ok: status < 400, json: async () => answer, headers: { get: (name) => (name === "Retry-After" ? after : null) } };
+  return { ok: status < 400, json: async () => answer,
+    headers: { get: (name) => (name === "Retry-After" ? after : null) } };
 }
 
 function Option(text = "", value = String(text)) { // as in a browser: new Option(text, value)
@@ -117,7 +119,8 @@ test("typed text is translated after a pause, a sentence per line", async () => 
   assert.equal(asked.length, 0); // the pause begins again
   pass(50);
   await settled();
-  assert.deepEqual(asked.map(({ body }) => body), [{ sentences: ["un deux", "trois"], n_best: 1, alignments: true, tag: null }]);
+  assert.deepEqual(asked.map(({ body }) => body), [{ sentences: ["un deux", "trois"], n_best: 1, alignments: true,
+    tag: null }]);
   assert.equal(asked[0].path, "runs/phrases/translate");
   assert.deepEqual([asked[0].options.method, asked[0].options.headers["Content-Type"]], ["POST", "application/json"]);
   assert.equal(pairs().length, 2);
@@ -128,7 +131,8 @@ test("typed text is translated after a pause, a sentence per line", async () => 
   assert.ok(part("empty").hidden);
   assert.equal(isBusy(), "false");
   assert.equal(all(".others").length, 0);
-  assert.deepEqual(all("p.best, p.source", pairs()[0]).map((line) => [line.lang, line.dir]), [["fr", "ltr"], ["en", "ltr"]]);
+  assert.deepEqual(all("p.best, p.source", pairs()[0]).map((line) => [line.lang, line.dir]),
+    [["fr", "ltr"], ["en", "ltr"]]);
 });
 
 test("pointing at a word marks it and its aligned words", () => {

@@ -6,7 +6,8 @@ import { test } from "node:test";
 import { click, fill, press, tell, textOf } from "../../../support/page_in_node.mjs";
 import * as page from "./dashboard_page.mjs";
 import {
-  all, answers, button, chart, charts, frame, go, labelled, mouse, one, readout, rounded, settled, slider, texts, valueText, visibleOn,
+  all, answers, button, chart, charts, frame, go, labelled, mouse, one, readout, rounded, settled, slider, texts,
+  valueText, visibleOn,
 } from "./dashboard_page.mjs";
 
 const LOSS = "training loss";
@@ -21,7 +22,8 @@ curves("id-1").loss[99] = null;
 curves("id-1").wall_seconds[0] = curves("id-1").wall_seconds[49] = null;
 for (const values of Object.values(curves("id-2"))) values.splice(0, 300);
 answers["/api/runs/id-2"].events = Array.from({ length: 41 }, (_, n) => event(300 + n, "skipped"));
-answers["/api/runs/id-0"].events.push(event(280, "resumed"), event(280, "resized"), event(280, "preempted"), event(STEPS, "resized"));
+answers["/api/runs/id-0"].events.push(event(280, "resumed"), event(280, "resized"), event(280, "preempted"),
+  event(STEPS, "resized"));
 answers["/frozen"].run = "id-2"; // which the page shows unless its address says more
 
 const seen = []; // what the page observes until it is in view
@@ -43,7 +45,8 @@ const heading = () => dialog().open && textOf(one("h2", dialog()));
 const closeStep = async () => { click(button("Close", dialog())); await settled(); };
 const zoom = () => /zoom=([\d.]+)\.\.([\d.]+)/.exec(location.hash)?.slice(1).map(Number);
 const long = (shown) => shown.lines.filter(({ points }) => points.length > 36);
-const closeTo = (found, expected, within = 1) => assert.ok(Math.abs(found - expected) <= within, `${found}, not ${expected}`);
+const closeTo = (found, expected, within = 1) => assert.ok(Math.abs(found - expected) <= within,
+  `${found}, not ${expected}`);
 
 // The position of a value on the canvas, from the positions of two labels of the vertical axis.
 function heights(title, transform = (value) => value) {
@@ -330,7 +333,8 @@ test("arrow keys move from point to point, and stay at the ends", async () => {
   const cursor = one(".u-cursor-y", chart(LOSS)).style.transform;
   closeTo(Number(/, ?([\d.]+)px/.exec(cursor)[1]), (heights(LOSS)(loss[0]) - frame(LOSS).top) / 2, 1);
   const moves = [["ArrowLeft", 1], ["ArrowRight", 2], ["ArrowRight", 3], ["ArrowLeft", 2], ["PageDown", 23],
-    ["PageDown", 44], ["PageUp", 23], ["PageUp", 2], ["PageUp", 1], ["End", STEPS], ["ArrowRight", STEPS], ["ArrowLeft", STEPS - 1],
+    ["PageDown", 44], ["PageUp", 23], ["PageUp", 2], ["PageUp", 1], ["End", STEPS],
+    ["ArrowRight", STEPS], ["ArrowLeft", STEPS - 1],
     ["PageDown", STEPS]];
   for (const [name, step] of moves) { // a page is a twentieth of the points
     await key(name);
@@ -572,7 +576,8 @@ test("the axis is steps, data, hours, or effective hours", async () => {
     const others = curves("id-1")[column].filter((its) => its !== null).map((its) => its / per);
     const [low, high] = [Math.min(at[0], others[0]), Math.max(at.at(-1), others.at(-1))];
     const [line, second] = long(visibleOn(canvas()));
-    line.points.forEach(([left], n) => closeTo(left, frame(LOSS).left + frame(LOSS).width * (at[n] - low) / (high - low)));
+    line.points.forEach(([left], n) => closeTo(left,
+      frame(LOSS).left + frame(LOSS).width * (at[n] - low) / (high - low)));
     assert.equal(second.points.length, value === "hours" ? 377 : 379); // without those of unknown time
     await key("Home");
     assert.match(valueText(LOSS), new RegExp(`^${name} `));
@@ -603,7 +608,8 @@ test("charts are chosen in a menu", async () => {
   click(one("input", box(LOSS)));
   await settled();
   assert.deepEqual(texts("h3", one(".charts")), ["BLEU"]);
-  assert.deepEqual(all(".curves .choices input").filter(({ checked }) => checked).map(({ value }) => value), ["score.bleu"]);
+  assert.deepEqual(all(".curves .choices input").filter(({ checked }) => checked).map(({ value }) => value),
+    ["score.bleu"]);
   click(one("input", box(LOSS)));
   await settled();
   assert.deepEqual(texts("h3", one(".charts")), [LOSS, "BLEU"]);

@@ -5,7 +5,8 @@ import { test } from "node:test";
 
 import { click, tell, textOf } from "../../../support/page_in_node.mjs";
 import * as page from "./dashboard_page.mjs";
-import { all, answers, button, chart, frame, go, mouse, one, pass, readout, region, rowsOf, rounded, runs, said, settled, slider, texts,
+import { all, answers, button, chart, frame, go, mouse, one, pass, readout, region, rowsOf, runs, said,
+  settled, slider, texts,
   visibleOn } from "./dashboard_page.mjs";
 
 const LOSS = "training loss";
@@ -24,7 +25,8 @@ function thinned() {
 }
 
 function partOf(first, last) {
-  return { ...whole, columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values.slice(first - 1, last)])) };
+  return { ...whole, columns: Object.fromEntries(Object.entries(columns).map(([name, values]) => (
+    [name, values.slice(first - 1, last)]))) };
 }
 
 answers["/api/runs/id-0/curves"] = thinned();
@@ -79,7 +81,8 @@ const long = () => visibleOn(canvas()).lines.filter(({ points }) => points.lengt
 const row = (name) => all("table.runs tbody tr").find((each) => textOf(one("td.name", each)) === name);
 const since = (begun) => asked.slice(begun).sort();
 const steps = (first, last, more = {}) => ({ id: "id-0", validations: [], events: [],
-  columns: { step: Array.from({ length: last - first + 1 }, (_, n) => first + n), loss: Array(last - first + 1).fill(0.5) }, ...more });
+  columns: { step: Array.from({ length: last - first + 1 }, (_, n) => first + n),
+    loss: Array(last - first + 1).fill(0.5) }, ...more });
 async function close() {
   click(button("Close", dialog()));
   await settled();
@@ -89,7 +92,8 @@ test("a live page asks for each thing once, and follows the server", () => {
   assert.equal(document.getElementById("link").className, "following");
   assert.equal(textOf(document.getElementById("link")), "live");
   const ids = ["id-0", "id-1", "id-2"];
-  assert.deepEqual([...asked].sort(), ["api/facts", "api/runs", ...ids.flatMap((id) => [`api/runs/${id}`, `api/runs/${id}/curves?points=2000`])].sort());
+  assert.deepEqual([...asked].sort(), ["api/facts", "api/runs",
+    ...ids.flatMap((id) => [`api/runs/${id}`, `api/runs/${id}/curves?points=2000`])].sort());
   assert.deepEqual(sources.map(({ path }) => path), ["api/follow"]);
 });
 
@@ -107,7 +111,8 @@ test("a thinned curve says how many steps its points are, and has a band of thei
   assert.ok(leads(bands[0].points, high), "the band begins at the highest values");
   assert.ok(bands[0].clips.some(({ points }) => leads(points, low)), "the band ends at the lowest values");
   assert.equal(visibleOn(canvas()).areas.filter(({ dots }) => dots.length).length, 0);
-  const strokes = visibleOn(canvas()).lines.filter(({ colour, points }) => points.length > 40 && colour === "transparent");
+  const strokes = visibleOn(canvas()).lines
+    .filter(({ colour, points }) => points.length > 40 && colour === "transparent");
   assert.equal(strokes.filter(({ width }) => width > 0).length, 0);
 });
 
@@ -115,13 +120,15 @@ test("the computing of ranks has a band from the fastest to the slowest", async 
   await go("#runs=id-1&charts=compute_seconds_median,loss");
   const shown = visibleOn(canvas("computing"));
   assert.equal(shown.areas.filter(({ colour }) => colour.endsWith("30")).length, 1);
-  assert.equal(visibleOn(canvas()).areas.filter(({ colour }) => colour.endsWith("30")).length, 0); // each step is a point
+  // each step is a point
+  assert.equal(visibleOn(canvas()).areas.filter(({ colour }) => colour.endsWith("30")).length, 0);
   assert.equal(said(), "");
   await go("#runs=id-0&charts=grad_norm");
   const bands = visibleOn(canvas("gradient norm")).areas.filter(({ colour }) => colour.endsWith("30"));
   assert.equal(bands.length, 1);
   const [mean] = visibleOn(canvas("gradient norm")).lines.filter(({ points }) => points.length === 105);
-  assert.ok(bands[0].clips.some(({ points }) => mean.points.every((at) => points.some((its) => its.join() === at.join()))));
+  assert.ok(bands[0].clips.some(({ points }) => mean.points
+    .every((at) => points.some((its) => its.join() === at.join()))));
 });
 
 test("a part of a thinned curve is asked for step by step, once", async () => {
@@ -139,7 +146,9 @@ test("a part of a thinned curve is asked for step by step, once", async () => {
   special.set(path, new Error("refused"));
   await go("#runs=id-0&charts=loss&zoom=30..90");
   assert.ok(asked.includes(path));
-  assert.ok(visibleOn(canvas()).lines.some(({ colour, points }) => colour.startsWith("var(--run") && points.length > 10)); // still thinned
+  // still thinned
+  assert.ok(visibleOn(canvas()).lines
+    .some(({ colour, points }) => colour.startsWith("var(--run") && points.length > 10));
 });
 
 test("the click on a point of several steps opens the one with the largest value", async () => {
@@ -195,13 +204,15 @@ test("new validations and events are shown once, and the run's details are asked
   const scores = { bleu: { value: 61.25 }, loss: { value: 1 } };
   const begun = asked.length;
   special.set("api/runs/id-0", new Error("busy"));
-  await hear("steps", steps(425, 425, { validations: [{ step: 425, scores }], events: [{ step: 425, event: "skipped", words: "skipped" }] }));
+  await hear("steps", steps(425, 425, { validations: [{ step: 425, scores }],
+    events: [{ step: 425, event: "skipped", words: "skipped" }] }));
   assert.deepEqual(since(begun), ["api/runs/id-0"]);
   assert.deepEqual(readout("BLEU"), [`${FIRST}61.25`]);
   assert.equal(visibleOn(canvas("BLEU")).areas.find(({ dots }) => dots.length).dots.length, count() + 1);
   assert.equal(rowsOf(region("List of events"))[0].join(), `425,${FIRST},skip,skipped`);
   const events = rowsOf(region("List of events")).length;
-  await hear("steps", steps(425, 425, { events: [{ step: 425, event: "skipped", words: "skipped" }, { step: 425, event: "skipped", words: "other" }] }));
+  await hear("steps", steps(425, 425, { events: [{ step: 425, event: "skipped", words: "skipped" },
+    { step: 425, event: "skipped", words: "other" }] }));
   assert.equal(rowsOf(region("List of events")).length, events + 1);
   assert.equal(since(begun).length, 1); // no validation
   special.delete("api/runs/id-0");
@@ -215,7 +226,8 @@ test("a row changes in its place, and a new run is added", async () => {
   let begun = asked.length;
   const changed = structuredClone(runs[0]);
   changed.standing.step = 432;
-  await hear("runs", { runs: [changed, { ...structuredClone(runs[1]), id: "new", name: "new run", standing: { ...runs[1].standing, name: "new run" } }] });
+  await hear("runs", { runs: [changed, { ...structuredClone(runs[1]), id: "new", name: "new run",
+    standing: { ...runs[1].standing, name: "new run" } }] });
   assert.deepEqual(texts("td.name"), [...runs.map(({ name }) => name), "new run"]);
   assert.match(textOf(row(FIRST)), /432 of 600/);
   assert.equal(document.title, "4 runs · transloom");
@@ -261,7 +273,8 @@ test("a lost connection is reported, and what was missed is asked for", async ()
   assert.equal(link.className, "following");
   assert.equal(textOf(link), "live");
   const ids = ["id-0", "id-1", "id-2"];
-  assert.deepEqual(since(begun), ["api/runs", ...ids.map((id) => `api/runs/${id}`), "api/runs/id-0/curves?points=2000"].sort());
+  assert.deepEqual(since(begun), ["api/runs", ...ids.map((id) => `api/runs/${id}`),
+    "api/runs/id-0/curves?points=2000"].sort());
   sources.at(-1).dispatchEvent(new NativeEvent("open")); // nothing was missed
   await settled();
   assert.equal(since(begun).length, 5);
@@ -293,7 +306,9 @@ test("a slow page draws at most a quarter of the time", async () => {
     sources.at(-1).dispatchEvent(event);
   };
   let title = document.title;
-  Object.defineProperty(document, "title", { configurable: true, get: () => title, set(to) { title = to; extra += 100; } }); // 100 ms per drawing
+  // 100 ms per drawing
+  Object.defineProperty(document, "title", { configurable: true, get: () => title,
+    set(to) { title = to; extra += 100; } });
   update(201);
   await settled();
   assert.match(textOf(row(FIRST)), /201 of 600/);
@@ -317,10 +332,14 @@ const submit = async (first, last) => {
   await settled();
 };
 const look = (step) => ({ run: "runs/a", from_step: step, to_step: step, steps_trained: 1, replayed_from: null,
-  verdict: { same: true, to_the_last_bit: true, data: "same", losses: "same", state: "same", promise: "p", first_difference: null },
-  steps: [{ step, loss: 1, recorded_loss: 1, grad_norm: 1, recorded_grad_norm: 1, examples: [], gradient_norms: {}, activations: {} }] });
-const answerLook = (step, answer, end = step) => special.set(`api/runs/id-0/looks/${step}-${end}`, { text: JSON.stringify(answer) });
-const answerStart = (answer) => special.set("api/runs/id-0/looks", answer instanceof Error ? answer : { text: JSON.stringify(answer) });
+  verdict: { same: true, to_the_last_bit: true, data: "same", losses: "same", state: "same", promise: "p",
+    first_difference: null },
+  steps: [{ step, loss: 1, recorded_loss: 1, grad_norm: 1, recorded_grad_norm: 1, examples: [], gradient_norms: {},
+    activations: {} }] });
+const answerLook = (step, answer, end = step) => special.set(`api/runs/id-0/looks/${step}-${end}`,
+  { text: JSON.stringify(answer) });
+const answerStart = (answer) => special.set("api/runs/id-0/looks",
+  answer instanceof Error ? answer : { text: JSON.stringify(answer) });
 
 test("a step shows its record, and the steps beside it", async () => {
   await go("#runs=id-0&step=id-0@2");
@@ -528,7 +547,8 @@ test("the page of a run shows how far it is read", async () => {
   for (const path of [details, curves]) held.set(path, Promise.withResolvers());
   await hear("runs", { runs: [{ ...structuredClone(runs[1]), id: "id-3" }] });
   answers["/api/runs/id-3"] = { ...structuredClone(answers["/api/runs/id-1"]), id: "id-3" };
-  answers["/api/runs/id-3/curves"] = { ...whole, columns: Object.fromEntries(Object.keys(columns).map((name) => [name, []])) };
+  answers["/api/runs/id-3/curves"] = { ...whole,
+    columns: Object.fromEntries(Object.keys(columns).map((name) => [name, []])) };
   await go("#run=id-3");
   const bar = one("progress");
   assert.ok(!bar.hidden && one(".run").classList.contains("unread"));
@@ -548,7 +568,8 @@ test("the page of a run shows how far it is read", async () => {
 });
 
 test("a problem of the server is shown as it says it", async () => {
-  const cases = [[{ status: 500, text: '{"problem": "the disk is gone"}' }, "the disk is gone"], [{ status: 502, text: "bad gateway" }, "502: bad gateway"],
+  const cases = [[{ status: 500, text: '{"problem": "the disk is gone"}' }, "the disk is gone"],
+    [{ status: 502, text: "bad gateway" }, "502: bad gateway"],
     [{ status: 200, text: "<html>" }, "The response to /api/runs/fail-2 is not JSON."]];
   for (const [n, [response, message]] of cases.entries()) {
     const id = `fail-${n}`;

@@ -17,12 +17,14 @@ const { barOf, factsList, setText, table } = moduleOf("dom.js");
 const facts = moduleOf("facts.js");
 
 
-const each = (format, cases) => cases.forEach(([given, expected]) => assert.equal(format(given), expected, String(given)));
+const each = (format, cases) => cases.forEach(([given, expected]) => assert.equal(format(given), expected,
+  String(given)));
 
 test("a number has four digits or its thousands, and a power only if it is far from 1", () => {
   each(words.number, [
     [null, "–"], [undefined, "–"], [NaN, "–"], [Infinity, "∞"], [-Infinity, "−∞"], [0, "0"], [-5.5, "−5.5"],
-    [1e-4, "0.0001"], [9.9e-5, "9.9e−5"], [-2e-7, "−2e−7"], [1e9, "1e9"], [999_999_999, "999,999,999"], [1.5e10, "1.5e10"],
+    [1e-4, "0.0001"], [9.9e-5, "9.9e−5"], [-2e-7, "−2e−7"], [1e9, "1e9"], [999_999_999, "999,999,999"], [1.5e10,
+      "1.5e10"],
     [1234.6, "1,235"], [123.46, "123.5"], [100.04, "100"], [12.346, "12.35"], [10.006, "10.01"], [1.23456, "1.235"],
     [0.123456, "0.1235"], [0.00123456, "0.001235"], [1e7, "10,000,000"], [1.0004, "1"], [999.96, "1,000"],
   ]);
@@ -44,8 +46,10 @@ test("a whole number has commas, and steps have their goal", () => {
 test("a duration has at most two units", () => {
   const [min, h, d] = [60, 3600, 86400];
   each(words.span, [[null, ""], [undefined, ""], [0, "0 s"], [-5, "0 s"], [0.4, "0 s"], [7, "7 s"], [59.6, "1 min"],
-    [61, "1 min 1 s"], [h, "1 h"], [h + min + 1, "1 h 1 min"], [h + 1, "1 h"], [61 * min, "1 h 1 min"], [25 * h, "1 d 1 h"],
-    [2 * d + 3 * h + 4 * min, "2 d 3 h"], [d + 59, "1 d"], [d + 4 * min, "1 d"], [30 * d, "30 d"], [12 * h + 34 * min, "12 h 34 min"],
+    [61, "1 min 1 s"], [h, "1 h"], [h + min + 1, "1 h 1 min"], [h + 1, "1 h"], [61 * min, "1 h 1 min"], [25 * h,
+      "1 d 1 h"],
+    [2 * d + 3 * h + 4 * min, "2 d 3 h"], [d + 59, "1 d"], [d + 4 * min, "1 d"], [30 * d,
+      "30 d"], [12 * h + 34 * min, "12 h 34 min"],
     [min + 59, "1 min 59 s"], [23 * h + 59 * min, "23 h 59 min"]]);
 });
 
@@ -58,8 +62,10 @@ test("a time is that of this machine's clock", () => {
 });
 
 test("bytes have a unit of a thousand", () => {
-  each(words.bytes, [[null, "–"], [undefined, "–"], [0, "0 B"], [1, "1 B"], [999, "999 B"], [1000, "1.0 KB"], [1500, "1.5 KB"],
-    [99_900, "99.9 KB"], [100_000, "100 KB"], [10_800_000, "10.8 MB"], [2e9, "2.0 GB"], [3e12, "3.0 TB"], [5e15, "5000 TB"]]);
+  each(words.bytes, [[null, "–"], [undefined, "–"], [0, "0 B"], [1, "1 B"], [999, "999 B"], [1000, "1.0 KB"],
+    [1500, "1.5 KB"],
+    [99_900, "99.9 KB"], [100_000, "100 KB"], [10_800_000, "10.8 MB"], [2e9, "2.0 GB"], [3e12, "3.0 TB"], [5e15,
+      "5000 TB"]]);
 });
 
 test("a score has its name, its search, and the digits of a paper", () => {
@@ -71,7 +77,8 @@ test("a score has its name, its search, and the digits of a paper", () => {
   assert.equal(words.scoreValue("bleu", null) + words.scoreValue("bleu", undefined), "––");
   assert.equal(words.searchLabel({ beam_size: 1, length_penalty: 1 }), "greedy");
   assert.match(words.searchLabel({ beam_size: 5, length_penalty: 0.6 }), /5.*0\.6/);
-  each(words.settingText, [[null, "–"], [undefined, "–"], ["text", "text"], [0, "0"], [false, "false"], [[1, "a"], '[1,"a"]']]);
+  each(words.settingText, [[null, "–"], [undefined, "–"], ["text", "text"], [0, "0"], [false, "false"],
+    [[1, "a"], '[1,"a"]']]);
 });
 
 // Positions.
@@ -105,7 +112,8 @@ test("the nearest of growing values is found", () => {
   each((least) => series.firstFrom([1, 4, 10], least), [[0, 0], [1, 0], [1.1, 1], [4, 1], [5, 2], [10, 2], [11, 3]]);
   for (let size = 1; size < 9; size++) {
     const values = Array.from({ length: size }, (_, n) => 2 * n);
-    for (let x = -1; x <= 2 * size; x++) assert.equal(series.firstFrom(values, x), values.filter((value) => value < x).length);
+    for (let x = -1; x <= 2 * size; x++) assert.equal(series.firstFrom(values, x),
+      values.filter((value) => value < x).length);
   }
 });
 
@@ -115,7 +123,8 @@ test("an average of earlier values forgets at its weight", () => {
     if (typeof value !== "number") return null;
     const known = values.slice(0, n + 1).filter((each) => typeof each === "number").toReversed();
     const weights = known.map((_, age) => weight ** age);
-    return known.reduce((sum, each, age) => sum + weights[age] * each, 0) / weights.reduce((sum, each) => sum + each, 0);
+    return known.reduce((sum, each, age) => sum + weights[age] * each, 0) / weights.reduce((sum, each) => sum + each,
+      0);
   });
   for (const weight of [0.2, 0.9]) {
     series.smoothed(values, weight).forEach((value, n) => {
@@ -171,23 +180,30 @@ test("a point without a neighbour is lonely", () => {
 
 // Filters and orders.
 
-const standing = { name: "Big Run", state: "training", step: 10, ranks: 4, seconds_left: null, job_owner: null, owner: { host: "node-9" },
+const standing = { name: "Big Run", state: "training", step: 10, ranks: 4, seconds_left: null, job_owner: null,
+  owner: { host: "node-9" },
   numbers: { mfu: 0.5, target_tokens_per_second: 900 }, scores: { bleu: { value: 30 } }, best: { bleu: { value: 31 } },
   settings: { "model.width": 256, "data.tag": "News", "trainer.keep": null, "model.bias": false } };
 const row = { id: "a", standing };
 const keeps = (text, its = row) => filters.fits(its, filters.parseFilter(text));
 
 test("a filter compares fields with numbers", () => {
-  const cases = { "step<11": true, "step<10": false, "step>9": true, "step>10": false, "step<=10": true, "step<=9": false,
-    "step>=10": true, "step>=11": false, "step=10": true, "step=11": false, "step!=10": false, "step!=11": true, "step=10.0": true,
-    "bleu>29.5": true, "best.bleu=31": true, "mfu=0.5": true, "width=256": true, "model.width>=256": true, "tokens/s=900": true,
-    "step=": false, "step!=": true, "step>": false, "step>=": false, "step<=": false, "step<": false, "step<x": false, "step>x": false };
+  const cases = { "step<11": true, "step<10": false, "step>9": true, "step>10": false, "step<=10": true,
+    "step<=9": false,
+    "step>=10": true, "step>=11": false, "step=10": true, "step=11": false, "step!=10": false, "step!=11": true,
+    "step=10.0": true,
+    "bleu>29.5": true, "best.bleu=31": true, "mfu=0.5": true, "width=256": true, "model.width>=256": true,
+    "tokens/s=900": true,
+    "step=": false, "step!=": true, "step>": false, "step>=": false,
+    "step<=": false, "step<": false, "step<x": false, "step>x": false };
   for (const [text, isKept] of Object.entries(cases)) assert.equal(keeps(text), isKept, text);
 });
 
 test("a filter compares fields with texts", () => {
-  const cases = { "state=training": true, "state=train": false, "state:train": true, "state:x": false, "state!=finished": true,
-    "state!=training": false, "tag=news": true, "tag:EW": true, "name:big": true, "owner=node-9": true, "step:1": true, "step:2": false,
+  const cases = { "state=training": true, "state=train": false, "state:train": true, "state:x": false,
+    "state!=finished": true,
+    "state!=training": false, "tag=news": true, "tag:EW": true, "name:big": true, "owner=node-9": true,
+    "step:1": true, "step:2": false,
     "bias=false": true, "state>a": false, "state<z": false, "state>=a": false, "state<=z": false, "tag>=0": false };
   for (const [text, isKept] of Object.entries(cases)) assert.equal(keeps(text), isKept, text);
 });
@@ -200,7 +216,8 @@ test("what is unknown fulfils only an inequality", () => {
 });
 
 test("a word is searched in names, states and settings, and all terms must hold", () => {
-  for (const text of ["big", "BIG", '"big run"', "train", "news", "256", "big news step>9"]) assert.ok(keeps(text), text);
+  for (const text of ["big", "BIG", '"big run"', "train", "news", "256", "big news step>9"]) assert.ok(keeps(text),
+    text);
   for (const text of ["small", '"big  run"', "big small", "news step>10", '"step>9"']) assert.ok(!keeps(text), text);
   assert.ok(keeps(""));
 });
@@ -219,7 +236,8 @@ test("a misspelled field is reported, and a word is none", () => {
 
 test("runs are ordered by a field, and unknown values come last", () => {
   const of = (id, step, tag) => ({ id, standing: { ...standing, step, settings: { "data.tag": tag } } });
-  const rows = [of("a", 10, "run-10"), of("b", null, null), of("c", 9, "run-9"), of("d", 100, "run-1"), of("e", undefined, undefined)];
+  const rows = [of("a", 10, "run-10"), of("b", null, null), of("c", 9, "run-9"), of("d", 100, "run-1"),
+    of("e", undefined, undefined)];
   const order = (by) => filters.sorted(rows, by).map(({ id }) => id).join("");
   assert.deepEqual(["", "step", "-step", "tag", "-tag"].map(order), ["abcde", "cadbe", "dacbe", "dcabe", "acdbe"]);
   const mixed = [of("a", 1, 5), of("b", 1, "x"), of("c", 1, 40)];
@@ -244,7 +262,8 @@ test("the runs for a start are those that train, then the longest", () => {
 function hashOf(text) { // FNV-1a with the finalizer of MurmurHash3, in integers of any size
   const mask = 0xffffffffn;
   let hash = 0x811c9dc5n;
-  for (const unit of text.split("").map((its) => BigInt(its.charCodeAt(0)))) hash = ((hash ^ unit) * 0x01000193n) & mask;
+  const units = text.split("").map((its) => BigInt(its.charCodeAt(0)));
+  for (const unit of units) hash = ((hash ^ unit) * 0x01000193n) & mask;
   hash = ((hash ^ (hash >> 16n)) * 0x85ebca6bn) & mask;
   hash = ((hash ^ (hash >> 13n)) * 0xc2b2ae35n) & mask;
   return Number(hash ^ (hash >> 16n));
@@ -279,7 +298,8 @@ test("an address keeps all of a view, and nothing that is not chosen", () => {
   assert.deepEqual(parseView(""), newView());
   assert.deepEqual(newView(), { run: null, runs: null, filter: "", sort: "", columns: [], x: "step", smooth: 0, log: [],
     charts: null, zoom: null, step: null });
-  const view = { run: "a b", runs: ["a,b", "c%d", "é"], filter: "a>1 & b", sort: "-bleu", columns: ["data.tag"], x: "hours",
+  const view = { run: "a b", runs: ["a,b", "c%d", "é"], filter: "a>1 & b", sort: "-bleu", columns: ["data.tag"],
+    x: "hours",
     smooth: 0.25, log: ["loss", "score.bleu"], charts: ["loss"], zoom: [1.5, 200], step: { id: "a@b", step: 57 } };
   assert.deepEqual(parseView(writeView(view)), view);
   assert.deepEqual(parseView(writeView({ ...newView(), runs: [] })).runs, []);
@@ -289,7 +309,8 @@ test("an address keeps all of a view, and nothing that is not chosen", () => {
 test("an address that was edited by hand is read as far as it is valid", () => {
   for (const smooth of ["0", "1", "-0.5", "1.5", "x"]) assert.equal(parseView(`#smooth=${smooth}`).smooth, 0, smooth);
   assert.equal(parseView("#smooth=0.99").smooth, 0.99);
-  for (const zoom of ["5..5", "6..5", "1..2..3", "1", "x..2", "1..x", ""]) assert.equal(parseView(`#zoom=${zoom}`).zoom, null, zoom);
+  for (const zoom of ["5..5", "6..5", "1..2..3", "1", "x..2", "1..x",
+    ""]) assert.equal(parseView(`#zoom=${zoom}`).zoom, null, zoom);
   assert.deepEqual(parseView("#zoom=-1..2").zoom, [-1, 2]);
   assert.equal(parseView("#x=miles").x, "step");
   for (const step of ["a", "a@", "@5", "a@x", "a@-1"]) assert.equal(parseView(`#step=${step}`).step, null, step);
@@ -305,7 +326,8 @@ test("an item of a list is switched", () => {
 // Elements.
 
 test("cells of a table are aligned by what they are", () => {
-  const made = table("caption", ["a", "b"], [["1,234.5", "12"], ["−1.5e−7", "text"], ["2026-01-02 03:04:05", "2026-01-02"], ["1 s", null]],
+  const made = table("caption", ["a", "b"], [["1,234.5", "12"], ["−1.5e−7", "text"], ["2026-01-02 03:04:05",
+    "2026-01-02"], ["1 s", null]],
     { texts: [1] });
   assert.deepEqual(all("td", made).map((cell) => cell.className),
     ["number", "text", "number", "text", "number", "text", "", "text"]);
@@ -340,7 +362,8 @@ test("a text that is the same is not announced again", () => {
 test("a fact has its format, and the unit of the run's loss", () => {
   const { Facts, currentText, kindOf, stepText, titleOf } = facts;
   const text = (format, value, unit = "s") => stepText({ format, unit }, value, {});
-  assert.deepEqual([text("loss", 1.23456), text("percent", 0.12345), text("rate", 1234.5), text("seconds", 1.23456), text("span", 61),
+  assert.deepEqual([text("loss", 1.23456), text("percent", 0.12345), text("rate", 1234.5), text("seconds", 1.23456),
+    text("span", 61),
     text("power", 0.003, "")], ["1.235 s", "12.3%", "1,235 s", "1.235 s", "1 min 1 s", "0.003"]);
   assert.equal(stepText({ format: "rate", unit: "{unit}s/s" }, 5, { loss_unit: "label" }), "5 labels/s");
   assert.equal(text("loss", null), "–");
@@ -349,11 +372,13 @@ test("a fact has its format, and the unit of the run's loss", () => {
   assert.equal(titleOf({ name: "nll", title: "nll" }, { smooths_labels: true }), "nll");
   assert.equal(titleOf({ name: "loss", title: "loss" }), "loss");
   assert.match(currentText({ name: "a", current: "share" }, { numbers: { a: 0.5 } }), /^50\.0% of /);
-  assert.equal(currentText({ name: "a", current: "last", format: "whole", unit: "" }, { numbers: { a: 0.5 }, a: 7 }), "1");
+  assert.equal(currentText({ name: "a", current: "last", format: "whole", unit: "" }, { numbers: { a: 0.5 }, a: 7 }),
+    "1");
   assert.equal(currentText({ name: "a", format: "whole", unit: "" }, { a: 7 }), "7");
   assert.equal(currentText({ name: "a" }, { a: "some_state" }), "some state");
   assert.equal(currentText({ name: "a" }, { a: null }), null);
-  const known = new Facts({ facts: [{ name: "a", show: ["x"] }, { name: "b", show: ["y", "z"] }], events: [{ name: "e", title: "E", mark: "m" }] });
+  const known = new Facts({ facts: [{ name: "a", show: ["x"] }, { name: "b", show: ["y", "z"] }],
+    events: [{ name: "e", title: "E", mark: "m" }] });
   assert.deepEqual(known.at("z", "x").map(({ name }) => name), ["a", "b"]);
   assert.equal(known.named("b").name, "b");
   assert.equal(known.kindOf({ event: "e" }).title, "E");
@@ -362,15 +387,19 @@ test("a fact has its format, and the unit of the run's loss", () => {
 
 // The report of an inspection.
 
-const example = (loss, share, texts, more = {}) => ({ loss, share, texts, tokens: 7, slot: 3, rank: 1, corpus: "news", shard: "shard-2",
+const example = (loss, share, texts, more = {}) => ({ loss, share, texts, tokens: 7, slot: 3, rank: 1,
+  corpus: "news", shard: "shard-2",
   example: 41, start: 0, ...more });
-const lookedStep = (step, examples) => ({ step, loss: 4.5, recorded_loss: 4.25, grad_norm: 1.5, recorded_grad_norm: 2.5, examples,
+const lookedStep = (step, examples) => ({ step, loss: 4.5, recorded_loss: 4.25, grad_norm: 1.5,
+  recorded_grad_norm: 2.5, examples,
   gradient_norms: { "layer.0": 2, "layer.1": 0.5, "layer.2": null },
   activations: { "layer.0": { minimum: -1.5, mean: 0.25, maximum: 3.5, largest_magnitude: 3.75 } } });
-const verdict = { same: true, to_the_last_bit: true, data: "same", losses: "same", state: "not_compared", promise: "the same losses",
+const verdict = { same: true, to_the_last_bit: true, data: "same", losses: "same", state: "not_compared",
+  promise: "the same losses",
   first_difference: null, ranks_for_bits: null };
 const look = { run: "runs/a", from_step: 7, to_step: 7, steps_trained: 2, replayed_from: 5, verdict,
-  steps: [lookedStep(7, [example(9, 0.75, { source: "s1", target: "t1" }), example(1, 0.25, { source: "s2" }, { start: 12 })])] };
+  steps: [lookedStep(7, [example(9, 0.75, { source: "s1", target: "t1" }),
+    example(1, 0.25, { source: "s2" }, { start: 12 })])] };
 
 test("an inspection shows the sentences of its step", () => {
   const [, part, ...rest] = lookParts(look, "Loss");
@@ -383,10 +412,12 @@ test("an inspection shows the sentences of its step", () => {
   assert.deepEqual(all("td", sentences).slice(0, 9).map((cell) => cell.className),
     ["number", "", "text", "text", "number", "number", "number", "", ""]);
   assert.deepEqual(all(".share i", sentences).map((bar) => bar.style.width), ["75%", "25%"]);
-  assert.deepEqual(rowsOf(norms).map((cells) => cells.slice(0, 2)), [["layer.0", "2"], ["layer.1", "0.5"], ["layer.2", "–"]]);
+  assert.deepEqual(rowsOf(norms).map((cells) => cells.slice(0, 2)), [["layer.0", "2"], ["layer.1", "0.5"],
+    ["layer.2", "–"]]);
   assert.deepEqual(all("i", norms).map((bar) => bar.style.width), ["100%", "25%", "0%"]);
   assert.deepEqual(rowsOf(ranges), [["layer.0", "−1.5", "0.25", "3.5", "3.75"]]);
-  assert.ok([sentences, norms, ranges].every((its) => one("caption", its).className === "unseen")); // headings say the same
+  // headings say the same
+  assert.ok([sentences, norms, ranges].every((its) => one("caption", its).className === "unseen"));
   assert.match(sentences.parentElement.className, /tall/);
   assert.match(textOf(part), /Loss 4\.5, recorded 4\.25; gradient norm 1\.5, recorded 2\.5\./);
   assert.equal(one("h3", part) && texts("h3, h4", part).some((title) => /^Step/.test(title)), false);
@@ -398,9 +429,11 @@ test("each step of an inspection of several has a heading", () => {
   assert.equal(texts("h3", first).join(), "Step 7");
   assert.equal(texts("h3", second).join(), "Step 1,008");
   assert.match(texts("h4", first)[0], /^2 sentences/);
-  assert.deepEqual(all("i", lookParts({ ...look, steps: [{ ...lookedStep(1, []), gradient_norms: { a: 0 } }] }, "Loss")[1])
+  assert.deepEqual(all("i", lookParts({ ...look, steps: [{ ...lookedStep(1, []), gradient_norms: { a: 0 } }] },
+    "Loss")[1])
     .map((bar) => bar.style.width), ["0%"]);
-  const unknown = lookParts({ ...look, steps: [lookedStep(1, [example(1, null, {}), example(1, undefined, {}), example(1, 0, {})])] }, "Loss")[1];
+  const unknown = lookParts({ ...look, steps: [lookedStep(1, [example(1, null, {}), example(1, undefined, {}),
+    example(1, 0, {})])] }, "Loss")[1];
   assert.deepEqual(rowsOf(one("table", unknown)).map((cells) => cells[1]), ["–", "–", "0.0 %"]);
 });
 
@@ -421,8 +454,10 @@ test("a verdict says what was compared, and the first difference", () => {
   assert.match(bare, /step 7, the loss\. $/);
   const ranks = said({ ranks_for_bits: 4 });
   assert.equal(textOf(one("code", ranks)), "transloom replay runs/a --steps 7:7 --ranks 4");
-  assert.equal(lossesText({ losses: "unreadable", to_the_last_bit: true }), lossesText({ losses: "unreadable", to_the_last_bit: false }));
-  assert.equal(lossesText({ losses: "same", to_the_last_bit: true, amplified_rounding: true, largest_difference: 1 }), "the same as recorded");
+  assert.equal(lossesText({ losses: "unreadable", to_the_last_bit: true }),
+    lossesText({ losses: "unreadable", to_the_last_bit: false }));
+  assert.equal(lossesText({ losses: "same", to_the_last_bit: true, amplified_rounding: true,
+    largest_difference: 1 }), "the same as recorded");
 });
 
 test("the runs of the report are plain data", () => assert.equal(runs.length, 3));

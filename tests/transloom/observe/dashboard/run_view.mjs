@@ -11,18 +11,21 @@ const NOON = new Date(2026, 5, 1, 12, 0, 0).getTime() / 1000;
 const GIB = 2 ** 30;
 const of = (id) => answers[`/api/runs/${id}`];
 const [first, second, third] = runs.map(({ standing }) => standing);
-const moment = (step, output, ended, weights) => ({ step, output, ended, weights, source: ["▁un", "▁deux"], target: ["<s>", "▁one", "▁two"] });
+const moment = (step, output, ended, weights) => ({ step, output, ended, weights, source: ["▁un", "▁deux"],
+  target: ["<s>", "▁one", "▁two"] });
 
 // The first run has everything.
 Object.assign(of("id-0"), {
-  test_scores: [{ test_set: "wmt", score: "BLEU", value: 33.333, checkpoint: "step-300", beam_size: 4, length_penalty: 0.6, signature: "12345" }],
+  test_scores: [{ test_set: "wmt", score: "BLEU", value: 33.333, checkpoint: "step-300", beam_size: 4,
+    length_penalty: 0.6, signature: "12345" }],
   hashes: { "recipe.yaml": "12ab", "metrics.jsonl": "34" },
   environment: { versions: { torch: "2.13.0", deep: { er: 1 } }, commit: "c8ff302", none: null, list: [1, 2] },
   cleaning: { news: { read: 2000, kept: 1990, dropped: { too_long: 10, empty: 0 } }, empty: { read: 0, kept: 0 } },
 });
 of("id-0").card.parent = { run: "older", step: 7 };
 of("id-0").validations[1].scores.chrf = { value: 55.5, decoding: "greedy" };
-Object.assign(first, { memory_checkpoint_step: 1410, best: { bleu: { value: 91.2, step: 75 }, loss: { value: 0.5, step: first.scores_step } },
+Object.assign(first, { memory_checkpoint_step: 1410, best: { bleu: { value: 91.2, step: 75 }, loss: { value: 0.5,
+  step: first.scores_step } },
   problems: ["its disk is slow"], max_steps: 600 });
 first.slow_ranks.push({ rank: 1, node: null, cause: "data", factor: 3 });
 first.vitals.unfit_nodes = ["node-7: its memory failed"];
@@ -31,21 +34,25 @@ first.vitals.data_workers.push({ number: 1, node: null, alive: false, windows_re
 first.checkpoints[0].time = NOON;
 first.vitals.time = NOON;
 answers["/api/runs/id-0/nodes"].nodes = {
-  "node-1": { time: [NOON, NOON + 1800, NOON + 3600], cpu_percent: [10, 20, 30], memory_used_bytes: [GIB, null, 3 * GIB],
+  "node-1": { time: [NOON, NOON + 1800, NOON + 3600], cpu_percent: [10, 20, 30],
+    memory_used_bytes: [GIB, null, 3 * GIB],
     gpus: [{ index: 0, utilization_percent: [50, 60, 70], memory_used_bytes: [GIB, GIB, 2 * GIB] },
       { index: 1, utilization_percent: [1, 2, 3], memory_used_bytes: [GIB, GIB, GIB] }] },
   "node-2": { time: [NOON], cpu_percent: [99], memory_used_bytes: [5 * GIB], gpus: [] },
 };
 answers["/api/runs/id-0/time-lapse"] = { problems: ["a line is damaged"], sentences: {
-  "un deux": [moment(1, "", false, [[90, 10], [0, 100], [50, 50]]), moment(8, "one", true, [[80, 20], [30, 70], [50, 50]]),
+  "un deux": [moment(1, "", false, [[90, 10], [0, 100], [50, 50]]), moment(8, "one", true, [[80, 20], [30, 70], [50,
+    50]]),
     moment(1064, "one two", true, [[70, 30], [20, 80], [40, 60]])],
   trois: [moment(8, "three", true, [[100, 0]]), moment(1064, "three!", true, [[100, 0]])],
 } };
 
 // The second run has a reason, and nothing of much of it; the third has answers that say so.
-Object.assign(second, { reason: "the disk is full", smooths_labels: true, checkpoints: [], vitals: null, ranks: null, slow_ranks: null, best: {},
+Object.assign(second, { reason: "the disk is full", smooths_labels: true, checkpoints: [], vitals: null, ranks: null,
+  slow_ranks: null, best: {},
   scores_step: 375 });
-Object.assign(of("id-1"), { cleaning: null, environment: {}, commands: [], log: [], samples: [], validations: [], card: null });
+Object.assign(of("id-1"), { cleaning: null, environment: {}, commands: [], log: [], samples: [], validations: [],
+  card: null });
 answers["/api/runs/id-1/nodes"] = { thinned: false, problem: null, nodes: {} };
 answers["/api/runs/id-1/time-lapse"] = { problems: [], sentences: {} };
 Object.assign(third, { checkpoints: [], memory_checkpoint_step: 5, owner: null });
@@ -60,7 +67,8 @@ await settled();
 
 const part = (name) => all("main section.part").find((each) => each.getAttribute("aria-label") === name);
 const facts = () => new Map(all(".facts > div", part("Status")).map((each) => [...each.children].map(textOf)));
-const table = (name, caption) => all("table", part(name)).find((each) => textOf(one("caption", each)) === caption || !caption);
+const table = (name, caption) => all("table", part(name)).find((each) => textOf(one("caption",
+  each)) === caption || !caption);
 const local = (seconds) => page.moduleOf("words.js").moment(seconds);
 const link = (name) => button(name, one("nav.parts"));
 const cells = (row) => [...row.children].map(({ className }) => className);
@@ -68,8 +76,10 @@ const cells = (row) => [...row.children].map(({ className }) => className);
 test("a report about one run opens its page", () => {
   assert.equal(textOf(one("main h1")), first.name);
   assert.equal(document.title, `${first.name} · transloom`);
-  assert.deepEqual(texts(".headline span"), ["training", "step 420 of 600", `validation loss ${first.scores.loss.value.toFixed(4)}`,
-    `perplexity ${first.scores.perplexity.value.toFixed(2)}`, `BLEU ${first.scores.bleu.value.toFixed(2)}`, "47 s left"]);
+  assert.deepEqual(texts(".headline span"), ["training", "step 420 of 600",
+    `validation loss ${first.scores.loss.value.toFixed(4)}`,
+    `perplexity ${first.scores.perplexity.value.toFixed(2)}`, `BLEU ${first.scores.bleu.value.toFixed(2)}`,
+    "47 s left"]);
   assert.ok(!one(".run").classList.contains("unread"));
   assert.ok(one("progress").hidden && one(".reading p").hidden);
   assert.equal(page.charts().length > 3, true);
@@ -80,9 +90,12 @@ test("the status has what is known of the run", () => {
   const known = facts();
   const expected = {
     state: "training", step: "420 of 600", "training loss": `${first.numbers.loss.toFixed(3)} nats per target token`,
-    "training NLL": `${first.numbers.nll.toFixed(3)} nats per target token, unsmoothed`, speed: "6,800 target tokens/s", MFU: "41.2%",
-    BLEU: `${first.scores.bleu.value.toFixed(2)} (best 91.20, step 75)`, "validation loss": first.scores.loss.value.toFixed(4),
-    perplexity: first.scores.perplexity.value.toFixed(2), ranks: "3 ranks: 2 on node-1, 1 on node-2", folder: first.path, "run id": "c4104faa",
+    "training NLL": `${first.numbers.nll.toFixed(3)} nats per target token, unsmoothed`,
+    speed: "6,800 target tokens/s", MFU: "41.2%",
+    BLEU: `${first.scores.bleu.value.toFixed(2)} (best 91.20, step 75)`,
+    "validation loss": first.scores.loss.value.toFixed(4),
+    perplexity: first.scores.perplexity.value.toFixed(2), ranks: "3 ranks: 2 on node-1, 1 on node-2",
+    folder: first.path, "run id": "c4104faa",
     dataset: of("id-0").card.dataset_identity, "first weights": '{"run":"older","step":7}', "time left": "47 s",
     "trained by": `process 4242 on node-1, since ${local(first.owner.since)}`,
   };
@@ -97,13 +110,16 @@ test("the status has what is known of the run", () => {
 test("ranks and data workers are listed with their last sign of life", () => {
   assert.equal(textOf(one("p", part("Ranks and data workers"))), `State at ${local(NOON)}, start 2 of the ranks.`);
   const of = (caption) => rowsOf(table("Ranks and data workers", caption));
-  assert.deepEqual(of("Ranks by node"), [0, 1, 2].map((rank) => [`node-${rank < 2 ? 1 : 2}`, String(rank), "step", "420", "0 s"]));
-  assert.deepEqual(of("Data workers"), [["node-1", "0", "alive", "6", "1 s"], ["–", "1", "silent", "1,234", "1 min 15 s"]]);
+  assert.deepEqual(of("Ranks by node"), [0, 1, 2].map((rank) => [`node-${rank < 2 ? 1 : 2}`, String(rank), "step",
+    "420", "0 s"]));
+  assert.deepEqual(of("Data workers"), [["node-1", "0", "alive", "6", "1 s"],
+    ["–", "1", "silent", "1,234", "1 min 15 s"]]);
   assert.deepEqual(of("Nodes that are left out"), [["node-7: its memory failed"]]);
   assert.deepEqual(of("Restarts"), [[local(1_795_297_050), "rank 1 died: signal 9"], [local(NOON), "an earlier one"]]);
   const found = part("Ranks and data workers");
   assert.deepEqual(cells(all("tbody tr", table(found.getAttribute("aria-label"), "Restarts"))[0]), ["number", "text"]);
-  assert.deepEqual(cells(all("tbody tr", table(found.getAttribute("aria-label"), "Nodes that are left out"))[0]), ["text"]);
+  assert.deepEqual(cells(all("tbody tr", table(found.getAttribute("aria-label"), "Nodes that are left out"))[0]),
+    ["text"]);
   const isTall = (name) => /\btall\b/.test(labelled(name, found).className);
   assert.deepEqual(["Ranks by node", "Data workers", "Restarts"].map(isTall), [true, true, false]);
   assert.ok(all("caption", found).every(({ className }) => className === "")); // they tell the tables apart
@@ -119,7 +135,8 @@ test("validations are listed with the newest first", () => {
 });
 
 test("parts that repeat their heading hide the caption of their table, and long ones scroll", () => {
-  const [scrolls, other] = [["Validations", "Samples", "Checkpoints", "Dataset cleaning", "Recipe", "Environment", "Log"], ["Test sets", "Hashes"]];
+  const [scrolls, other] = [["Validations", "Samples", "Checkpoints", "Dataset cleaning", "Recipe", "Environment",
+    "Log"], ["Test sets", "Hashes"]];
   for (const name of [...scrolls, ...other]) {
     assert.equal(one("caption", part(name)).className, "unseen", name);
     assert.equal(/\btall\b/.test(one(".scrolls", part(name)).className), scrolls.includes(name), name);
@@ -142,14 +159,17 @@ test("test sets, hashes and commands are those of the report", async () => {
 
 test("checkpoints are listed with the newest first, and the one in memory above", () => {
   const scores = first.checkpoints[0].scores;
-  assert.deepEqual(rowsOf(part("Checkpoints")), [["300", "writing", "–", "", ""], ["150", "complete", "10.8 MB", local(NOON),
-    `validation loss ${scores.loss.value.toFixed(4)}, perplexity ${scores.perplexity.value.toFixed(2)}, BLEU ${scores.bleu.value.toFixed(2)}`]]);
+  assert.deepEqual(rowsOf(part("Checkpoints")), [["300", "writing", "–", "", ""], ["150", "complete", "10.8 MB",
+    local(NOON),
+    `validation loss ${scores.loss.value.toFixed(4)}, perplexity ${scores.perplexity.value.toFixed(2)}, `
+      + `BLEU ${scores.bleu.value.toFixed(2)}`]]);
   assert.match(textOf(one("p", part("Checkpoints"))), /1,410/);
 });
 
 test("texts of the run are shown as they are", () => {
   const samples = of("id-0").samples;
-  assert.deepEqual(rowsOf(part("Samples")), [Object.values(samples[0]), [samples[1].source, "\\u202eneddih", "\\x1b]0;hi\\x07"]]);
+  assert.deepEqual(rowsOf(part("Samples")), [Object.values(samples[0]), [samples[1].source, "\\u202eneddih",
+    "\\x1b]0;hi\\x07"]]);
   assert.deepEqual(cells(one("tbody tr", part("Samples"))), ["text", "text", "text"]);
   assert.ok(!one("img, script", one("main")));
   assert.deepEqual(rowsOf(part("Log")), of("id-0").log.toReversed().map(({ time, text }) => [local(time), text]));
@@ -163,9 +183,11 @@ test("the dataset's cleaning has shares of what was read", () => {
 });
 
 test("the recipe and the environment are flat lists", () => {
-  assert.deepEqual(rowsOf(part("Recipe")), Object.entries(first.settings).map(([key, value]) => [key, value === null ? "–" : String(value)]));
+  assert.deepEqual(rowsOf(part("Recipe")), Object.entries(first.settings).map(([key, value]) => [key,
+    value === null ? "–" : String(value)]));
   assert.deepEqual(cells(all("tbody tr", part("Recipe"))[1]), ["", "text"]);
-  assert.deepEqual(rowsOf(part("Environment")), [["versions.torch", "2.13.0"], ["versions.deep.er", "1"], ["commit", "c8ff302"], ["none", "–"],
+  assert.deepEqual(rowsOf(part("Environment")), [["versions.torch", "2.13.0"], ["versions.deep.er", "1"], ["commit",
+    "c8ff302"], ["none", "–"],
     ["list", "[1,2]"]]);
   assert.deepEqual(cells(one("tbody tr", part("Environment"))), ["", "text"]);
 });
@@ -236,7 +258,8 @@ test("a time-lapse begins with the newest translation, and its slider goes back"
   const map = region("Cross-attention");
   assert.deepEqual(texts("thead th", map), ["piece", "▁un", "▁deux"]);
   assert.deepEqual(rowsOf(map), [["▁one", "90", "10"], ["▁two", "", "100"], ["…", "50", "50"]]);
-  assert.deepEqual(all("td", map).slice(0, 3).map((cell) => cell.style.getPropertyValue("--weight")), ["45%", "5%", "0%"]);
+  assert.deepEqual(all("td", map).slice(0, 3).map((cell) => cell.style.getPropertyValue("--weight")),
+    ["45%", "5%", "0%"]);
 });
 
 test("another sentence is shown at the same place, or at its newest step", () => {
@@ -257,14 +280,18 @@ test("a run that lacks much says so", async () => {
   assert.equal(textOf(one("main h1")), second.name);
   const known = facts();
   assert.equal(known.get("state"), "finished: the disk is full");
-  for (const name of ["ranks", "slow", "run id", "dataset", "first weights", "time left", "training loss"]) assert.equal(known.get(name), undefined, name);
+  for (const name of ["ranks", "slow", "run id", "dataset", "first weights", "time left",
+    "training loss"]) assert.equal(known.get(name), undefined, name);
   assert.ok(known.has("training loss (smoothed)"));
   assert.equal(known.get("BLEU"), second.scores.bleu.value.toFixed(2));
   assert.equal(texts(".problem", part("Status")).length, 0);
-  const said = Object.fromEntries(["Ranks and data workers", "Validations", "Samples", "Checkpoints", "Commands to reproduce it", "Dataset cleaning",
+  const said = Object.fromEntries(["Ranks and data workers", "Validations", "Samples", "Checkpoints",
+    "Commands to reproduce it", "Dataset cleaning",
     "Environment", "Log", "Nodes"].map((name) => [name, textOf(part(name)).slice(name.length)]));
-  assert.deepEqual(said, { "Ranks and data workers": "No information about its processes.", Validations: "No validation yet.",
-    Samples: "No samples yet: a validation records them.", Checkpoints: "No checkpoint yet.", "Commands to reproduce it": "Not known.",
+  assert.deepEqual(said, { "Ranks and data workers": "No information about its processes.",
+    Validations: "No validation yet.",
+    Samples: "No samples yet: a validation records them.", Checkpoints: "No checkpoint yet.",
+    "Commands to reproduce it": "Not known.",
     "Dataset cleaning": "The dataset's cleaning report is not available.", Environment: "Not recorded.", Log: "Empty.",
     Nodes: "No node usage was recorded." });
   for (const name of ["Test sets", "Hashes", "Time-lapse"]) assert.ok(part(name).hidden && link(name).hidden, name);

@@ -151,7 +151,8 @@ test("a click on a column's head sorts the best first, then the other way, then 
 });
 
 test("the first order of a column is the useful one", async () => {
-  for (const [title, sort] of [["run", "name"], ["perplexity", "perplexity"], ["time left", "seconds_left"], ["speed", "-target_tokens_per_second"],
+  for (const [title, sort] of [["run", "name"], ["perplexity", "perplexity"], ["time left", "seconds_left"],
+    ["speed", "-target_tokens_per_second"],
     ["step", "-step"], ["owner", "-job_owner"]]) {
     await sortBy(title);
     assert.equal(new URLSearchParams(location.hash.slice(1)).get("sort"), sort);
@@ -234,7 +235,8 @@ test("recipes of the chosen runs are compared", async () => {
   await go("#runs=id-0,id-1");
   assert.deepEqual(texts("thead th", table()), ["setting", NAMES[0], NAMES[1]]);
   const settings = runs.map(({ standing }) => standing.settings);
-  assert.deepEqual(rowsOf(table()), [["data.tag", "–", settings[1]["data.tag"]], ["model.dropout", "0.1", "0.3"], ["seed", "0", "1"]]);
+  assert.deepEqual(rowsOf(table()), [["data.tag", "–", settings[1]["data.tag"]], ["model.dropout", "0.1", "0.3"],
+    ["seed", "0", "1"]]);
   await go("#runs=id-0,id-1,id-8");
   assert.equal(all("thead th", table()).length, 4);
   assert.ok(rowsOf(table()).some(([setting, , , value]) => setting === "task" && value === "masked_lm"));
@@ -245,7 +247,8 @@ test("recipes of the chosen runs are compared", async () => {
 test("events of the chosen runs are listed with the newest first, and a click opens their step", async () => {
   const list = () => region("List of events");
   await go("#runs=id-0,id-1");
-  const expected = ["id-0", "id-1"].flatMap((id, n) => answers[`/api/runs/${id}`].events.map((event) => [event.step, NAMES[n], event.words]))
+  const expected = ["id-0", "id-1"].flatMap((id, n) => answers[`/api/runs/${id}`].events.map((event) => [event.step,
+    NAMES[n], event.words]))
     .sort((a, b) => b[0] - a[0]);
   assert.deepEqual(rowsOf(list()).map(([step, name, , words]) => [Number(step), name, words]), expected);
   assert.equal(rowsOf(list())[0][2], "stop");
@@ -290,7 +293,8 @@ test("a run is opened by its name, and the table returns as it was", async () =>
   assert.deepEqual(chosen(), [NAMES[0], NAMES[1]]);
   assert.equal(filter().value, "phrase");
   const view = new URLSearchParams(location.hash.slice(1));
-  assert.deepEqual(["runs", "filter", "zoom", "smooth", "run"].map((name) => view.get(name)), ["id-0,id-1", "phrase", null, "0.5", null]);
+  assert.deepEqual(["runs", "filter", "zoom", "smooth", "run"].map((name) => view.get(name)),
+    ["id-0,id-1", "phrase", null, "0.5", null]);
   await go("#filter=copy");
   assert.equal(scrolled.length, 2); // the same page
 });

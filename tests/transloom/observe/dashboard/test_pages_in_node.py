@@ -8,13 +8,7 @@ from support.node_program import run_node
 
 from transloom.observe.report.report import FROZEN, one_file
 
-PROGRAMS = [
-    "page_functions.mjs",
-    "run_view.mjs",
-    "runs_view.mjs",
-    "live_view.mjs",
-    "charts_view.mjs",
-]
+VIEWS = ["run_view.mjs", "runs_view.mjs", "live_view.mjs", "charts_view.mjs"]
 
 
 @pytest.fixture(scope="module")
