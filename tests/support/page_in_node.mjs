@@ -7,8 +7,9 @@ import { runInThisContext } from "node:vm";
 
 import * as dom from "./vendor/linkedom/worker.js";
 
-const TRIES = 2_000; // each waits 5 ms, and longer on a busy machine
+const { setTimeout: later } = globalThis;
 const LONG_MS = 5_000;
+let tries = 2_000; // each waits 5 ms, and longer on a busy machine
 const SCRIPTS = [null, "", "module", "text/javascript"];
 const BOX = { left: 0, top: 0, x: 0, y: 0, width: 100, height: 20, right: 100, bottom: 20 };
 
@@ -27,16 +28,17 @@ export function open(file, { fragment = "", protocol = "http:", still = false, a
 // The exports of the modules in the page, by the name of the module.
 export const modulesOfPage = () => runInThisContext("modules");
 
-// Waits until a condition holds, and returns what it returns.
+// Waits until a condition holds, and returns what it returns. After one never held, others get less time.
 export async function until(condition) {
   let problem;
-  for (let n = 0; n < TRIES; n++) {
+  for (let n = 0; n < tries; n++) {
     try {
       const found = await condition();
       if (found) return found;
     } catch (error) { problem = error; }
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => later(resolve, 5));
   }
+  tries = 100;
   throw new Error(`never held: ${condition}`, { cause: problem });
 }
 
@@ -97,6 +99,32 @@ export function textOf(node) {
   if (node.nodeType === 3) return node.textContent;
   if (node.hidden || ["script", "style", "noscript", "template"].includes(node.localName)) return "";
   return [...node.childNodes].map(textOf).join("");
+}
+
+// Holds the page's clock: its timers fire when `pass(milliseconds)` is called. Call this before `open`.
+export function holdClock() {
+  const held = new Map();
+  let now = 0;
+  const hold = (call, after, every) => {
+    const timer = { due: now + after };
+    held.set(timer, () => { every ? timer.due += after : held.delete(timer); call(); });
+    return timer;
+  };
+  const clear = (timer) => { held.delete(timer); };
+  Object.assign(globalThis, {
+    setTimeout: (call, after = 0) => hold(call, after, false), setInterval: (call, after) => hold(call, after, true),
+    clearTimeout: clear, clearInterval: clear, performance: { now: () => now },
+  });
+  return function pass(milliseconds) {
+    const end = now + milliseconds;
+    for (;;) {
+      const [next] = [...held.keys()].filter(({ due }) => due <= end).sort((a, b) => a.due - b.due);
+      if (!next) break;
+      now = next.due;
+      held.get(next)();
+    }
+    now = end;
+  };
 }
 
 function giveControls(document) {
@@ -174,14 +202,20 @@ function giveControls(document) {
   }
 }
 
-// A context that notes what is drawn.
-function drawing(canvas) {
-  const drawn = [];
-  const known = { canvas, drawn, measureText: (text) => ({ width: 7 * String(text).length }) };
-  const note = (target, name) => (...given) => {
-    drawn.push(Object.defineProperty([name, ...given], "style", { value: { ...target } }));
+// A context that notes what is drawn, and with which properties.
+function drawing(canvas, path) {
+  const drawn = [...path?.drawn ?? []], kept = [];
+  let style = {};
+  const note = (call) => { drawn.push(Object.defineProperty(call, "style", { value: style })); };
+  const known = {
+    canvas, drawn, measureText: (text) => ({ width: 7 * String(text).length }),
+    save() { kept.push(style); note(["save"]); },
+    restore() { style = kept.pop() ?? style; note(["restore"]); },
   };
-  return new Proxy(known, { get: (target, name) => (name in target ? target[name] : note(target, name)) });
+  return new Proxy(known, {
+    get: (target, name) => target[name] ?? (name in style ? style[name] : (...given) => note([name, ...given])),
+    set(target, name, value) { style = { ...style, [name]: value }; return true; },
+  });
 }
 
 function giveWindow(document, { fragment, protocol, still, answers, ...more }) {
@@ -209,19 +243,19 @@ function giveWindow(document, { fragment, protocol, still, answers, ...more }) {
     disconnect() {}
   }
   const style = (element) => new Proxy({ getPropertyValue: (name) => colours.get(name) ?? "#123456" }, { get: (known, name) => known[name] ?? (element.style?.[name] || "0px") });
-  const later = globalThis.setTimeout;
+  const { setTimeout: timed } = globalThis;
   const given = {
     setTimeout: (told, ms, ...values) => { // the process does not wait for a long one, such as before memory is freed
-      const timer = later(told, ms, ...values);
-      return ms > LONG_MS ? timer.unref() : timer;
+      const timer = timed(told, ms, ...values);
+      return (ms > LONG_MS && timer.unref?.()) || timer;
     },
     document, location, history, innerWidth: 1280, innerHeight: 800,
     ...Object.fromEntries(["Node", "Event", "CustomEvent", "Element", "HTMLElement"].map((name) => [name, dom[name]])),
     matchMedia: (query) => ({ matches: still && query.includes("motion"), addEventListener() {}, addListener() {}, removeListener() {} }),
-    requestAnimationFrame: (told) => setTimeout(() => told(performance.now())), cancelAnimationFrame: clearTimeout,
+    requestAnimationFrame: (told) => setTimeout(() => told(performance.now())), cancelAnimationFrame: (timer) => clearTimeout(timer),
     XMLSerializer, ResizeObserver: Observer, IntersectionObserver: Observer, getComputedStyle: style,
     fetch: async (path, options) => answers(String(path), options), devicePixelRatio: 1,
-    localStorage: new Map(), navigator: { language: "en" }, CSS: { escape: (text) => text }, Path2D: function () { return drawing(null); },
+    localStorage: new Map(), navigator: { language: "en" }, CSS: { escape: (text) => text }, Path2D: function (path) { return drawing(null, path); },
     addEventListener: page.addEventListener.bind(page), removeEventListener: page.removeEventListener.bind(page),
     dispatchEvent: page.dispatchEvent.bind(page), scrollTo() {}, print() {}, ...more,
   };

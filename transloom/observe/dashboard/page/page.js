@@ -82,7 +82,8 @@ class Page {
   #go(view) {
     const isElsewhere = view.run !== this.#view.run;
     // Returning to the table restores its former view.
-    this.#view = location.hash.length > 1 ? { ...this.#kept(view), ...view } : { ...this.#view, run: null, zoom: null, step: null };
+    this.#view = location.hash.length > 1 ? { ...view, ...(isElsewhere && this.#kept(view)) }
+      : { ...this.#view, run: null, zoom: null, step: null };
     if (!isElsewhere) return this.#drawSoon();
     history.replaceState(null, "", writeView(this.#view) || location.pathname + location.search);
     this.#draw();
