@@ -1,4 +1,4 @@
-"""Draw sections of a page in Node with a small DOM, as a browser would."""
+"""Draw sections of a page in Node, as a browser would."""
 
 import json
 import re
@@ -27,30 +27,18 @@ from transloom.observe.explain.translation_page import facts, recorded
 WALK = ("section", "first_screen", "questions", "trace")
 MODULES = (*(f"walk/{name}" for name in WALK), "live/page/loading", "live/page/texts")
 
-# The part of a document that drawing needs, and the text of its elements as HTML.
-_DOM = """
-const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;")
-  .replaceAll(">", "&gt;").replaceAll('"', "&quot;");
-class Text {
-  constructor(text) { this.text = text; }
-  getAttribute() { return null; }
-  get html() { return escaped(this.text); }
-}
-class Element {
-  constructor(tag) { Object.assign(this, { tag, attributes: new Map(), children: [], style: {} }); }
-  setAttribute(name, value) { this.attributes.set(name, String(value)); }
-  getAttribute(name) { return this.attributes.get(name) ?? null; }
-  addEventListener() {}
-  append(...children) { this.children.push(...children); }
-  get html() {
-    const attributes = [...this.attributes].map(([name, value]) => ` ${name}="${escaped(value)}"`);
-    const numbers = this.map ? `<script>${JSON.stringify(this.map)}</script>` : "";
-    const inside = this.children.map(({ html }) => html).join("") + numbers;
-    return `<${this.tag}${attributes.join("")}>${inside}</${this.tag}>`;
+LINKEDOM = Path(__file__).parent / "vendor" / "linkedom" / "worker.js"
+# A document, and the HTML of an element with the numbers of its maps.
+_DOM = f"globalThis.document = require({json.dumps(str(LINKEDOM))}).parseHTML('').document;"
+_DOM += """
+const htmlOf = (drawn) => {
+  for (const one of drawn.querySelectorAll("*")) {
+    if (!one.map) continue;
+    const numbers = document.createElement("script");
+    numbers.textContent = JSON.stringify(one.map);
+    one.append(numbers);
   }
-}
-globalThis.document = {
-  createElement: (tag) => new Element(tag), createTextNode: (text) => new Text(text),
+  return drawn.outerHTML;
 };
 """
 _PROGRAM = """
@@ -73,7 +61,7 @@ traceOf().then((found) => {
   const drawn = [overview, ...others.map((section, n) => sectionElement(section, n + 2))];
   drawn.forEach((section) => section.draw());
   fs.writeFileSync(process.argv[3], JSON.stringify({
-    html: drawn.map(({ html }) => html).join(""), places: [...placesOf(others)],
+    html: drawn.map(htmlOf).join(""), places: [...placesOf(others)],
     questions: questionsOf(found),
   }));
 });

@@ -38,7 +38,8 @@ def check_numbers(page, name, rows, piece):
     said = page.flow[name]
     height, width = rows.shape
     assert f"{height} × {width}, <bdi>{piece}</bdi>: " in said
-    numbers = [float(number.replace("−", "-")) for number in re.findall(r"<i>(.*?)</i>", said)]
+    texts = re.findall(r"<i [^>]*>(.*?)</i>", said)
+    numbers = [float(text.replace("−", "-")) for text in texts]
     torch.testing.assert_close(torch.tensor(numbers), rows[0, :3], rtol=0, atol=0.00501)
 
 

