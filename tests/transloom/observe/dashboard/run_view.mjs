@@ -209,7 +209,8 @@ test("the usage of nodes is drawn over the time of day", () => {
   assert.deepEqual(lines("GPU"), ["node-1 GPU 070", "node-1 GPU 13"]);
   assert.deepEqual(lines("GPU memory"), ["node-1 GPU 02", "node-1 GPU 11"]);
   const labels = shownOn("CPU").texts.filter((text) => text.includes(":"));
-  assert.ok(labels.includes("12:30") && labels.every((label) => /^1[23]:\d\d$/.test(label)), labels);
+  assert.ok(labels.length > 5 && labels.every((label) => /^1[23]:\d\d$/.test(label)), labels);
+  assert.deepEqual(labels, labels.toSorted());
   const swatches = all(".swatch", nodeChart("GPU")).map(({ className }) => className);
   assert.deepEqual(swatches, ["swatch run-0", "swatch run-1"]);
   const dots = shownOn("CPU").areas.map((area) => area.dots.length).filter(Boolean);
@@ -221,19 +222,22 @@ test("a part of the time is shown in all charts of nodes", async () => {
   const over = one(".u-over", nodeChart("CPU"));
   const at = (left) => ({ clientX: 100 + left, clientY: 100, button: 0, movementX: 1, movementY: 1 });
   tell(over, "mousemove", at(0));
+  await settled();
+  assert.match(lines("CPU")[0], /^time \d{4}-\d\d-\d\d 1[23]:\d\d:\d\d$/); // not in seconds since 1970
+  assert.match(one("[role=slider]", nodeChart("CPU")).getAttribute("aria-valuetext"), /^time .* 1[23]:\d\d:\d\d, node-1 /);
   tell(over, "mousedown", at(0));
   tell(over, "mousemove", at(300));
   tell(document, "mouseup", at(300));
   await settled();
   for (const title of ["CPU", "GPU memory"]) {
     const labels = shownOn(title).texts.filter((text) => text.includes(":"));
-    assert.ok(labels.includes("12:10") && labels.every((label) => label < "12:20"), labels);
+    assert.ok(labels.length > 1 && labels.every((label) => label < "12:20"), labels);
   }
   assert.doesNotMatch(location.hash, /zoom/);
   tell(over, "dblclick", at(0));
   tell(over, "mouseleave", at(-200));
   await settled();
-  assert.ok(shownOn("CPU").texts.includes("12:30"));
+  assert.ok(shownOn("CPU").texts.some((text) => /^12:[45]/.test(text)));
 });
 
 const lapse = () => part("Time-lapse");

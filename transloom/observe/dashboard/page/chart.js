@@ -246,7 +246,7 @@ export class Chart {
       element("b", {}, number(value))));
     const near = x === null || !this.#plot ? [] : marks.filter((mark) => Math.abs(
       this.#plot.valToPos(mark.x, "x") - this.#plot.valToPos(x, "x")) < 5);
-    const place = x === null ? [] : [element("li", { class: "place" }, `${axis.name} ${number(x)}`)];
+    const place = x === null ? [] : [element("li", { class: "place" }, `${axis.name} ${(axis.said ?? number)(x)}`)];
     fill(this.#readout, ...place, ...shown,
       ...near.slice(0, 3).map((mark) => element("li", { class: "place" }, mark.words)));
     this.#sayPlace(items, near);
@@ -259,7 +259,7 @@ export class Chart {
     this.#host.setAttribute("aria-valuemax", String(ends?.[1] ?? 0));
     this.#host.setAttribute("aria-valuenow", String(x ?? ends?.[1] ?? 0));
     const values = items.map(({ name, value }) => `${name} ${number(value)}`);
-    const told = [x === null ? "newest" : `${axis.name} ${number(x)}`, ...values, ...near.map((mark) => mark.words)];
+    const told = [x === null ? "newest" : `${axis.name} ${(axis.said ?? number)(x)}`, ...values, ...near.map((mark) => mark.words)];
     this.#host.setAttribute("aria-valuetext", told.join(", "));
   }
 
@@ -312,7 +312,7 @@ export class Chart {
     const inside = (x) => x !== null && (!zoom || (x >= zoom[0] && x <= zoom[1]));
     const longest = lines.reduce((most, { xs }) => (xs.length > most.length ? xs : most), []);
     const places = readable(longest.filter(inside), ROWS);
-    const rows = places.map((x) => [number(x), ...lines.map((line) => {
+    const rows = places.map((x) => [(axis.said ?? number)(x), ...lines.map((line) => {
       const ends = extent(line.xs);
       return ends && x >= ends[0] && x <= ends[1] ? number(line.ys[nearest(line.xs, x)]) : "";
     })]);

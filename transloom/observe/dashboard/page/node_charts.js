@@ -8,7 +8,7 @@ import { extent, widened } from "./series.js";
 import { moment } from "./words.js";
 
 const GIB = 2 ** 30;
-const AXIS = { name: "time", format: (plot, places) => places.map((place) => moment(place).slice(11, 16)) };
+const AXIS = { name: "time", said: moment, format: (plot, places) => places.map((place) => moment(place).slice(11, 16)) };
 const CHARTS = [
   { title: "CPU", unit: "% of a node", of: (node) => [["", node.cpu_percent]] },
   { title: "memory", unit: "GiB", of: (node) => [["", inGib(node.memory_used_bytes)]] },
