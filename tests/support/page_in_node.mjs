@@ -14,7 +14,7 @@ const SCRIPTS = [null, "", "module", "text/javascript"];
 const BOX = { left: 0, top: 0, x: 0, y: 0, width: 100, height: 20, right: 100, bottom: 20 };
 
 // Opens a page; there is one per process, because its window is Node's global object.
-// `answers` returns the response to a path; `windowOf` adds to the window.
+// `answers` returns the response to a path; further options are names of the window.
 export function open(file, { fragment = "", protocol = "http:", still = false, answers = () => null, ...more } = {}) {
   const { document } = dom.parseHTML(readFileSync(file, "utf-8"));
   giveControls(document);

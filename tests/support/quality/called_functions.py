@@ -18,6 +18,8 @@ from types import CodeType, FrameType
 
 import pytest
 
+from support.quality.imported_files import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = Path("build", "called")
 
@@ -46,7 +48,7 @@ def pytest_sessionfinish() -> None:
     for test, codes in _called.items():
         for code in codes.values():
             path = Path(code.co_filename)
-            if path.is_relative_to(ROOT):
+            if any(path.is_relative_to(ROOT / package) for package in PACKAGES):
                 tests[f"{path.relative_to(ROOT)}:{code.co_qualname}"].append(test)
     file = ROOT / FOLDER / f"{os.getpid()}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,8 @@
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
-import { runInThisContext } from "node:vm";
 
-import { fill, open, tell, textOf, until } from "../../../../support/page_in_node.mjs";
+import { fill, modulesOfPage, open, tell, textOf, until } from "../../../../support/page_in_node.mjs";
 
 export const explained = JSON.parse(readFileSync(process.argv[3], "utf8"));
 
@@ -19,7 +18,7 @@ export async function openedPage(edit = () => {}) {
   const json = JSON.stringify(packed).replaceAll("<", "\\u003c");
   writeFileSync(file, edited.replace(place, (_, begin, __, end) => begin + json + end));
   const document = open(file, { fragment: "#live" });
-  const modules = runInThisContext("modules");
+  const modules = modulesOfPage();
   const of = (name) => modules[`explain/live/page/${name}.js`];
   const model = await of("loading").modelInPage("live-model");
   const box = document.querySelector("[data-first=sentence]");
