@@ -85,16 +85,10 @@ def checkout(tmp_path):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for name in (
-        "scripts/mutants",
-        "tests/support/quality/mutants.py",
-        "tests/support/quality/imported_files.py",
-        "tests/support/quality/sampled_mutants.py",
-        "tests/support/quality/targets.py",
-    ):
-        path = tmp_path / "checkout" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, path)
+    for path in (ROOT / "scripts/mutants", *(ROOT / "tests/support/quality").glob("*.py")):
+        copy = tmp_path / "checkout" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     return tmp_path / "checkout"
 
 
