@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from support.recipes import tiny_values
 
 from run_store.checkpoints.memory_folder import user_folder
 from run_store.record.metrics_lines import Resumed
+from run_store.record.node_usage import newest_usage
 from run_store.record.run_status import run_status_of
 
 pytestmark = pytest.mark.chaos
@@ -70,6 +72,11 @@ def lose_node(stage, number):
     for folder in folders:
         if not is_locked(folder):
             shutil.rmtree(folder)
+
+
+def answering_nodes(trial, since):
+    newest = newest_usage(trial.run.nodes).nodes.values()
+    return sum(line.time > since for (line,) in newest)
 
 
 def is_locked(folder):
@@ -166,7 +173,7 @@ def test_a_run_resumes_from_the_disk_if_both_copies_in_memory_are_lost(stage, tr
 
 
 def test_an_agent_killed_during_a_copy_costs_only_one_memory_checkpoint(stage, trial):
-    run = trial(nodes=2)
+    run = trial("cluster.node_usage_seconds=1", nodes=2)
     early = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
     copying = run.reach(PULL, rank=0)
     agents = {agent.pid for agent in run.cluster.actors("NodeAgent")}
@@ -175,7 +182,9 @@ def test_an_agent_killed_during_a_copy_costs_only_one_memory_checkpoint(stage, t
     held = run.wait_for(early)
     wait_until(lambda: "cannot be copied to node" in run.run.log.read_text())
     # A restarting agent refuses copies, and training may be faster than its restart.
-    wait_until(lambda: {agent.pid for agent in run.cluster.actors("NodeAgent.listen")} - agents)
+    wait_until(lambda: {agent.pid for agent in run.cluster.actors("NodeAgent")} - agents)
+    restart = time.time()
+    wait_until(lambda: answering_nodes(run, restart) == 2)
     later = run.cluster.orders.want(replace(MID_STEP, step=2 * EVERY + 1))
     held.release()
     reached = run.wait_for(later)
