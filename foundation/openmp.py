@@ -5,8 +5,8 @@ spinning up to 300,000 times, which takes about 20 ms. If other processes need t
 spinning thread may occupy the core of the very thread that it waits for, at each of thousands of
 small operations. Next to a busy process, a command took 22 s for a translation that takes 5 s with
 one thread, and a training step took more than 4 s instead of 1.0 s. Sleeping immediately, without
-spinning, makes training a quarter slower on an otherwise idle machine. These times are from
-benchmarks/waiting_threads.py; see docs/benchmarks/training-speed.md.
+spinning, makes training a quarter slower on an otherwise idle machine. See
+docs/decisions/0072-threads-that-wait.md.
 """
 
 import os

@@ -249,6 +249,15 @@ def test_source_files_that_a_page_names_exist(page):
     assert [name for name in names if not (ROOT / name).is_file()] == []
 
 
+def test_files_that_a_source_file_names_exist():
+    folders = "|".join((*PACKAGES, "benchmarks", "docs", "scripts", "tests"))
+    named = re.compile(rf"(?<![\w./])(?:{folders})/[\w./-]+\.(?:md|py)\b")
+    texts = [path.read_text() for path in SOURCES]
+    names = {name for text in texts for name in named.findall(text)}
+    assert len(names) > 20
+    assert [name for name in sorted(names) if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/reference/features.md"])
 def test_commands_named_in_a_page_exist(page):
     from transloom.cli.app import app

@@ -315,7 +315,7 @@ class RemoteStateFile:
 
 @dataclass(frozen=True)
 class MemoryCheckpoint:
-    """State of a step in the memory of nodes, implementing `run_store.checkpoints.SavedState`.
+    """State of a step in the memory of nodes; implements `SavedState` of `checkpoints.checkpoint`.
 
     Attributes:
         header: the header of the checkpoint; its list of files is empty.
