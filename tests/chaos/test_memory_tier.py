@@ -75,8 +75,7 @@ def lose_node(stage, number):
 
 
 def answering_nodes(trial, since):
-    newest = newest_usage(trial.run.nodes).nodes.values()
-    return sum(line.time > since for (line,) in newest)
+    return sum(line.time > since for (line,) in newest_usage(trial.run.nodes).nodes.values())
 
 
 def is_locked(folder):
