@@ -13,7 +13,7 @@ from run_store.record.metrics_lines import Event, Preempted, RankHung, Resumed, 
 from support.cluster.processes import wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
-from support.faults.moments import LOSS, RECOVERY, Moment, Reached
+from support.faults.moments import LOSS, RECOVERY, WRITE, Moment, Reached
 from support.faults.trial import Curve, Trial
 
 NOTICED = "of this session"  # end of the log line that the driver writes when it restarts ranks
@@ -136,7 +136,9 @@ def _reached(trial: Trial, fault: Fault, moment: Moment, order: str) -> Reached:
     if moment is not RECOVERY:
         return reached
     # Kill a rank, so that a recovery starts that loads a checkpoint, in which the fault occurs.
-    wait_until(lambda: trial.checkpoint)  # on a busy machine, commits lag behind the steps
+    # On a busy machine, commits and records lag behind the steps, and without a recorded step this
+    # attempt would be the third in a row without progress.
+    wait_until(lambda: trial.checkpoint and trial.recorded_step > WRITE.step)
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
     return trial.reach(RECOVERY, fault.rank)
