@@ -6,12 +6,13 @@ node; a bare `ray stop` would also kill the processes of other nodes.
 """
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -27,6 +28,9 @@ from cluster.ray.private_folder import PrivateFolder
 # On a busy machine, Ray (2.60.0) gives up on a node if one of its agents takes more than about 15 s
 # to start.
 STARTS = 5
+# Above the ports of Ray's workers, and below those that Linux gives to outgoing connections. Ray
+# listens on some ports only after it has reported that it runs, when a failure ends the node.
+PORTS = range(20_000, 32_768)
 LINES_KEPT = 20
 UP = "Ray runtime started"
 # Metrics are off: nothing reads the metrics of such a cluster, and their ports require no token.
@@ -64,7 +68,7 @@ class StartedNode:
         """
         self._reader: Thread | None = None
         for _ in range(STARTS):
-            self.head = head or f"{get_node_ip_address()}:{_free_ports(1)[0]}"
+            self.head = head or f"{get_node_ip_address()}:{_free_port()}"
             self._folder = PrivateFolder()
             self._processes = MarkedProcesses()
             self._last_words: deque[str] = deque(maxlen=LINES_KEPT)
@@ -107,7 +111,7 @@ class StartedNode:
         self._folder.remove()
 
     def _start(self, settings: NodeSettings, *, is_head: bool) -> "subprocess.Popen[str]":
-        agent, client_server = _free_ports(2)
+        agent, client_server = _free_port(), _free_port()
         own_port = self.head.rpartition(":")[2]
         options = [
             f"--num-cpus={settings.cpus}",
@@ -146,10 +150,9 @@ class StartedNode:
         return False
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return `count` different ports that no process uses now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("", 0))
-        return [one.getsockname()[1] for one in sockets]
+def _free_port() -> int:
+    """Return a port that no process uses now, and no outgoing connection before Ray listens."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port := secrets.choice(PORTS)))
+            return port

@@ -1,6 +1,7 @@
 """Nodes of a private cluster, next to another Ray on the same machine."""
 
 import os
+import re
 import secrets
 from queue import SimpleQueue
 
@@ -54,14 +55,13 @@ def test_two_nodes_run_next_to_a_different_ray_cluster(ray_head, token):
             assert access_by_others(session) is None
         commands = [" ".join(command_of(process)) for process in started_by_us()]
         assert sum("raylet/raylet" in command for command in commands) == 2
+        ports = re.findall(r"-port=(\d\d+)", " ".join(c for c in commands if "ray start" in c))
+        assert max(map(int, ports)) < 32_768  # not for outgoing connections
         assert not any(token in command for command in commands)
         ended = SimpleQueue()
         node.on_exit(lambda: ended.put("the node"))
-        (raylet,) = [
-            p
-            for p in started_by_us()
-            if p.name() == "raylet" and str(folders[1]) in " ".join(command_of(p))
-        ]
+        raylets = [p for p in started_by_us() if p.name() == "raylet"]
+        (raylet,) = [p for p in raylets if str(folders[1]) in " ".join(command_of(p))]
         raylet.kill()
         assert ended.get(timeout=600) == "the node"
     finally:
