@@ -67,14 +67,14 @@ def is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host):
     slurm.wait_until(lambda: not leftovers(slurm))
     assert slurm.job(job)["Restarts"] == "1"
     assert max(HELD_STEPS) > runs.lines("run")[-1]["step"] >= HELD_STEPS[0]
-    assert "left with 75" in output(runs, job)
+    assert "transloom train left with 75\n" in output(runs, job)
 
     # Start the job 5 s later, because slurmd takes a start in the second of the requeue for a
     # revoked one.
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now+5")
     until_in_state(slurm, job, "COMPLETED")
     assert slurm.job(job)["ExitCode"] == "0:0"
-    assert "left with 0" in output(runs, job)
+    assert "transloom train left with 0\n" in output(runs, job)
     slurm.wait_until(lambda: not leftovers(slurm))
     assert runs.curve("run") == one_host.curve("one-host")
     assert runs.digests("run") == one_host.digests("one-host")
