@@ -347,6 +347,14 @@ test("arrow keys move from point to point, and stay at the ends", async () => {
   assert.equal(place("BLEU"), 150);
 });
 
+test("Home goes to the first point that has a place on the axis", async () => {
+  await go("#runs=id-1&x=hours"); // its first line has no time
+  await key("Home");
+  assert.match(valueText(LOSS), new RegExp(`^hours .*${rounded(curves("id-1").loss[1])}`));
+  slider(LOSS).blur();
+  await go(TWO);
+});
+
 test("the first arrow key begins at the newest point", async () => {
   slider("BLEU").blur();
   await settled();
@@ -421,6 +429,9 @@ test("plus and minus zoom around the point, shift and an arrow move the visible 
   assert.deepEqual(zoom(), [149, 249]);
   await key("ArrowLeft", { shiftKey: true });
   assert.deepEqual(zoom(), [124, 224]);
+  assert.equal(place(), 148); // the point stays where it was
+  await key("ArrowRight");
+  assert.equal(place(), 149);
   await key("Escape");
   assert.equal(zoom(), undefined);
   await key("Home");

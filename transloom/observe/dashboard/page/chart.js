@@ -58,10 +58,9 @@ export class Chart {
   }
 
   show(content) {
-    const former = this.#content;
+    const isOther = !this.#plot || formOf(this.#content) !== formOf(content);
     this.#content = content;
     this.#logButton?.setAttribute("aria-pressed", String(content.log));
-    const isOther = !former || formOf(former) !== formOf(content) || !this.#plot;
     if (!this.#isSeen) this.#isStale = true;
     else if (isOther) this.redraw();
     else this.#plot.setData(this.#data());
@@ -84,10 +83,13 @@ export class Chart {
   // Shows the values at a position of the axis, as the other charts do; null: at the end.
   pointAt(x) {
     this.#at.x = x;
-    if (this.#plot && x !== null) {
-      this.#plot.setCursor({ left: this.#plot.valToPos(x, "x"), top: -10 }, false);
-    } else this.#plot?.setCursor({ left: -10, top: -10 }, false);
+    this.#putCursor();
     this.#readOut();
+  }
+
+  #putCursor(top = -10) {
+    const left = this.#at.x === null ? -10 : this.#plot?.valToPos(this.#at.x, "x");
+    this.#plot?.setCursor({ left, top }, false);
   }
 
   #comesOrGoes(isSeen) {
@@ -97,18 +99,15 @@ export class Chart {
 
   #resize() {
     const width = this.#host.clientWidth;
-    if (!width) return;
-    if (this.#plot) this.#plot.setSize({ width, height: HEIGHT });
-    else this.redraw();
+    if (!this.#plot) this.redraw();
+    else if (width) this.#plot.setSize({ width, height: HEIGHT });
   }
 
   #data() {
     const { lines, log } = this.#content;
     const shownOf = (values) => (log ? positive(values) : values);
     const tables = lines.map((line) => {
-      const known = line.xs.map((x, n) => (x === null ? -1 : n)).filter((n) => n >= 0);
-      const all = known.length === line.xs.length;
-      const take = (values) => (all ? values : known.map((n) => values[n]));
+      const take = (values) => values.filter((_, n) => line.xs[n] !== null);
       return [take(line.xs), ...columnsOf(line).map((values) => shownOf(take(values)))];
     });
     if (tables.length === 0) return [[], []];
@@ -153,6 +152,7 @@ export class Chart {
       hooks: {
         setSelect: [(plot) => this.#selected(plot)],
         setCursor: [(plot) => this.#moved(plot)],
+        setScale: [({ cursor }) => this.#at.x !== null && this.#putCursor(cursor.top)], // it keeps its point
         drawClear: [(plot) => this.#drawMarks(plot)],
       },
     };
@@ -195,8 +195,8 @@ export class Chart {
   }
 
   #moved(plot) {
-    const { left } = plot.cursor;
-    this.#point(left === null || left === undefined || left < 0 ? null : plot.posToVal(left, "x"));
+    const { left } = plot.cursor; // -10: outside the chart; a point out of sight is below 0, too
+    if (left === -10 || left >= 0) this.#point(left < 0 ? null : plot.posToVal(left, "x"));
   }
 
   #point(x) {
@@ -280,7 +280,7 @@ export class Chart {
       ArrowLeft: () => (event.shiftKey ? pan(-0.25) : go(here - 1)),
       ArrowRight: () => (event.shiftKey ? pan(0.25) : go(here + 1)),
       PageDown: () => go(here + page), PageUp: () => go(here - page),
-      Home: () => go(0), End: () => go(line.xs.length - 1),
+      Home: () => go(line.xs.findIndex((known) => known !== null)), End: () => go(line.xs.length - 1),
       ArrowUp: () => this.#chooseLine(-1, x), ArrowDown: () => this.#chooseLine(1, x),
       "+": () => scale(0.5), "=": () => scale(0.5), "-": () => scale(2),
       Escape: () => this.#tell.zoom(null), 0: () => this.#tell.zoom(null),
