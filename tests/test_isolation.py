@@ -5,7 +5,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from support.ports import free_port
+
+from foundation.free_ports import free_port
 
 
 def test_urllib_keeps_the_proxy_of_its_first_request_within_a_test(monkeypatch):

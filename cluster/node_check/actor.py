@@ -1,7 +1,6 @@
 """Processes that measure their node: ranks before they train, and actors that only do this."""
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import ray
 
 from cluster.node_check.figures import CheckLevel, Device, NodeFigures
+from foundation.free_ports import free_port
 from trainer.process.placement import Placement
 
 
@@ -28,10 +28,8 @@ class NodeCheckMethods:
     @ray.method(concurrency_group="control")
     def tcp_rendezvous(self) -> str:
         """Return a rendezvous address with a free port of this node."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))  # on all interfaces, like torch's store
-            host = ray.util.get_node_ip_address()
-            return f"tcp://{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
+        host = ray.util.get_node_ip_address()
+        return f"tcp://{f'[{host}]' if ':' in host else host}:{free_port()}"
 
     def is_ready(self) -> bool:
         """Return True once the actor has imported torch, and earlier calls have returned."""

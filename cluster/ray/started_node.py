@@ -6,13 +6,11 @@ node; a bare `ray stop` would also kill the processes of other nodes.
 """
 
 import os
-import secrets
 import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -24,13 +22,11 @@ from cluster.errors import ClusterError
 from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.ray.marked_processes import MarkedProcesses
 from cluster.ray.private_folder import PrivateFolder
+from foundation.free_ports import free_port
 
 # On a busy machine, Ray (2.60.0) gives up on a node if one of its agents takes more than about 15 s
 # to start.
 STARTS = 5
-# Above the ports of Ray's workers, and below those that Linux gives to outgoing connections. Ray
-# listens on some ports only after it has reported that it runs, when a failure ends the node.
-PORTS = range(20_000, 32_768)
 LINES_KEPT = 20
 UP = "Ray runtime started"
 # Metrics are off: nothing reads the metrics of such a cluster, and their ports require no token.
@@ -68,7 +64,7 @@ class StartedNode:
         """
         self._reader: Thread | None = None
         for _ in range(STARTS):
-            self.head = head or f"{get_node_ip_address()}:{_free_port()}"
+            self.head = head or f"{get_node_ip_address()}:{free_port()}"
             self._folder = PrivateFolder()
             self._processes = MarkedProcesses()
             self._last_words: deque[str] = deque(maxlen=LINES_KEPT)
@@ -111,13 +107,13 @@ class StartedNode:
         self._folder.remove()
 
     def _start(self, settings: NodeSettings, *, is_head: bool) -> "subprocess.Popen[str]":
-        agent, client_server = _free_port(), _free_port()
         own_port = self.head.rpartition(":")[2]
         options = [
             f"--num-cpus={settings.cpus}",
             f"--num-gpus={settings.gpus}",
             f"--object-store-memory={EMBEDDED_OBJECT_STORE_BYTES}",
-            f"--dashboard-agent-listen-port={agent}",
+            # Ray listens on these ports only after it has reported that it runs.
+            f"--dashboard-agent-listen-port={free_port()}",
             "--min-worker-port=0",  # any free port; by default, every node uses 10002 and above
             "--max-worker-port=0",
             # A folder of mode 0700. Otherwise a node that is not the head would use the path of the
@@ -127,7 +123,7 @@ class StartedNode:
         ]
         if is_head:
             options += ["--head", f"--port={own_port}", "--include-dashboard=false"]
-            options += [f"--ray-client-server-port={client_server}"]
+            options += [f"--ray-client-server-port={free_port()}"]
         else:
             options += [f"--address={self.head}"]
         with self._processes.marking():
@@ -148,11 +144,3 @@ class StartedNode:
             if UP in line:  # printed once the head knows the node
                 return True
         return False
-
-
-def _free_port() -> int:
-    """Return a port that no process uses now, and no outgoing connection before Ray listens."""
-    while True:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port := secrets.choice(PORTS)))
-            return port

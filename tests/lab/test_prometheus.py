@@ -13,9 +13,10 @@ import pytest
 from support.cluster.processes import children, command_of, wait_until
 from support.command import TRANSLOOM, transloom
 from support.machine_parts import program
-from support.ports import free_port
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_owner
+
+from foundation.free_ports import free_port
 
 pytestmark = pytest.mark.needs("prometheus")
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
+from foundation.free_ports import free_port
 from support.cluster.processes import command_of, is_alive
-from support.ports import free_port
 
 RAY = Path(sys.executable).parent / "ray"
 STARTS = 3

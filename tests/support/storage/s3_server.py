@@ -22,7 +22,7 @@ import boto3
 import obstore.store
 import pytest
 
-from support.ports import free_port
+from foundation.free_ports import free_port
 
 KEY_ID, SECRET_KEY = "AKIAMOTOCANARY000001", "m0t0-CANARY-secret-0123456789abcdef"
 # Tests with SeaweedFS are part of `make lab`.

@@ -21,9 +21,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from foundation.free_ports import free_port
 from support.cluster.processes import command_of, marked
 from support.cluster.ray_head import RayHead
-from support.ports import free_port
 from support.tutorials.shell import BIN, MARK
 
 RAY_JOBS = "RAY_API_SERVER_ADDRESS"

@@ -8,8 +8,8 @@ from datetime import timedelta
 import psutil
 import pytest
 from support.cluster.hosts import Hosts, Names
-from support.ports import free_port
 
+from foundation.free_ports import free_port
 from trainer.errors import NetworkError
 from trainer.process.distributed import network_interface, process_group, rank_variables
 from trainer.process.placement import Placement

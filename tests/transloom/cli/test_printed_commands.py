@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from support.command import TRANSLOOM, run_command
-from support.ports import free_port
 from support.recipes import tiny_values, write_yaml
 from support.tasks import EXTENSIONS
+
+from foundation.free_ports import free_port
 
 PATH = os.pathsep.join(
     folder
