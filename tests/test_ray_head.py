@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -41,3 +42,10 @@ def test_a_dead_head_is_started_again_and_the_dead_process_reported() -> None:
             assert head.is_alone()
         finally:
             head.stop()
+
+
+def test_a_busy_head_is_asked_again_for_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"node_id": "one", "state": "ALIVE"}
+    answers = Mock(side_effect=[OSError("500"), {"data": {"result": {"result": [node]}}}])
+    monkeypatch.setattr(ray_head.RayHead, "ask", answers)
+    assert object.__new__(ray_head.RayHead).alive_nodes() == {"one"}

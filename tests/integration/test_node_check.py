@@ -37,9 +37,9 @@ def cluster(ray_head):
     def start(*wrong):
         found = []
         for fault in wrong:
-            before = alive(ray_head)
+            before = ray_head.alive_nodes()
             nodes.append(ray_head.add_node(2, environment={"TRANSLOOM_SICK_NODE": fault}))
-            (new,) = alive(ray_head) - before
+            (new,) = ray_head.alive_nodes() - before
             found.append(new[:8])
         return found
 
@@ -56,15 +56,6 @@ def pair(cluster):
     return cluster("", " ".join(FAULTS))
 
 
-def alive(head):
-    nodes = head.ask("v0/nodes")["data"]["result"]["result"]
-    return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
-
-
-def log_of(runs, name):
-    return (runs.folder / name / "log.txt").read_text()
-
-
 def problems_of(log, node):
     """Return the notices that exclude a node."""
     lines = [line for line in log.split("\n") if node in line]
@@ -78,7 +69,7 @@ def test_a_node_with_faults_is_named_with_its_figures_and_gets_no_ranks(runs, pa
     setting, received = notified
     runs.train("run", *OPTIONS, "cluster.ranks={min: 2, max: 3}", setting)
     messages = [json.loads(line)["text"] for line in received.read_text().splitlines()]
-    log = log_of(runs, "run")
+    log = runs.log("run")
     problems = problems_of(log, sick)
     for fault, pattern in FAULTS.items():
         assert [problem for problem in problems if re.search(pattern, problem)], (fault, log)
@@ -139,7 +130,7 @@ def test_each_fault_is_named_on_its_node(runs, cluster, pair):
     runs.train(
         "each", *OPTIONS, "cluster.ranks={min: 2, max: 6}", "batching.micro_batches_per_step=6"
     )
-    log = log_of(runs, "each")
+    log = runs.log("each")
     for fault, node in sick.items():
         problems = problems_of(log, node)
         assert problems, (fault, log)

@@ -54,10 +54,6 @@ def receive(tmp_path, monkeypatch):
     return make
 
 
-def log_of(runs, name="run"):
-    return (runs.folder / name / "log.txt").read_text()
-
-
 def test_a_run_sends_its_best_scores_and_that_it_finished(runs, receive):
     program = receive(1, 0)
     options = [*SHORT, "trainer.validate_every_steps=3", targets(TARGET), ALL]
@@ -80,7 +76,7 @@ def test_a_run_sends_its_best_scores_and_that_it_finished(runs, receive):
     assert "trained to step 6. Best loss:" in end["text"]
     assert end["command"].endswith(str(runs.folder / "run"))
     assert leaks([SECRET], runs.folder / "run") == []
-    assert "notification" not in log_of(runs)
+    assert "notification" not in runs.log()
     names = {thread.name for thread in threading.enumerate()}
     assert not names & {"notifications", "stalled run"}
 
@@ -92,7 +88,7 @@ def test_a_run_that_fails_sends_the_cause(runs, receive):
     *_, skipped, failed = program.messages
     assert (skipped["event"], failed["event"]) == ("skipped_steps", "failed")
     assert "2 steps in a row" in skipped["text"]
-    cause = log_of(runs).partition("the run has ended: ")[2].split("\n")[0]
+    cause = runs.log().partition("the run has ended: ")[2].split("\n")[0]
     assert cause.startswith(failed["text"].partition(": ")[2][:100])
     assert failed["command"].startswith("transloom status ")
 
@@ -129,7 +125,7 @@ def test_programs_that_fail_or_hang_change_neither_the_run_nor_its_end(runs, mon
     assert (result.outcome, result.step, plain.step) == ("finished", 6, 6)
     assert runs.curve("run") == runs.curve("plain")
     for number in range(len(answers)):
-        assert re.search(rf"TRANSLOOM_{number} .*could not be delivered", log_of(runs))
+        assert re.search(rf"TRANSLOOM_{number} .*could not be delivered", runs.log())
     assert leaks([SECRET], runs.folder / "run") == []
 
 
@@ -139,9 +135,9 @@ def test_variables_that_are_not_set_cause_notices_and_the_run_trains(runs, monke
     given = targets(TARGET, "{command_from: TRANSLOOM_PAGER}")
     result = runs.train("run", *SHORT, given, inline=True)
     assert result.outcome == "finished"
-    assert f"a target gets no notifications: {VARIABLE} is not set" in log_of(runs)
-    assert "TRANSLOOM_PAGER has no command" in log_of(runs)
-    assert "page the team" not in log_of(runs)
+    assert f"a target gets no notifications: {VARIABLE} is not set" in runs.log()
+    assert "TRANSLOOM_PAGER has no command" in runs.log()
+    assert "page the team" not in runs.log()
 
 
 def test_a_process_that_does_not_own_the_run_sends_nothing(runs, receive):

@@ -34,10 +34,6 @@ def ids_of(processes) -> list[int]:
     return [process.name.id for process in processes]
 
 
-def log_of(runs, name) -> str:
-    return (runs.folder / name / "log.txt").read_text()
-
-
 def test_warm_spares_replace_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
     monkeypatch.setattr(process, "ANSWER_SECONDS", 120.0)  # otherwise, a busy spare is replaced
     supplies = remember(monkeypatch, rank_pool, "SpareProcesses")
@@ -74,7 +70,7 @@ def test_warm_spares_replace_a_group_that_has_lost_a_rank(runs, groups, monkeypa
     assert len(groups) == 2
     assert sorted(ids_of(groups[1].processes)) == sorted(figures["spares"])
     assert {event["event"] for event in runs.lines("run", "event")} == {"resumed", "preempted"}
-    assert "restart 1 of this session" in log_of(runs, "run")
+    assert "restart 1 of this session" in runs.log("run")
     assert not any(map(is_alive, figures["spares"] + figures["new spares"]))
 
 
@@ -96,10 +92,8 @@ def test_a_suspended_rank_is_detected_killed_and_replaced(runs, undisturbed, ord
         runs.train("run", *options, "cluster.deadlines.answer_seconds=15")
     assert runs.curve("run") == undisturbed.curve("undisturbed")[:40]
     assert not is_alive(stopped[0])
-    assert "Rank 0 on node" in log_of(runs, "run")
-    assert re.search(
-        r"has not answered for 15 s, in phase (data|step) of step 15", log_of(runs, "run")
-    )
+    assert "Rank 0 on node" in runs.log("run")
+    assert re.search(r"has not answered for 15 s, in phase (data|step) of step 15", runs.log("run"))
 
 
 def test_a_killed_agent_costs_no_rank_and_no_bit(runs, undisturbed, orders, groups, ray_head):

@@ -50,6 +50,10 @@ class Runs:
         text = (self.folder / name / "metrics.jsonl").read_text()
         return [line for line in map(json.loads, text.split("\n")[:-1]) if line["kind"] == kind]
 
+    def log(self, name: str = "run") -> str:
+        """Return the text of a run's log."""
+        return (self.folder / name / "log.txt").read_text()
+
     def curve(self, name: str) -> list[float]:
         return [line["loss"] for line in self.lines(name)]
 

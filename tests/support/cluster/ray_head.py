@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from foundation.free_ports import free_port
-from support.cluster.processes import command_of, is_alive
+from support.cluster.processes import command_of, is_alive, wait_until
 
 RAY = Path(sys.executable).parent / "ray"
 STARTS = 3
@@ -143,11 +143,11 @@ class RayHead:
             options: options of `ray start`.
             environment: variables of the node's processes, in addition to those of the head.
         """
-        before = self._alive_nodes()
+        before = self.alive_nodes()
         directory = self.folder / f"n{next(self._numbers)}"
         return RayNode(
             _started(
-                lambda: self._alive_nodes() - before,
+                lambda: self.alive_nodes() - before,
                 [
                     f"--address={self.address}",
                     f"--num-cpus={cpus}",
@@ -161,12 +161,17 @@ class RayHead:
 
     def is_alone(self) -> bool:
         """Return whether the head has noticed that killed nodes are dead, which takes a while."""
-        return len(self._alive_nodes()) == 1
+        return len(self.alive_nodes()) == 1
 
-    def _alive_nodes(self) -> set[str]:
+    def alive_nodes(self) -> set[str]:
         """Return the ids of all nodes, including the head's node."""
-        nodes = self.ask("v0/nodes")["data"]["result"]["result"]
-        return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
+
+        def nodes() -> Any:
+            with suppress(OSError):  # a busy head may answer after 30 s that it does not know them
+                return self.ask("v0/nodes")["data"]["result"]["result"]
+
+        listed = wait_until(nodes, START_SECONDS)
+        return {node["node_id"] for node in listed if node["state"] == "ALIVE"}
 
     def ask(self, question: str) -> Any:
         request = urllib.request.Request(
