@@ -112,7 +112,6 @@ class StartedNode:
             f"--num-cpus={settings.cpus}",
             f"--num-gpus={settings.gpus}",
             f"--object-store-memory={EMBEDDED_OBJECT_STORE_BYTES}",
-            # Ray listens on these ports only after it has reported that it runs.
             f"--dashboard-agent-listen-port={free_port()}",
             "--min-worker-port=0",  # any free port; by default, every node uses 10002 and above
             "--max-worker-port=0",
@@ -123,7 +122,10 @@ class StartedNode:
         ]
         if is_head:
             options += ["--head", f"--port={own_port}", "--include-dashboard=false"]
+            # A client server that does not get its port, or waits 30 s for that of the agent, ends
+            # the head after Ray has reported that it runs.
             options += [f"--ray-client-server-port={free_port()}"]
+            options += [f"--runtime-env-agent-port={free_port()}"]
         else:
             options += [f"--address={self.head}"]
         with self._processes.marking():

@@ -90,7 +90,6 @@ class Manifest(ManifestHeader):
     shards: _ShardColumns
 
     _table: ShardTable | None = PrivateAttr(default=None)  # the file with the shards, if any
-    _file_sha256: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
@@ -142,11 +141,6 @@ class Manifest(ManifestHeader):
     @property
     def shard_count(self) -> int:
         return len(self.shards)
-
-    @property
-    def file_sha256(self) -> str:
-        """Sha256 of the loaded file; differs from the identity if the shards are columns."""
-        return self._file_sha256
 
     def header(self) -> ManifestHeader:
         """Return this manifest without its shards, but with its identity."""
@@ -225,8 +219,7 @@ class Manifest(ManifestHeader):
                 "the same bytes."
             ) from error
         manifest._table = table
-        manifest._file_sha256 = hashlib.sha256(data).hexdigest()
-        manifest._identity = manifest._hash_of_json() if table else manifest._file_sha256
+        manifest._identity = manifest._hash_of_json() if table else hashlib.sha256(data).hexdigest()
         return manifest
 
     def save_new(self, folder: Path) -> None:

@@ -57,6 +57,8 @@ def test_two_nodes_run_next_to_a_different_ray_cluster(ray_head, token):
         assert sum("raylet/raylet" in command for command in commands) == 2
         ports = re.findall(r"-port=(\d\d+)", " ".join(c for c in commands if "ray start" in c))
         assert max(map(int, ports)) < 32_768  # not for outgoing connections
+        (client_server,) = (c for c in commands if "ray.util.client.server" in c)
+        assert ":0 " not in client_server  # it does not wait for the port of an agent
         assert not any(token in command for command in commands)
         ended = SimpleQueue()
         node.on_exit(lambda: ended.put("the node"))

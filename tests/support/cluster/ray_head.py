@@ -21,7 +21,7 @@ from foundation.free_ports import free_port
 from support.cluster.processes import command_of, is_alive, wait_until
 
 RAY = Path(sys.executable).parent / "ray"
-STARTS = 3
+STARTS = 5
 START_SECONDS = 200.0  # per start; at a system load of 30, a start takes a minute
 
 
@@ -76,6 +76,8 @@ class RayHead:
             f"--dashboard-port={dashboard_port}",
             "--dashboard-host=127.0.0.1",
             f"--ray-client-server-port={free_port()}",
+            # Otherwise the client server waits 30 s for the port, and then Ray ends the head.
+            f"--runtime-env-agent-port={free_port()}",
             f"--num-cpus={cpus}",
             # do not print the output of workers in drivers, because our programs print it
             "--include-log-monitor=false",
