@@ -83,17 +83,14 @@ class Points:
     def valid(self) -> "Points":
         """Return the points that cover steps; those of an untrusted file may cover none."""
         first, steps, last = self.rows[:, : _STEP + 1].T
-        is_valid = (first >= 0) & (first <= last) & (last < MAX_COUNT) & (steps >= 1)
-        return Points(self.rows[is_valid])
+        return self._chosen((first >= 0) & (first <= last) & (last < MAX_COUNT) & (steps >= 1))
 
     @staticmethod
     def joined(parts: Iterable["Points"]) -> "Points":
         """Concatenate points in order; drop points whose steps are not above all earlier steps."""
         rows = np.concatenate([np.empty((0, ROW)), *(part.rows for part in parts)])
-        latest = np.maximum.accumulate(rows[:, _STEP])
-        rises = np.ones(len(rows), bool)
-        rises[1:] = rows[1:, _STEP] > latest[:-1]
-        return Points(rows[rises])
+        latest = np.append(-np.inf, np.maximum.accumulate(rows[:, _STEP]))
+        return Points(rows)._chosen(rows[:, _STEP] > latest[:-1])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,7 +106,11 @@ class Points:
 
     def within(self, first_step: float, last_step: float) -> "Points":
         """Return the points that cover a step of a range, which may be infinite."""
-        return Points(self.rows[(self.steps >= first_step) & (self.rows[:, _FIRST] <= last_step)])
+        return self._chosen((self.steps >= first_step) & (self.rows[:, _FIRST] <= last_step))
+
+    def _chosen(self, chosen: NDArray[np.bool_]) -> "Points":
+        """Return the points of a mask; if it is true for all, the rows are not copied."""
+        return self if chosen.all() else Points(self.rows[chosen])
 
     def by_width(self, width: int) -> "Points":
         """Merge points, so that each covers `width` consecutive steps, counted from step 1."""
