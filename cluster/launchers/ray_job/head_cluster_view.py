@@ -6,7 +6,7 @@ Joining takes seconds and a Ray process; a query takes milliseconds.
 import grpc  # type: ignore[import-untyped]
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_record import RUNNER_KEY, WAITING_STATES, JobFolder
+from cluster.launchers.ray_job.job_record import FINAL, RUNNER_KEY, WAITING_STATES, JobFolder
 from cluster.ray import private
 from cluster.ray.cluster_shares import query_shares
 from cluster.ray.jobs import Job, dashboard_of, newest_stop_order
@@ -46,11 +46,11 @@ class HeadClusterView:
 
 
 def has_begun(job: Job) -> bool:
-    """Return whether a job has begun to train, according to its record."""
+    """Return whether a job has begun to train and has not ended, according to its record."""
     if RUNNER_KEY not in job.metadata:
         return False
     try:
         folder = RunFolder.of(job.metadata[RUN_KEY]).path
-        return JobFolder.of(folder, job.id).read().state not in WAITING_STATES
+        return JobFolder.of(folder, job.id).read().state not in WAITING_STATES | FINAL
     except (ClusterError, DataError, RunError, KeyError):
         return False

@@ -38,8 +38,7 @@ def test_goodput_of_an_undisturbed_run_excludes_time_between_steps():
 
 
 def test_a_restart_costs_all_time_since_the_last_recorded_step():
-    last = recorded()
-    goodput = restart(last, 4, session_started=1000.0)
+    goodput = restart(recorded(), 4, session_started=1000.0)
     assert (goodput.restarts, goodput.lost_steps) == (1, 3)
     # Steps 5 to 7 are repeated; step 8 takes 2 s, and ends 20 s after step 7 was recorded.
     goodput = goodput.after_step(1040.0, 2.0)
@@ -53,9 +52,8 @@ def test_a_restart_costs_all_time_since_the_last_recorded_step():
 
 
 def test_time_between_two_sessions_is_not_counted():
-    last = recorded()
     # The next driver starts a day later, from a checkpoint of the last step.
-    goodput = restart(last, 7, session_started=90000.0).after_step(90005.0, 2.0)
+    goodput = restart(recorded(), 7, session_started=90000.0).after_step(90005.0, 2.0)
     assert goodput.fields["wall_seconds"] == 25.0
     assert goodput.fields["counted_seconds"] == 16.0
     assert (goodput.restarts, goodput.lost_steps) == (1, 0)

@@ -10,6 +10,7 @@ from support.launchers.job_records import a_record
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import status
+from cluster.launchers.ray_job.head_cluster_view import has_begun
 from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.launchers.ray_job.status import all_job_summaries, log_in, log_of
@@ -98,6 +99,21 @@ def test_a_missing_log_is_named_in_the_error(job: JobFolder, tmp_path: Path) -> 
         list(log_in(str(tmp_path), follow=False, lines=None))
 
 
+def listed_job(job_id: str, state: str, started: float = 1.0, **metadata: str) -> Job:
+    """Return a job as Ray lists it."""
+    return Job(job_id, state, "", "", started, None, None, metadata, node="a")
+
+
+@pytest.mark.parametrize(
+    ("state", "begun"), [("WAITING", False), ("RUNNING", True), ("STOPPED", False)]
+)
+def test_a_job_has_begun_from_its_start_until_its_end_although_ray_still_lists_it(
+    state: str, begun: bool, job: JobFolder, tmp_path: Path
+) -> None:
+    job.write(a_record(tmp_path, state=state))
+    assert has_begun(listed_job("mine", "RUNNING", run=str(tmp_path), runner="1")) == begun
+
+
 def standings(
     monkeypatch: pytest.MonkeyPatch,
     status_of_ray: str,
@@ -107,17 +123,8 @@ def standings(
     """Return summaries of this user's job, with the record from `answer`, and of another user's
     job.
     """
-    facts: dict[str, Any] = {
-        "command": "",
-        "message": "",
-        "started": started,
-        "ended": None,
-        "exit_code": None,
-    }
-    ours = Job(
-        "mine", status_of_ray, metadata={"run": "/shared/run", "runner": "1"}, node="a", **facts
-    )
-    other = Job("other", "RUNNING", metadata={}, node="a", **facts)
+    ours = listed_job("mine", status_of_ray, started, run="/shared/run", runner="1")
+    other = listed_job("other", "RUNNING", started)
     monkeypatch.setattr(status.jobs, "list_jobs", lambda address: [ours, other])
     monkeypatch.setattr(status.jobs, "file_next_to_logs", lambda address, node, name: answer())
     return all_job_summaries("head")
