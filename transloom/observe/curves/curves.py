@@ -98,16 +98,20 @@ def read_curves(
 def _stored(
     curves: CurveFile, points: int, first: int, last: int
 ) -> Iterator[tuple[Points, LineBlock]]:
-    """Yield the points and the other lines of each block; a few blocks are read step by step."""
+    """Yield the points and the other lines of each block; a few blocks are read step by step.
+
+    Steps are merged block by block, as far as a range has more than twice the points.
+    """
     ends = [block.header.lines.last_step for block in curves.blocks]
     shown = [before < last and first <= end for before, end in zip([0, *ends], ends, strict=False)]
     # If the blocks have too few points, read their individual steps.
     are_few = 0 < 2 * sum(shown) * BLOCK_STEPS < points * POINT_STEPS
+    width = max(1, (min(last, curves.last_step) - first) // (2 * points))
     with open_regular(curves.path) if are_few else nullcontext() as file:
         for block, is_shown in zip(curves.blocks, shown, strict=True):
             points_of_block = block.points
             if file and is_shown:
-                points_of_block = block.read_steps(file.fileno())
+                points_of_block = block.read_steps(file.fileno()).by_width(width)
                 curves.bytes_read += block.end - block.steps_at
             yield points_of_block, block.header.lines
 
