@@ -88,8 +88,14 @@ def test_a_status_file_of_a_former_owner_is_ignored(run):
 
 @pytest.mark.parametrize(
     "content",
-    [None, "", "{", "[1]", '{"format_version": 2}', '{"state": "dreaming"}', "[" * 9_000_000],
-    ids=["none", "empty", "torn", "a list", "another version", "another state", "too long"],
+    [
+        *(None, "", "{", "[1]", '{"format_version": 2}', '{"state": "dreaming"}', "[" * 9_000_000),
+        *(f'{{"{field}": 1{"0" * 400}}}' for field in ("step", "priority")),
+    ],
+    ids=[
+        *("none", "empty", "torn", "a list", "another version", "another state", "too long"),
+        *("a step beyond any float", "a priority beyond any float"),
+    ],
 )
 def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(run, content):
     if content is None:
@@ -102,6 +108,11 @@ def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(r
     write_recorded_status(RunFolder(run))
     assert (run_status_of(run).state, run_status_of(run).step) == ("stopped", 2)
     assert run_status_of(run).problems == []
+
+
+def test_a_number_with_the_name_of_a_field_is_not_the_fields_value():
+    status = RunStatus.from_json(b'{"numbers": {"job_owner": 1, "nll": 2}}')
+    assert (status.value("job_owner"), status.value("nll")) == (None, 2)
 
 
 def test_a_fifo_in_place_of_the_status_file_is_reported_without_waiting(run):
