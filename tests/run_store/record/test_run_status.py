@@ -88,14 +88,8 @@ def test_a_status_file_of_a_former_owner_is_ignored(run):
 
 @pytest.mark.parametrize(
     "content",
-    [
-        *(None, "", "{", "[1]", '{"format_version": 2}', '{"state": "dreaming"}', "[" * 9_000_000),
-        *(f'{{"{field}": 1{"0" * 400}}}' for field in ("step", "priority")),
-    ],
-    ids=[
-        *("none", "empty", "torn", "a list", "another version", "another state", "too long"),
-        *("a step beyond any float", "a priority beyond any float"),
-    ],
+    [None, "", "{", "[1]", '{"format_version": 2}', '{"state": "dreaming"}', "[" * 9_000_000],
+    ids=["none", "empty", "torn", "a list", "another version", "another state", "too long"],
 )
 def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(run, content):
     if content is None:
@@ -108,6 +102,12 @@ def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(r
     write_recorded_status(RunFolder(run))
     assert (run_status_of(run).state, run_status_of(run).step) == ("stopped", 2)
     assert run_status_of(run).problems == []
+
+
+@pytest.mark.parametrize("field", ["step", "priority", "ranks", "checkpoint_step"])
+def test_a_count_beyond_any_float_is_refused(field):
+    with pytest.raises(ValueError, match=field):
+        RunStatus.model_validate({field: 10**400})
 
 
 def test_a_number_with_the_name_of_a_field_is_not_the_fields_value():
