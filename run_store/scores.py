@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from foundation.file_model import FileModel
+from foundation.file_model import Count, FileModel
 from foundation.tasks import DEFAULT_TASK, TASKS
 
 # Measures of a translation; True if a greater value is better.
@@ -47,7 +47,7 @@ class BestScore(FileModel):
     """Best value of a measure, the step of its validation, and the decoding of its texts."""
 
     value: float
-    step: int
+    step: Count
     decoding: str | None = None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field
 
-from foundation.file_model import FileModel
+from foundation.file_model import Count, FileModel
 from run_store.checkpoints.checkpoint_status import CheckpointRow
 from run_store.lease import OwnerMetadata
 from run_store.record.log import LogEntry
@@ -69,24 +69,24 @@ class RunStatus(FileModel):
     supervisor_state: SupervisorState | None = None
     """During training, state of the supervisor, such as waiting_for_capacity; as a metric, 1 for
     the current state and 0 for the others."""
-    step: int = 0
+    step: Count = 0
     """Last recorded step."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Number of steps to train, `trainer.max_steps`; None if it is unknown."""
     loss_unit: str | None = None
     """Unit over which the loss is averaged, such as "target token"; None for the task of an
     extension, because readers of runs load no extensions."""
     numbers: dict[str, float] = Field(default_factory=dict)
-    """Current values of facts, by the fact's name; see `run_store.record.facts`."""
+    """Current values of facts that are no fields; see `run_store.record.facts`."""
     smooths_labels: bool = False
     """True if the training loss includes label smoothing."""
     scores: Scores = Field(default_factory=dict)
     """Scores of the newest validation, at `scores_step`."""
-    scores_step: int | None = None
+    scores_step: Count | None = None
     """Step of the newest validation."""
     best: dict[str, BestScore] = Field(default_factory=dict)
     """Best value of each score among the validations since the step `best_since_step`."""
-    best_since_step: int | None = None
+    best_since_step: Count | None = None
     """First step that was read from the metrics file, or None."""
     seconds_left: float | None = None
     """Time until `max_steps` at the speed of recent steps; None if the run is not being trained."""
@@ -99,15 +99,15 @@ class RunStatus(FileModel):
     """Owner; None if the run never had an owner, or if the owner's file cannot be read."""
     job_owner: str | None = None
     """Person who submitted or started the run."""
-    priority: int | None = None
+    priority: Count | None = None
     """Priority of the run's job, from 0 to 100; 50 without a job."""
-    ranks: int | None = None
+    ranks: Count | None = None
     """Number of ranks of the last start."""
     rank_hours: float | None = None
     """Time for which the run had ranks, summed over them."""
     cost: float | None = None
     """Cost of these hours, by `cluster.price_per_rank_hour`; None without a price."""
-    nodes: dict[str, int] = Field(default_factory=dict)
+    nodes: dict[str, Count] = Field(default_factory=dict)
     """Number of ranks on each node at the last start, by the node's name."""
     start: Start | None = None
     """Command, job, code and packages of the last start."""
@@ -119,12 +119,12 @@ class RunStatus(FileModel):
     """Complete checkpoints, oldest first, then those that are being written."""
     checkpoint: str | None = None
     """Path of the newest checkpoint; not in the file."""
-    checkpoint_step: int | None = None
+    checkpoint_step: Count | None = None
     """Step of the newest checkpoint."""
     checkpoint_time: float | None = None
     """Time at which the newest checkpoint was written, in seconds since the epoch; as a metric, the
     time since then."""
-    memory_checkpoint_step: int | None = None
+    memory_checkpoint_step: Count | None = None
     """Newest step that the memory of the nodes holds; None without memory checkpoints, or if the
     run is not being trained."""
     slow_ranks: list[SlowRankState] = Field(default_factory=list)
@@ -132,13 +132,13 @@ class RunStatus(FileModel):
     compute or data."""
     corruption: str | None = None
     """Last finding of silent data corruption, in a sentence; None for none."""
-    corruption_step: int | None = None
+    corruption_step: Count | None = None
     """Last step in which ranks computed different bits for the same data, or whose gradients were
     summed wrongly."""
     hang: str | None = None
     """Last finding about a hang: the ranks that did not enter a collective, in a sentence; None for
     none."""
-    hang_step: int | None = None
+    hang_step: Count | None = None
     """Step of the last hang of the ranks."""
     unfit_nodes: tuple[str, ...] = ()
     """Nodes that the run does not use, each with the reason; empty if the run is not being
@@ -165,5 +165,5 @@ class RunStatus(FileModel):
 
     def value(self, fact: str) -> Any:
         """Return the current value of a fact, or the length of a list; None if it is unknown."""
-        value = self.numbers.get(fact, getattr(self, fact, None))
+        value = getattr(self, fact) if fact in RunStatus.model_fields else self.numbers.get(fact)
         return len(value) if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from typing import Any
 from cluster.errors import RecipeError
 from data_pipeline.config.corpus import plain_name
 from data_pipeline.config.pair import PairColumns, PairCorpusConfig
+from data_pipeline.corpora.lines import LineReader
 from data_pipeline.storage.locations import cache_folder, open_location
 from foundation.file_model import JsonLimits, parse_object
 from foundation.location import Location
@@ -66,26 +67,29 @@ def pair_file(path: Path, languages: tuple[str | None, str | None]) -> PairFile:
     """Guess the columns of a file, and its languages if they are not given.
 
     Raises:
-        CorpusError: the file cannot be read.
+        CorpusError: the file cannot be read, or is not UTF-8.
         RecipeError: columns or languages cannot be guessed.
     """
     require_readable([path])
     with open_location(str(path), mirror=None, cache=cache_folder(None)) as stream:
-        line = stream.readline(LIMITS.bytes)
+        line = LineReader(stream).take(1).decode()[0]
+    source, target = languages
+    given = (source, target) if source and target else None
+    named = given or _languages_of_name(path)
     if plain_name(PurePosixPath(path.name)).suffix.lower() == ".tsv":
-        names: list[str] = line.decode(errors="replace").strip("\r\n").split("\t")
-        if not _sides_of(names, languages):  # the line is not a header
+        names = line.split("\t")
+        if not _sides_of(names, named or languages):  # the line is not a header
             if len(names) < 2:
                 raise RecipeError(
                     f"{path}, line 1 has no tab, expected source and target of a pair"
                 )
-            return _pair_file(path, [0, 1], _known(languages) or _languages_of_name(path))
+            return _pair_file(path, [0, 1], named)
     else:
         try:
-            names = [name for name, _ in _texts(parse_object(line, LIMITS))]
+            names = [name for name, _ in _texts(parse_object(line.encode(), LIMITS))]
         except ValueError as error:
             raise RecipeError(f"{path}, line 1 is not a JSON object: {error}") from error
-    columns = _sides_of(names, languages)
+    columns = _sides_of(names, named or languages)
     if not columns:
         raise RecipeError(
             f"{path}, line 1 has texts under {join_first(names, KEYS_SHOWN)}, which do not show "
@@ -95,7 +99,7 @@ def pair_file(path: Path, languages: tuple[str | None, str | None]) -> PairFile:
     ends = [name.rpartition(".")[2] for name in columns]
     are_codes = all(map(_CODE.fullmatch, ends)) and not {*ends} & (SIDES[0] | SIDES[1])
     by_name = (ends[0], ends[1]) if are_codes else None
-    return _pair_file(path, columns, _known(languages) or by_name or _languages_of_name(path))
+    return _pair_file(path, columns, given or by_name or named)
 
 
 def _pair_file(
@@ -106,8 +110,7 @@ def _pair_file(
             f"{path} does not show its languages. Name them with options such as --source-language "
             "fr --target-language en"
         )
-    source, target = columns
-    return PairFile(path, PairColumns(source=source, target=target), languages)
+    return PairFile(path, PairColumns(source=columns[0], target=columns[1]), languages)
 
 
 def _sides_of(names: list[str], languages: tuple[str | None, str | None]) -> list[str]:
@@ -130,11 +133,6 @@ def _texts(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield f"{prefix}{key}", value
         elif isinstance(value, dict):
             yield from _texts(value, f"{prefix}{key}.")
-
-
-def _known(languages: tuple[str | None, str | None]) -> tuple[str, str] | None:
-    source, target = languages
-    return (source, target) if source and target else None
 
 
 def _languages_of_name(path: Path) -> tuple[str, str] | None:

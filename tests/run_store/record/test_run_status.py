@@ -104,6 +104,17 @@ def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(r
     assert run_status_of(run).problems == []
 
 
+@pytest.mark.parametrize("field", ["step", "priority", "ranks", "checkpoint_step"])
+def test_a_count_beyond_any_float_is_refused(field):
+    with pytest.raises(ValueError, match=field):
+        RunStatus.model_validate({field: 10**400})
+
+
+def test_a_number_with_the_name_of_a_field_is_not_the_fields_value():
+    status = RunStatus.from_json(b'{"numbers": {"job_owner": 1, "nll": 2}}')
+    assert (status.value("job_owner"), status.value("nll")) == (None, 2)
+
+
 def test_a_fifo_in_place_of_the_status_file_is_reported_without_waiting(run):
     (run / "status.json").unlink()
     os.mkfifo(run / "status.json")

@@ -48,30 +48,32 @@ def test_init_splits_a_corpus_without_a_source_in_both_sets(transloom, corpus):
 
 
 FRENCH, ENGLISH = "phrase numéro {}", "sentence number {}"
-PAIR_FILES = {
-    "pairs.tsv": (f"{FRENCH}\t{ENGLISH}\n", ["--source-language", "fr", "--target-language", "en"]),
-    "pairs.fr-en.tsv": (f"{FRENCH}\t{ENGLISH}\n", []),
-    "head.tsv": (f"{FRENCH}\t{ENGLISH}\n", []),
-    "crossed.tsv": (
-        f"{ENGLISH}\t{FRENCH}\n",
-        ["--source-language", "fr", "--target-language", "en"],
-    ),
-    "pairs.jsonl": (f'{{{{"fr": "{FRENCH}", "en": "{ENGLISH}"}}}}\n', []),
-    "nested.jsonl": (f'{{{{"translation": {{{{"fr": "{FRENCH}", "en": "{ENGLISH}"}}}}}}}}\n', []),
+IN_COLUMNS = f"{FRENCH}\t{ENGLISH}\n"
+IN_KEYS = f'{{{{"fr": "{FRENCH}", "en": "{ENGLISH}"}}}}'
+PAIR_FILES = {  # the beginning of each file, and its later lines
+    "pairs.tsv": ("", IN_COLUMNS),
+    "pairs.fr-en.tsv": ("", IN_COLUMNS),
+    "head.tsv": ("fr\ten\n", IN_COLUMNS),
+    "byte-order-mark.tsv": ("\ufefffr\ten\n", IN_COLUMNS),
+    "ids.fr-en.tsv": ("id\tfr\ten\n", f"{{}}\t{IN_COLUMNS}"),
+    "crossed.tsv": ("en\tfr\n", f"{ENGLISH}\t{FRENCH}\n"),
+    "pairs.jsonl": ("", f"{IN_KEYS}\n"),
+    "byte-order-mark.jsonl": ("\ufeff", f"{IN_KEYS}\n"),
+    "nested.jsonl": ("", f'{{{{"translation": {IN_KEYS}}}}}\n'),
     "more.fr-en.jsonl": (
+        "",
         f'{{{{"id": "{{}}", "source": "{FRENCH}", "target": "{ENGLISH}"}}}}\n',
-        [],
     ),
 }
-HEADS = {"head.tsv": "fr\ten\n", "crossed.tsv": "en\tfr\n"}
 
 
 @pytest.mark.parametrize("name", PAIR_FILES)
 def test_init_guesses_the_columns_of_a_file_of_pairs(transloom, corpus, name):
-    line, options = PAIR_FILES[name]
+    (head, line), is_named = PAIR_FILES[name], name in ("pairs.tsv", "crossed.tsv")
+    options = ["--source-language", "fr", "--target-language", "en"] if is_named else []
     count = line.count("{}")
     lines = [line.format(*[n % 180] * count) for n in range(500)]
-    Path(name).write_text(HEADS.get(name, "") + "".join(lines))
+    Path(name).write_text(head + "".join(lines))
     for recipe, more in (("my.yaml", [name]), ("same.yaml", ["--source", name, "--target", name])):
         answer = transloom("init", recipe, *more, *options)
         assert "is the source (fr)" in answer.stdout.replace("\n", " ")
