@@ -110,15 +110,19 @@ def reach_held(run):
     return reached
 
 
+def kill_at(moment):
+    """Kill the process that is held at a moment."""
+    os.kill(moment.process_id, signal.SIGKILL)
+    moment.release()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_run_recovers_from_a_rank_killed_while_it_copies_its_state(stage, trial, rank):
     run = trial()
     held = reach_held(run)
     order = run.cluster.orders.want(MEMORY_COPY, rank)
     held.release()
-    reached = run.wait_for(order)
-    os.kill(reached.process_id, signal.SIGKILL)
-    reached.release()
+    kill_at(run.wait_for(order))
     finish(stage, run, [EVERY])
 
 
@@ -126,11 +130,8 @@ def test_a_run_recovers_from_a_rank_killed_while_it_restores_from_memory(stage, 
     run = trial()
     held = reach_held(run)
     order = run.cluster.orders.want(RECOVERY, 1)
-    os.kill(held.process_id, signal.SIGKILL)
-    held.release()
-    reached = run.wait_for(order)
-    os.kill(reached.process_id, signal.SIGKILL)
-    reached.release()
+    kill_at(held)
+    kill_at(run.wait_for(order))
     finish(stage, run, [EVERY])
 
 
@@ -176,8 +177,7 @@ def test_an_agent_killed_during_a_copy_costs_only_one_memory_checkpoint(stage, t
     early = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
     copying = run.reach(PULL, rank=0)
     agents = {agent.pid for agent in run.cluster.actors("NodeAgent")}
-    os.kill(copying.process_id, signal.SIGKILL)
-    copying.release()
+    kill_at(copying)
     held = run.wait_for(early)
     wait_until(lambda: "cannot be copied to node" in run.run.log.read_text())
     # A restarting agent refuses copies, and training may be faster than its restart.
@@ -188,8 +188,7 @@ def test_an_agent_killed_during_a_copy_costs_only_one_memory_checkpoint(stage, t
     held.release()
     reached = run.wait_for(later)
     wait_until(lambda: memory_step(run) == 2 * EVERY)
-    os.kill(reached.process_id, signal.SIGKILL)
-    reached.release()
+    kill_at(reached)
     finish(stage, run, [2 * EVERY])
 
 

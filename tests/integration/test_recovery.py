@@ -24,12 +24,6 @@ IMPORTED_BY_AN_ENGINE = "deepspeed.runtime.zero.muon.muon_optimizer"
 COMPILER = "torch._dynamo"
 
 
-@pytest.fixture
-def groups(monkeypatch):
-    """Return the groups of ranks, in the order of their creation."""
-    return remember(monkeypatch, rank_pool, "RankGroup")
-
-
 def ids_of(processes) -> list[int]:
     return [process.name.id for process in processes]
 

@@ -6,10 +6,9 @@ import threading
 
 import pytest
 from support.cluster.processes import is_alive, wait_until
-from support.cluster.sabotage import Saboteur, kill, remember
+from support.cluster.sabotage import Saboteur, kill
 from support.command import transloom
 
-from cluster.ranks import rank_pool
 from run_store.folder import RunFolder
 
 OPTIONS = ["trainer.max_steps=100000", "checkpoints.every_steps=10"]
@@ -50,9 +49,7 @@ def test_a_stop_request_from_before_the_start_is_ignored(runs, folder):
 
 
 @pytest.mark.proof
-def test_a_stop_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
-    groups = remember(monkeypatch, rank_pool, "RankGroup")
-
+def test_a_stop_request_while_the_ranks_start_is_obeyed(runs, folder, groups):
     def ask():
         wait_until(lambda: groups)
         kill(os.getpid(), signal.SIGTERM)
@@ -66,9 +63,8 @@ def test_a_stop_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatc
     assert len(groups) == 1
 
 
-def test_a_stop_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
+def test_a_stop_request_while_the_run_recovers_is_obeyed(runs, folder, groups):
     """No rank is left to write a checkpoint, so the run ends with the last checkpoint."""
-    groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[0].name.id)
@@ -83,9 +79,8 @@ def test_a_stop_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypat
 
 
 @pytest.mark.chaos
-def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
+def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, groups):
     """One rank is suspended and the other waits for it, so neither reaches the end of the step."""
-    groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)
@@ -100,9 +95,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
 
 
 @pytest.mark.chaos
-def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
-    groups = remember(monkeypatch, rank_pool, "RankGroup")
-
+def test_a_second_signal_ends_the_run_at_once(runs, folder, groups):
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)
         kill(os.getpid(), signal.SIGINT)

@@ -104,10 +104,10 @@ def test_a_run_without_a_readable_status_file_names_the_command_that_writes_it(r
     assert run_status_of(run).problems == []
 
 
-@pytest.mark.parametrize("field", ["step", "priority", "ranks", "checkpoint_step"])
-def test_a_count_beyond_any_float_is_refused(field):
-    with pytest.raises(ValueError, match=field):
-        RunStatus.model_validate({field: 10**400})
+def test_counts_beyond_any_float_are_refused():
+    counts = dict.fromkeys(("step", "priority", "ranks", "checkpoint_step"), 10**400)
+    with pytest.raises(ValueError, match=r"(?s)step.*priority.*ranks.*checkpoint_step"):
+        RunStatus.model_validate(counts)
 
 
 def test_a_number_with_the_name_of_a_field_is_not_the_fields_value():
